@@ -1,0 +1,93 @@
+"""What a stream keeps and how it is fed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamingllm.errors import ConfigError
+
+STRATEGIES = ("sinks", "dense", "window", "recompute", "interpolation")
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Describe which tokens a stream keeps, checked once at construction.
+
+    Args:
+        num_sink_tokens: first tokens kept for ever (n). 0 is pure window attention, which breaks
+            once the first tokens leave the window (paper, section 3.1).
+        window_size: most recent tokens a query sees, itself included (m).
+        sink_positions: stream positions to keep instead of the first n, strictly increasing.
+        max_rewind_tokens: how many tokens `rewind` can take back once eviction has begun; their
+            keys and values are held beside the cache and counted by `rewind_nbytes`.
+        chunk_size: tokens per forward pass while feeding; changes speed and memory, not logits.
+        strategy: one of `STRATEGIES`; all but `sinks` are baselines to compare with.
+        interpolation_factor: divisor of positions under strategy `interpolation`.
+
+    Raises:
+        ConfigError: a field is out of range.
+
+    Source: Xiao et al., "Efficient Streaming Language Models with Attention Sinks", section 3.2.
+    """
+
+    num_sink_tokens: int = 4
+    window_size: int = 1020
+    sink_positions: tuple[int, ...] | None = None
+    max_rewind_tokens: int = 64
+    chunk_size: int = 256
+    strategy: str = "sinks"
+    interpolation_factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, lowest in _LOWEST.items():
+            _check_integer(name, getattr(self, name), lowest)
+        if self.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy={self.strategy!r}: must be one of {', '.join(STRATEGIES)}")
+        factor = self.interpolation_factor
+        if not 1.0 <= factor < float("inf"):
+            raise ConfigError(f"interpolation_factor={factor}: must be a finite number >= 1")
+        if self.sink_positions is not None:
+            self._check_sink_positions(self.sink_positions)
+
+    def _check_sink_positions(self, positions: tuple[int, ...]) -> None:
+        if len(positions) != self.num_sink_tokens:
+            raise ConfigError(
+                f"sink_positions has {len(positions)} entries: must have num_sink_tokens="
+                f"{self.num_sink_tokens} of them"
+            )
+        rising = all(a < b for a, b in zip(positions, positions[1:], strict=False))
+        if not rising or any(p < 0 for p in positions):
+            raise ConfigError(
+                f"sink_positions={positions}: must be strictly increasing stream positions >= 0"
+            )
+
+    @property
+    def cache_size(self) -> int:
+        """Entries held per layer: n + m, never more."""
+        return self.num_sink_tokens + self.window_size
+
+    @classmethod
+    def with_cache_size(
+        cls, cache_size: int, num_sink_tokens: int = 4, **fields: object
+    ) -> StreamConfig:
+        """Split `cache_size` entries into sinks and a window that takes the rest.
+
+        Raises:
+            ConfigError: the sinks (or the pinned prefix) leave no room for a window.
+        """
+        _check_integer("cache_size", cache_size, 1)
+        if num_sink_tokens >= cache_size:
+            raise ConfigError(
+                f"num_sink_tokens={num_sink_tokens}: must be smaller than cache_size={cache_size}, "
+                "the window needs at least one entry"
+            )
+        window_size = cache_size - num_sink_tokens
+        return cls(num_sink_tokens=num_sink_tokens, window_size=window_size, **fields)  # type: ignore[arg-type]
+
+
+_LOWEST = {"num_sink_tokens": 0, "window_size": 1, "max_rewind_tokens": 0, "chunk_size": 1}
+
+
+def _check_integer(name: str, value: object, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ConfigError(f"{name}={value!r}: must be a whole number >= {lowest}")

@@ -1,0 +1,33 @@
+"""The errors this library raises; each message is one line that says what is allowed."""
+
+
+class StreamingLLMError(Exception):
+    """Base of every error that streamingllm raises on purpose."""
+
+
+class ConfigError(StreamingLLMError, ValueError):
+    """A setting is out of range: the message names the field, the value and what is allowed."""
+
+
+class InputError(StreamingLLMError, ValueError):
+    """Token ids, text or masks cannot be used as given."""
+
+
+class UnsupportedModelError(StreamingLLMError):
+    """A model cannot stream: the message gives the reason and the alternatives."""
+
+
+class UnsupportedFeatureError(StreamingLLMError, NotImplementedError):
+    """A model can stream, but not together with the named feature."""
+
+
+class SnapshotError(StreamingLLMError):
+    """A snapshot cannot be written, is damaged, or belongs to another model or configuration."""
+
+
+class RewindError(StreamingLLMError, ValueError):
+    """A stream was asked to go back further than it remembers."""
+
+
+class ModelLoadError(StreamingLLMError):
+    """A model cannot be found, fetched or read."""
