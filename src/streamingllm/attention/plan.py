@@ -1,0 +1,211 @@
+"""Which keys each query of a forward pass sees, and at what distance.
+
+The query at stream position t sees the window {t-m+1..t} and the sinks that have left it. With c
+sinks outside the window the query stands at cache position c + m - 1, so sink number i is at
+distance c + m - 1 - i: the constant n + m - 1 - i once the cache is full (paper, section 3.2;
+positions "within the cache"). Sinks still inside the window are ordinary window tokens, which is
+why a sink's own copy is masked until then.
+
+Key columns are laid out as [sinks | window tokens from earlier passes | tokens of this pass] or,
+for one token a stream, as the cache's buffer itself: [sinks | ring slots].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from streamingllm.positions.base import PositionEncoding, Shift
+
+QUERY_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The tokens of one forward pass.
+
+    Args:
+        start: tokens each stream has seen before, int64, [rows]; rows is 1 when all streams agree
+            and nothing is padding, else the batch size.
+        positions: stream position of each token, int64, [rows, seq].
+        valid: False at padding, bool, [rows, seq]; None without padding.
+        origin: stream position that the model calls 0, int64, [rows].
+        batch_size: streams in the batch.
+    """
+
+    start: Tensor
+    positions: Tensor
+    valid: Tensor | None
+    origin: Tensor
+    batch_size: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens per stream in this pass, padding included."""
+        return self.positions.shape[1]
+
+    @property
+    def aligned(self) -> bool:
+        """Whether all streams stand at the same position, so that one row speaks for all."""
+        return self.start.shape[0] == 1 and self.valid is None
+
+    @property
+    def model_positions(self) -> Tensor:
+        """Positions as the model should encode them, int64, [rows, seq]."""
+        return self.positions - self.origin[:, None]
+
+    @cached_property
+    def end(self) -> Tensor:
+        """Tokens each stream has seen after this pass, int64, [rows]."""
+        if self.valid is None:
+            return self.start + self.num_tokens
+        return self.start + self.valid.sum(1)
+
+    @cached_property
+    def padding(self) -> int:
+        """Most padding tokens in any stream."""
+        return 0 if self.valid is None else int((~self.valid).sum(1).max())
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of queries and the window columns they may see.
+
+    `mask` is True where a query sees a column: bool, [rows, 1, queries, sinks + keys]; None if all.
+    """
+
+    queries: slice
+    keys: slice
+    mask: Tensor | None
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """The plan of all layers that share sinks and window.
+
+    Args:
+        chunk: the tokens of this pass.
+        sink_positions: stream positions of the sinks, int64, ascending, [n].
+        window_size: tokens a query sees, itself included (m).
+    """
+
+    chunk: Chunk
+    sink_positions: Tensor
+    window_size: int
+    _shifts: dict[tuple[int, torch.dtype], Shift | None] = field(default_factory=dict)
+
+    @cached_property
+    def in_place(self) -> bool:
+        """Whether the key columns are the cache's own slots: one token for every stream."""
+        return self.chunk.num_tokens == 1 and self.chunk.valid is None
+
+    @cached_property
+    def num_old(self) -> int:
+        """Window columns that come from earlier passes."""
+        return min(int(self.chunk.start.max()), self.window_size)
+
+    @cached_property
+    def num_sinks(self) -> int:
+        """Sink columns: all n, or 0 while no query of this pass has one outside its window."""
+        return len(self.sink_positions) if bool((self._sinks_outside > 0).any()) else 0
+
+    @cached_property
+    def sink_shift(self) -> Tensor | None:
+        """How far queries move to stand at their cache position, int64, [rows, seq].
+
+        None when no query has to move, which is so until the first eviction.
+        """
+        if not self.num_sinks:
+            return None
+        shift = self._cache_positions - self.chunk.model_positions
+        shift = torch.where(self._sinks_outside > 0, shift, torch.zeros_like(shift))
+        return shift if bool(shift.any()) else None
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Runs of queries small enough that a mask over their columns is cheap."""
+        return tuple(self._make_blocks())
+
+    @cached_property
+    def window_positions(self) -> Tensor:
+        """Stream position of each window column, negative where empty, int64, [rows, keys]."""
+        chunk, m = self.chunk, self.window_size
+        device = chunk.positions.device
+        if self.in_place:
+            slots = torch.arange(min(int(chunk.end.max()), m), device=device)
+            return chunk.positions - (chunk.positions - slots) % m
+        old = chunk.start[:, None] - self.num_old + torch.arange(self.num_old, device=device)
+        new = chunk.positions
+        if chunk.valid is not None:
+            new = new.masked_fill(~chunk.valid, -1)
+        return torch.cat((old, new), dim=1)
+
+    def shift_queries(self, q: Tensor, encoding: PositionEncoding) -> Tensor:
+        """Return `q` [batch, num_heads, seq, head_dim] as the sinks see it."""
+        if self.sink_shift is None:
+            return q
+        key = (id(encoding), q.dtype)
+        if key not in self._shifts:
+            self._shifts[key] = encoding.shift(self.sink_shift, like=q)
+        shift = self._shifts[key]
+        return q if shift is None else shift.queries(q)
+
+    def distances(self, block: Block) -> Tensor:
+        """Return distances inside the cache, int64, [rows, queries, sinks + keys]."""
+        query = self.chunk.positions[:, block.queries, None]
+        to_window = query - self.window_positions[:, None, block.keys]
+        if not self.num_sinks:
+            return to_window
+        numbers = torch.arange(self.num_sinks, device=query.device)
+        to_sinks = self._cache_positions[:, block.queries, None] - numbers
+        return torch.cat((to_sinks, to_window), dim=-1)
+
+    @cached_property
+    def _sinks_outside(self) -> Tensor:
+        """Sinks that have left each query's window, [rows, seq]."""
+        oldest = self.chunk.positions - self.window_size
+        return torch.searchsorted(self.sink_positions, oldest.contiguous(), right=True)
+
+    @cached_property
+    def _cache_positions(self) -> Tensor:
+        """Where each query stands among the tokens kept, [rows, seq]."""
+        return self._sinks_outside + self.chunk.positions.clamp(max=self.window_size - 1)
+
+    def _make_blocks(self) -> Iterator[Block]:
+        num_keys = self.window_positions.shape[1]
+        shared: dict[tuple[int, int], Tensor | None] = {}
+        for first in range(0, self.chunk.num_tokens, QUERY_BLOCK):
+            last = min(first + QUERY_BLOCK, self.chunk.num_tokens)
+            if self.in_place:
+                keys = slice(0, num_keys)
+            else:
+                reach = self.num_old + first - (self.window_size - 1) - self.chunk.padding
+                keys = slice(max(0, reach), self.num_old + last)
+            queries = slice(first, last)
+            # Past the start of a stream every block of the same size has the same band.
+            steady = self.chunk.aligned and self._is_steady(first)
+            shape = (last - first, keys.stop - keys.start)
+            if not steady:
+                yield Block(queries, keys, self._mask(queries, keys))
+                continue
+            if shape not in shared:
+                shared[shape] = self._mask(queries, keys)
+            yield Block(queries, keys, shared[shape])
+
+    def _is_steady(self, first_query: int) -> bool:
+        outside = self._sinks_outside[0, first_query]
+        position = self.chunk.positions[0, first_query]
+        return bool(position >= self.window_size) and int(outside) == len(self.sink_positions)
+
+    def _mask(self, queries: slice, keys: slice) -> Tensor | None:
+        query = self.chunk.positions[:, queries, None]
+        key = self.window_positions[:, None, keys]
+        seen = (key <= query) & (key > query - self.window_size) & (key >= 0)
+        if self.num_sinks:
+            to_sinks = self.sink_positions <= query - self.window_size
+            seen = torch.cat((to_sinks, seen), dim=-1)
+        return None if bool(seen.all()) else seen[:, None]

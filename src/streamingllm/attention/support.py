@@ -1,0 +1,66 @@
+"""Which models can stream, and what each of their layers sees by itself."""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from streamingllm.errors import UnsupportedModelError
+
+_LEARNED_POSITIONS = ("wpe", "embed_positions", "position_embedding", "position_embeddings")
+_ALTERNATIVES = "use a decoder with rotary or ALiBi positions (Llama, Qwen, Mistral, Gemma, MPT...)"
+
+
+def check_can_stream(model: PreTrainedModel) -> None:
+    """Refuse a model whose architecture cannot stream.
+
+    Raises:
+        UnsupportedModelError: with the reason and the alternatives.
+    """
+    config = model.config.get_text_config()
+    family = model.config.model_type
+    if model.config.is_encoder_decoder:
+        reason = "an encoder-decoder reads its whole input at once and has no rolling window"
+    elif not model.can_generate() or not hasattr(config, "num_hidden_layers"):
+        reason = "it is not a decoder that predicts next tokens"
+    elif _has_recurrent_state(model):
+        reason = "its recurrent (state-space or linear attention) layers never forget a token by name"
+    elif "chunked_attention" in _layer_types(model):
+        reason = "its layers attend in fixed chunks, which a rolling window would cut apart"
+    elif (name := _learned_positions(model)) is not None:
+        reason = (
+            f"its positions are learned ({name}): there are none past the trained length, and a "
+            "cached key cannot be moved to another position"
+        )
+    else:
+        return
+    raise UnsupportedModelError(f"{family} cannot stream: {reason}; {_ALTERNATIVES}")
+
+
+def layer_windows(model: PreTrainedModel) -> tuple[int | None, ...]:
+    """Return each layer's own sliding window in tokens, None where it sees everything."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    types = _layer_types(model)
+    if not types:
+        return (window,) * config.num_hidden_layers
+    return tuple(window if kind == "sliding_attention" else None for kind in types)
+
+
+def _layer_types(model: PreTrainedModel) -> list[str]:
+    return list(getattr(model.config.get_text_config(), "layer_types", None) or [])
+
+
+def _has_recurrent_state(model: PreTrainedModel) -> bool:
+    stateful = bool(getattr(model, "_is_stateful", False))
+    attention = {"full_attention", "sliding_attention", "chunked_attention"}
+    return stateful or any(kind not in attention for kind in _layer_types(model))
+
+
+def _learned_positions(model: PreTrainedModel) -> str | None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in _LEARNED_POSITIONS:
+            return name
+    return None

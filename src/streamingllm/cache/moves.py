@@ -1,0 +1,172 @@
+"""Which entries a forward pass copies where, worked out once for all layers of one geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from streamingllm.attention.plan import WindowPlan
+from streamingllm.positions.base import PositionEncoding
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Copies from entries of one buffer to entries of another, [batch, heads, entries, head_dim].
+
+    Args:
+        source, target: entry numbers, int64, [num_moves].
+        rows: stream of each move, int64, [num_moves]; None moves the same entries in every stream.
+    """
+
+    source: Tensor
+    target: Tensor
+    rows: Tensor | None = None
+
+    def apply(self, source: Tensor, target: Tensor) -> None:
+        """Copy, writing `target` in place."""
+        if self.source.numel() == 0:
+            return
+        if self.rows is None:
+            target.index_copy_(2, self.target, source.index_select(2, self.source))
+        else:
+            target[self.rows, :, self.target] = source[self.rows, :, self.source]
+
+    def reversed(self) -> Moves:
+        """The same copies in the other direction."""
+        return Moves(self.target, self.source, self.rows)
+
+
+@dataclass(frozen=True)
+class ChunkMoves:
+    """The copies that one pass makes in every layer of one geometry.
+
+    Args:
+        plan: what the pass's queries see.
+        undo_size: overwritten entries that are remembered.
+    """
+
+    plan: WindowPlan
+    undo_size: int
+
+    @cached_property
+    def new_to_ring(self) -> Moves:
+        """The last m tokens of the pass take their slots."""
+        first = self.plan.chunk.end - self.plan.window_size
+        return self._new_tokens(first, None, self.plan.window_size)
+
+    @cached_property
+    def new_to_undo(self) -> Moves:
+        """Tokens that the pass both brings and evicts, as far as they are remembered."""
+        evicted = self.plan.chunk.end - self.plan.window_size
+        if self.undo_size == 0 or bool((evicted <= self.plan.chunk.start).all()):
+            return _no_moves(self.plan.chunk.positions.device)
+        return self._new_tokens(evicted - self.undo_size, evicted, self.undo_size)
+
+    @cached_property
+    def ring_to_undo(self) -> Moves:
+        """Entries of earlier passes that the pass overwrites, as far as they are remembered."""
+        chunk, m = self.plan.chunk, self.plan.window_size
+        device = chunk.positions.device
+        if self.undo_size == 0:
+            return _no_moves(device)
+        ends = (chunk.end - m).clamp(min=0)
+        firsts = torch.maximum((chunk.start - m).clamp(min=0), ends - self.undo_size)
+        lasts = torch.minimum(ends, chunk.start)
+        rows, positions = [], []
+        for row, (first, last) in enumerate(zip(firsts.tolist(), lasts.tolist(), strict=True)):
+            run = torch.arange(first, max(first, last), device=device)
+            positions.append(run)
+            rows.append(torch.full_like(run, row))
+        flat = torch.cat(positions)
+        return Moves(
+            flat % m, flat % self.undo_size, None if chunk.aligned else torch.cat(rows)
+        )
+
+    @cached_property
+    def undo_single(self) -> Moves:
+        """What takes back the one token of an in-place pass (source: undo, target: whole cache)."""
+        back = self.ring_to_undo.reversed()
+        return Moves(back.source, back.target + len(self.plan.sink_positions), back.rows)
+
+    @cached_property
+    def new_sinks(self) -> Moves | None:
+        """Tokens of the pass that are sinks, or None."""
+        sinks, chunk = self.plan.sink_positions, self.plan.chunk
+        if len(sinks) == 0 or int(chunk.start.min()) > int(sinks[-1]):
+            return None
+        is_sink = torch.isin(chunk.positions, sinks)
+        if chunk.valid is not None:
+            is_sink &= chunk.valid
+        rows, columns = is_sink.nonzero(as_tuple=True)
+        if len(rows) == 0:
+            return None
+        numbers = torch.searchsorted(sinks, chunk.positions[rows, columns])
+        return Moves(columns, numbers, None if chunk.aligned else rows)
+
+    def copy_sinks(self, sinks: Tensor, new: Tensor, encoding: PositionEncoding | None) -> None:
+        """Copy this pass's sinks, moved to their cache positions if `encoding` is given.
+
+        Args:
+            sinks: [batch, heads, n, head_dim], written in place.
+            new: tokens of the pass, [batch, heads, seq, head_dim].
+        """
+        moves, chunk = self.new_sinks, self.plan.chunk
+        if moves is None:
+            return
+        rows = torch.zeros_like(moves.source) if moves.rows is None else moves.rows
+        amount = moves.target - chunk.model_positions[rows, moves.source]
+        if encoding is not None and bool(amount.any()):
+            per_token = torch.zeros_like(chunk.positions)
+            per_token[rows, moves.source] = amount
+            shift = encoding.shift(per_token, like=new)
+            new = new if shift is None else shift.keys(new)
+        moves.apply(new, sinks)
+
+    def read_ring(self, ring: Tensor) -> Tensor:
+        """Return the window's earlier tokens in order, [batch, heads, num_old, head_dim]."""
+        chunk, m, num_old = self.plan.chunk, self.plan.window_size, self.plan.num_old
+        if chunk.aligned:
+            first = int(chunk.start[0]) % m
+            if num_old < m or first == 0:
+                return ring[:, :, :num_old]
+            return torch.cat((ring[:, :, first:], ring[:, :, :first]), dim=2)
+        slots = self.plan.window_positions[:, :num_old] % m
+        index = slots[:, None, :, None].expand(-1, ring.shape[1], -1, ring.shape[3])
+        return ring.gather(2, index)
+
+    def _new_tokens(self, first: Tensor, stop: Tensor | None, slots: int) -> Moves:
+        """Tokens at stream positions first..stop-1 of each row, to entry `position mod slots`."""
+        chunk = self.plan.chunk
+        taken = chunk.positions >= first[:, None]
+        if stop is not None:
+            taken &= chunk.positions < stop[:, None]
+        if chunk.valid is not None:
+            taken &= chunk.valid
+        rows, columns = taken.nonzero(as_tuple=True)
+        target = chunk.positions[rows, columns] % slots
+        return Moves(columns, target, None if chunk.aligned else rows)
+
+
+def _no_moves(device: torch.device) -> Moves:
+    nothing = torch.zeros(0, dtype=torch.int64, device=device)
+    return Moves(nothing, nothing)
+
+
+def rewind_moves(start: Tensor, back: Tensor, window_size: int, undo_size: int) -> Moves:
+    """Return the copies (undo to ring) that take `back` tokens off each stream.
+
+    Args:
+        start: tokens seen, int64, [batch].
+        back: tokens to take off, int64, [batch].
+    """
+    rows, positions = [], []
+    for row, (seen, count) in enumerate(zip(start.tolist(), back.tolist(), strict=True)):
+        first = max(0, seen - count - window_size)
+        run = torch.arange(first, max(first, seen - window_size), device=start.device)
+        positions.append(run)
+        rows.append(torch.full_like(run, row))
+    flat = torch.cat(positions)
+    return Moves(flat % max(undo_size, 1), flat % window_size, torch.cat(rows))

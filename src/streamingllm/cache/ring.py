@@ -1,0 +1,202 @@
+"""One layer's keys and values: the sinks, a ring of recent tokens, and what the ring overwrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from streamingllm.cache.moves import ChunkMoves
+from streamingllm.errors import InputError
+from streamingllm.positions.base import PositionEncoding
+
+
+@dataclass(frozen=True)
+class RingGeometry:
+    """How one layer's entries are laid out.
+
+    Args:
+        num_sink_tokens: entries 0..n-1 hold the sinks.
+        window_size: entries n..n+m-1 hold stream position t at n + t mod m.
+        undo_size: overwritten entries that are remembered, so that a stream can go back.
+    """
+
+    num_sink_tokens: int
+    window_size: int
+    undo_size: int
+
+    @property
+    def num_entries(self) -> int:
+        """Entries held per stream: n + m."""
+        return self.num_sink_tokens + self.window_size
+
+
+class RingLayer(CacheLayerMixin):
+    """Hold n + m keys and values per stream, in place.
+
+    `k_cache` and `v_cache` are [batch, num_kv_heads, n + m, head_dim]; `k_undo` and `v_undo` hold
+    the entries that the ring overwrote last. A chunk is read during the forward pass and written by
+    `commit` after it, so a pass that fails leaves the stream as it was; a single token is written
+    at once, because then the buffer itself is what attention reads, and `rollback` takes it back.
+    """
+
+    is_compileable = False
+    is_croppable = True
+    is_sliding = True
+
+    def __init__(self, geometry: RingGeometry, encoding: PositionEncoding) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.encoding = encoding
+        self.moves: ChunkMoves | None = None
+        self._pending: tuple[Tensor, Tensor] | None = None
+        self.k_cache = self.v_cache = self.k_undo = self.v_undo = torch.empty(0)
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """The tensors that make up the layer's state."""
+        names = ("k_cache", "v_cache", "k_undo", "v_undo")
+        return {name: getattr(self, name) for name in names}
+
+    @buffers.setter
+    def buffers(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            setattr(self, name, tensor)
+        self.is_initialized = True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the n + m keys and values."""
+        return self.k_cache.nbytes + self.v_cache.nbytes
+
+    @property
+    def rewind_nbytes(self) -> int:
+        """Bytes of the overwritten entries that `rewind` needs."""
+        return self.k_undo.nbytes + self.v_undo.nbytes
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate the buffers for keys and values [batch, num_kv_heads, seq, head_dim]."""
+
+        def allocate(like: Tensor, entries: int) -> Tensor:
+            return like.new_zeros((*like.shape[:2], entries, like.shape[-1]))
+
+        self.k_cache = allocate(key_states, self.geometry.num_entries)
+        self.v_cache = allocate(value_states, self.geometry.num_entries)
+        self.k_undo = allocate(key_states, self.geometry.undo_size)
+        self.v_undo = allocate(value_states, self.geometry.undo_size)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Take the keys and values of this pass and return all that its queries may see.
+
+        Args:
+            key_states, value_states: [batch, num_kv_heads, seq, head_dim].
+
+        Returns:
+            keys and values, [batch, num_kv_heads, sinks + old + seq, head_dim].
+
+        Raises:
+            InputError: the pass did not go through a model that the cache was made for.
+        """
+        if self.moves is None:
+            raise InputError(
+                "SinkCache was used outside a forward pass of the model it was made for, or after "
+                "disable(): make a new SinkCache(model)"
+            )
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self._pending = (key_states, value_states)
+        if self.moves.plan.in_place:
+            self._write()
+        return self._read(self.k_cache, key_states, True), self._read(self.v_cache, value_states, False)
+
+    def commit(self) -> None:
+        """Write the tokens of a pass that has succeeded."""
+        if self._pending is not None and self.moves is not None and not self.moves.plan.in_place:
+            self._write()
+        self._end()
+
+    def rollback(self) -> None:
+        """Forget the tokens of a pass that has failed."""
+        if self._pending is not None and self.moves is not None and self.moves.plan.in_place:
+            self.moves.undo_single.apply(self.k_undo, self.k_cache)
+            self.moves.undo_single.apply(self.v_undo, self.v_cache)
+        self._end()
+
+    def _end(self) -> None:
+        self._pending = None
+        self.moves = None
+
+    def _read(self, cache: Tensor, new: Tensor, is_key: bool) -> Tensor:
+        assert self.moves is not None
+        plan, n = self.moves.plan, self.geometry.num_sink_tokens
+        if plan.in_place:
+            first = 0 if plan.num_sinks else n
+            return cache[:, :, first : n + plan.window_positions.shape[1]]
+        parts = [self.moves.read_ring(cache[:, :, n:]), new]
+        if plan.num_sinks:
+            parts.insert(0, self._sinks_with(cache[:, :, :n], new, is_key))
+        return torch.cat(parts, dim=2)
+
+    def _sinks_with(self, sinks: Tensor, new: Tensor, is_key: bool) -> Tensor:
+        """The sinks, including those that only arrive in this pass."""
+        assert self.moves is not None
+        if not self.moves.new_sinks:
+            return sinks
+        sinks = sinks.clone()
+        self._copy_sinks(sinks, new, is_key)
+        return sinks
+
+    def _copy_sinks(self, sinks: Tensor, new: Tensor, is_key: bool) -> None:
+        assert self.moves is not None
+        holds_position = is_key != getattr(self.encoding, "in_values", False)
+        self.moves.copy_sinks(sinks, new, self.encoding if holds_position else None)
+
+    def _write(self) -> None:
+        assert self.moves is not None and self._pending is not None
+        n = self.geometry.num_sink_tokens
+        pairs = ((self.k_cache, self.k_undo), (self.v_cache, self.v_undo))
+        for is_key, (cache, undo), new in zip((True, False), pairs, self._pending, strict=True):
+            ring = cache[:, :, n:]
+            self.moves.ring_to_undo.apply(ring, undo)
+            self.moves.new_to_undo.apply(new, undo)
+            self.moves.new_to_ring.apply(new, ring)
+            if self.moves.new_sinks:
+                self._copy_sinks(cache[:, :, :n], new, is_key)
+
+    def shift_stored_keys(self, amount: Tensor) -> None:
+        """Move every key of the window by `amount` positions, int64, [batch]."""
+        n = self.geometry.num_sink_tokens
+        for keys in (self.k_cache[:, :, n:], self.k_undo):
+            shift = self.encoding.shift(amount[:, None].expand(-1, keys.shape[2]), like=keys)
+            if shift is not None:
+                keys.copy_(shift.keys(keys))
+
+    def select_streams(self, rows: Tensor) -> None:
+        """Keep the given rows of the batch, in that order."""
+        if self.is_initialized:
+            self.buffers = {name: b.index_select(0, rows.to(b.device)) for name, b in self.buffers.items()}
+
+    def reset(self) -> None:
+        """Free the buffers; the next pass allocates them again."""
+        empty = torch.empty(0)
+        self.buffers = dict.fromkeys(self.buffers, empty)
+        self.is_initialized = False
+        self._end()
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Sizes for mask functions that are not asked, since the plan is the mask."""
+        return self.geometry.num_entries + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Entries that can be held; the cache, not its layers, counts tokens."""
+        return self.geometry.num_entries if self.is_initialized else 0
+
+    def get_max_length(self) -> int:
+        """Entries held at most."""
+        return self.geometry.num_entries

@@ -1,0 +1,358 @@
+"""The cache that transformers sees: sinks and a window for every layer, and the stream's clock."""
+
+from __future__ import annotations
+
+import weakref
+from types import TracebackType
+
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from streamingllm.attention.attach import Attachment, attachment_of
+from streamingllm.attention.forward_plan import ForwardPlan
+from streamingllm.attention.plan import Chunk, WindowPlan
+from streamingllm.cache.moves import ChunkMoves, rewind_moves
+from streamingllm.cache.ring import RingGeometry, RingLayer
+from streamingllm.config import StreamConfig
+from streamingllm.errors import InputError, RewindError
+
+
+class SinkCache(Cache):
+    """Keep the first n tokens and the last m of each stream, for any transformers decoder.
+
+    Give it to `model.generate(past_key_values=cache)` or to `model(...)`; nothing else is called.
+
+    Args:
+        model: the model that will use the cache.
+        num_sink_tokens, window_size, sink_positions, max_rewind_tokens: see `StreamConfig`.
+
+    Raises:
+        ConfigError: a number is out of range.
+        UnsupportedModelError: the model cannot stream; the message says why.
+
+    Source: Xiao et al. (arXiv 2309.17453), section 3.2. Deviation: keys keep the rotation of their
+    stream position, and queries turn for the sinks, which gives the same scores.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        num_sink_tokens: int = 4,
+        window_size: int = 1020,
+        *,
+        sink_positions: tuple[int, ...] | None = None,
+        max_rewind_tokens: int = 64,
+    ) -> None:
+        config = StreamConfig(
+            num_sink_tokens=num_sink_tokens,
+            window_size=window_size,
+            sink_positions=sink_positions,
+            max_rewind_tokens=max_rewind_tokens,
+        )
+        attachment = attachment_of(model)
+        self._setup(config, attachment)
+        super().__init__(layers=self._make_layers())
+
+    def _setup(self, config: StreamConfig, attachment: Attachment) -> None:
+        self.config = config
+        self._attachment = attachment
+        self._encodings = attachment.encodings(config.cache_size)
+        # One more than may be taken back: going on from there needs the logits of the token before.
+        self._undo_size = config.max_rewind_tokens + 1 if config.max_rewind_tokens else 0
+        limits = [e.position_limit for e in self._encodings if e.position_limit is not None]
+        self._position_limit = min(limits, default=None)
+        self._running: tuple[Chunk, int] | None = None
+        self._num_columns = 0
+        self._start = self._origin = self._oldest = torch.zeros(1, dtype=torch.int64)
+        attachment.acquire()
+        self._release = weakref.finalize(self, attachment.release)
+
+    def _make_layers(self) -> list[RingLayer]:
+        return [
+            RingLayer(geometry, encoding)
+            for geometry, encoding in zip(self._geometries(), self._encodings, strict=True)
+        ]
+
+    def _geometries(self) -> list[RingGeometry]:
+        """Each layer's share: sinks and window, or only its own window where that is smaller."""
+        n, m, own = self.config.num_sink_tokens, self.config.window_size, self._attachment.windows
+        all_windowed = all(w is not None for w in own)
+        geometries = []
+        for window in own:
+            if window is None or window > m:
+                geometries.append(RingGeometry(n, m, self._undo_size))
+            else:
+                sinks = n if all_windowed else 0
+                geometries.append(RingGeometry(sinks, window, self._undo_size))
+        return geometries
+
+    @property
+    def cache_size(self) -> int:
+        """Entries held per layer and stream: n + m."""
+        return self.config.cache_size
+
+    @property
+    def num_seen_tokens(self) -> int:
+        """Tokens that the longest stream of the batch has seen."""
+        return int(self._start.max())
+
+    @property
+    def num_seen_tokens_per_stream(self) -> Tensor:
+        """Tokens that each stream has seen, int64, [batch]."""
+        batch_size = self.batch_size if self.is_initialized else len(self._start)
+        return self._start.expand(batch_size).clone()
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens that the next query of the longest stream can see, itself not counted."""
+        seen, m = self.num_seen_tokens, self.config.window_size
+        return min(seen, m) + sum(p < seen - m for p in self._sink_positions())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values: 2 x layers x heads x head_dim x (n + m) x element size."""
+        return sum(layer.nbytes for layer in self._rings)
+
+    @property
+    def rewind_nbytes(self) -> int:
+        """Bytes held beside the cache so that streams can be rewound after eviction."""
+        return sum(layer.rewind_nbytes for layer in self._rings)
+
+    @property
+    def batch_size(self) -> int:
+        """Streams in the batch, -1 before the first pass."""
+        return self._rings[0].k_cache.shape[0] if self.is_initialized else -1
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether a pass has been made since the start or the last reset."""
+        return self._rings[0].is_initialized
+
+    @property
+    def _rings(self) -> list[RingLayer]:
+        return self.layers
+
+    @property
+    def _smallest_window(self) -> int:
+        return min(layer.geometry.window_size for layer in self._rings)
+
+    def _sink_positions(self) -> tuple[int, ...]:
+        return self.config.sink_positions or tuple(range(self.config.num_sink_tokens))
+
+    # One forward pass, called by the attachment's hooks.
+
+    def begin(
+        self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device
+    ) -> ForwardPlan:
+        """Plan a pass of `num_tokens` columns; `valid` marks those that are not padding.
+
+        Raises:
+            InputError: the cache is disabled, or the batch has another size than before.
+        """
+        if not self._release.alive:
+            raise InputError("this SinkCache was disabled: make a new SinkCache(model)")
+        if self.is_initialized and batch_size != self.batch_size:
+            raise InputError(
+                f"input_ids has {batch_size} rows: this cache holds {self.batch_size} streams"
+            )
+        chunk = self._make_chunk(batch_size, num_tokens, valid, device)
+        chunk = self._rebased(chunk)
+        plans: dict[RingGeometry, tuple[WindowPlan, ChunkMoves]] = {}
+        for layer in self._rings:
+            if layer.geometry not in plans:
+                plans[layer.geometry] = self._plan_geometry(chunk, layer.geometry)
+            layer.moves = plans[layer.geometry][1]
+        self._running = (chunk, num_tokens)
+        windows = tuple(plans[layer.geometry][0] for layer in self._rings)
+        return ForwardPlan(chunk, windows, self._encodings)
+
+    def end(self, succeeded: bool) -> None:
+        """Write the tokens of the running pass, or forget them."""
+        assert self._running is not None
+        chunk, num_tokens = self._running
+        self._running = None
+        for layer in self._rings:
+            layer.commit() if succeeded else layer.rollback()
+        if succeeded:
+            self._num_columns += num_tokens
+            self._start = chunk.end
+            forgotten = chunk.end - self._smallest_window - self._undo_size
+            self._oldest = torch.maximum(self._oldest.to(chunk.end.device), forgotten)
+
+    def _make_chunk(
+        self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device
+    ) -> Chunk:
+        start, origin = self._start.to(device), self._origin.to(device)
+        steps = torch.arange(num_tokens, device=device)
+        if valid is None:
+            return Chunk(start, start[:, None] + steps, None, origin, batch_size)
+        start, origin = start.expand(batch_size), origin.expand(batch_size)
+        positions = start[:, None] + valid.long().cumsum(1) - 1
+        return Chunk(start, positions, valid, origin, batch_size)
+
+    def _plan_geometry(
+        self, chunk: Chunk, geometry: RingGeometry
+    ) -> tuple[WindowPlan, ChunkMoves]:
+        sinks = self._sink_positions() if geometry.num_sink_tokens else ()
+        positions = torch.tensor(sinks, dtype=torch.int64, device=chunk.positions.device)
+        plan = WindowPlan(chunk, positions, geometry.window_size)
+        return plan, ChunkMoves(plan, geometry.undo_size)
+
+    def _rebased(self, chunk: Chunk) -> Chunk:
+        """Count from a new origin where an encoding has a limit that this pass would cross."""
+        limit = self._position_limit
+        if limit is None or int(chunk.model_positions.max()) < limit:
+            return chunk
+        amount = -(chunk.start - chunk.origin - self.config.cache_size).clamp(min=0)
+        if self.is_initialized:
+            for layer in self._rings:
+                layer.shift_stored_keys(amount.expand(self.batch_size))
+        self._origin = chunk.origin - amount
+        return Chunk(chunk.start, chunk.positions, chunk.valid, self._origin, chunk.batch_size)
+
+    # What users and `generate` call between passes.
+
+    def rewind(self, num_tokens: int | Tensor) -> None:
+        """Take the last tokens off each stream, as if they had never been fed.
+
+        Args:
+            num_tokens: how many; an int64 tensor [batch] for a number per stream.
+
+        Raises:
+            RewindError: it is negative, more than was fed, or more than is remembered.
+        """
+        start = self.num_seen_tokens_per_stream
+        back = torch.as_tensor(num_tokens, dtype=torch.int64, device=start.device).expand_as(start)
+        self._check_rewind(start, back)
+        for layer in self._rings if self.is_initialized else ():
+            geometry = layer.geometry
+            n = geometry.num_sink_tokens
+            moves = rewind_moves(start, back, geometry.window_size, geometry.undo_size)
+            moves.apply(layer.k_undo, layer.k_cache[:, :, n:])
+            moves.apply(layer.v_undo, layer.v_cache[:, :, n:])
+        after = start - back
+        self._num_columns -= int(back.max())
+        self._start = after[:1] if bool((after == after[0]).all()) else after
+
+    @property
+    def max_rewind_now(self) -> Tensor:
+        """Tokens that each stream could be rewound by now, int64, [batch]."""
+        start = self.num_seen_tokens_per_stream
+        oldest = self._oldest.to(start.device).expand_as(start)
+        return torch.where(oldest > 0, start - oldest - self._smallest_window, start)
+
+    def _check_rewind(self, start: Tensor, back: Tensor) -> None:
+        if bool((back < 0).any()):
+            raise RewindError(f"num_tokens={int(back.min())}: must be a whole number >= 0")
+        if bool((back > start).any()):
+            raise RewindError(
+                f"num_tokens={int(back.max())}: only {int(start.min())} tokens have been fed"
+            )
+        reach = self.max_rewind_now
+        if bool((back > reach).any()):
+            raise RewindError(
+                f"num_tokens={int(back.max())}: after eviction a stream goes back at most "
+                f"{max(0, int(reach.min()))} tokens now; set max_rewind_tokens higher"
+            )
+
+    def clone(self) -> SinkCache:
+        """Return an independent copy; it costs `nbytes` + `rewind_nbytes`."""
+        other = SinkCache.__new__(SinkCache)
+        other._setup(self.config, self._attachment)
+        Cache.__init__(other, layers=other._make_layers())
+        other.load_state(
+            {name: [b.clone() for b in buffers] for name, buffers in self.state().items()},
+            self.clock(),
+        )
+        return other
+
+    def state(self) -> dict[str, list[Tensor]]:
+        """Return all buffers by name, one per layer."""
+        if not self.is_initialized:
+            return {}
+        names = self._rings[0].buffers
+        return {name: [layer.buffers[name] for layer in self._rings] for name in names}
+
+    def clock(self) -> dict[str, list[int]]:
+        """Return the counters that belong to `state`."""
+        counters = {"start": self._start, "origin": self._origin, "oldest": self._oldest}
+        values = {name: counter.tolist() for name, counter in counters.items()}
+        return values | {"num_columns": [self._num_columns]}
+
+    def load_state(self, state: dict[str, list[Tensor]], clock: dict[str, list[int]]) -> None:
+        """Take over buffers and counters, as `state` and `clock` returned them."""
+        for index, layer in enumerate(self._rings if state else ()):
+            layer.buffers = {name: tensors[index] for name, tensors in state.items()}
+        self._start = torch.tensor(clock["start"], dtype=torch.int64)
+        self._origin = torch.tensor(clock["origin"], dtype=torch.int64)
+        self._oldest = torch.tensor(clock["oldest"], dtype=torch.int64)
+        self._num_columns = clock["num_columns"][0]
+
+    def disable(self) -> None:
+        """Let go of the model; with its last cache it is as it was before the first."""
+        self._release()
+
+    def __enter__(self) -> SinkCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.disable()
+
+    # transformers' Cache protocol.
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns fed so far, padding included; during a pass no more than the cache holds."""
+        if self._running is not None:
+            return min(self._num_columns, self.cache_size)
+        return self._num_columns
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """Streams have no greatest length."""
+        return -1
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Take back `-tokens_to_remove` tokens, as assisted generation asks for.
+
+        Raises:
+            RewindError: see `rewind`.
+        """
+        self.rewind(abs(tokens_to_remove))
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for layer in self._rings:
+            layer.reset()
+        self._num_columns = 0
+        self._start = self._origin = self._oldest = torch.zeros(1, dtype=torch.int64)
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder streams for beam search."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep the given streams, int64, [new_batch]."""
+        for layer in self._rings:
+            layer.select_streams(indices)
+        for name in ("_start", "_origin", "_oldest"):
+            counter: Tensor = getattr(self, name)
+            if len(counter) > 1:
+                setattr(self, name, counter[indices.to(counter.device)])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every stream `repeats` times."""
+        if self.is_initialized:
+            rows = torch.arange(self.batch_size).repeat_interleave(repeats)
+            self.batch_select_indices(rows)
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"SinkCache(num_sink_tokens={config.num_sink_tokens}, "
+            f"window_size={config.window_size}, num_seen_tokens={self.num_seen_tokens})"
+        )

@@ -1,0 +1,49 @@
+"""What attention needs to know of a position encoding: how to move a token to another position."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Shift(Protocol):
+    """A change of position, ready to be applied to queries or keys of one forward pass."""
+
+    def queries(self, q: Tensor) -> Tensor:
+        """Return queries [batch, num_heads, seq, head_dim] as if they stood further along."""
+        ...
+
+    def keys(self, k: Tensor) -> Tensor:
+        """Return keys [batch, num_kv_heads, seq, head_dim] as if they stood further along."""
+        ...
+
+
+class PositionEncoding(Protocol):
+    """How one layer encodes positions; only differences of positions may matter."""
+
+    @property
+    def name(self) -> str:
+        """Name the encoding for people."""
+        ...
+
+    @property
+    def position_limit(self) -> int | None:
+        """Largest position this encoding computes exactly; past it the cache counts from a new
+        origin and moves its keys back. None if any position will do.
+        """
+        ...
+
+    def shift(self, amount: Tensor, like: Tensor) -> Shift | None:
+        """Prepare moving tokens by `amount` positions (int64, [batch, seq]; negative is back).
+
+        `like` gives device and dtype. None means that nothing stored depends on the position.
+        """
+        ...
+
+    def bias(self, distances: Tensor, like: Tensor) -> Tensor | None:
+        """Return what is added to scores, [batch, num_heads, queries, keys], or None.
+
+        `distances` ([batch, queries, keys], int64) are those inside the cache.
+        """
+        ...

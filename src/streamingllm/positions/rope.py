@@ -1,0 +1,114 @@
+"""Rotary position embedding, exact at any stream position (Su et al., arXiv 2104.09864).
+
+Angles are computed in float64 from the unbounded stream position, so a key is rotated once, when
+it arrives, and never again: a rotation depends on the angle modulo 2 pi, which float64 holds to
+1e-9 even at position 4,000,000 where float32 angles are off by whole tenths.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Layout = Literal["half", "interleaved"]
+Columns = Literal["concatenated", "repeated", "single"]
+
+
+def expand_columns(per_pair: Tensor, columns: Columns) -> Tensor:
+    """Lay out one value per rotated pair, [..., pairs], as a model's rotary tables do."""
+    if columns == "concatenated":
+        return torch.cat((per_pair, per_pair), dim=-1)
+    if columns == "repeated":
+        return per_pair.repeat_interleave(2, dim=-1)
+    return per_pair
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, start: int) -> Tensor:
+    """Rotate the pairs of `x` [..., head_dim] that begin at dimension `start`.
+
+    Args:
+        x: queries or keys.
+        cos, sin: [..., pairs], broadcast against x without its last dimension.
+        layout: whether pair i is (i, i + pairs) or (2i, 2i + 1).
+        start: first rotary dimension; the others pass unchanged.
+    """
+    stop = start + 2 * cos.shape[-1]
+    rotary = x[..., start:stop]
+    if layout == "half":
+        first, second = rotary.chunk(2, dim=-1)
+        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    else:
+        first, second = rotary.unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = (first * cos - second * sin, second * cos + first * sin)
+        turned = torch.stack(pairs, dim=-1).flatten(-2)
+    if turned.shape[-1] == x.shape[-1]:
+        return turned
+    return torch.cat((x[..., :start], turned, x[..., stop:]), dim=-1)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A turn by one angle per token: what `RopeEncoding.shift` returns.
+
+    `cos` and `sin` are [batch, 1, seq, pairs]; `from_end` counts `start` from the last dimension,
+    because a latent-attention model caches its rotary key apart from the query's other dimensions.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    layout: Layout
+    key_start: int
+    query_from_end: bool
+
+    def queries(self, q: Tensor) -> Tensor:
+        """Turn queries [batch, num_heads, seq, head_dim]."""
+        start = q.shape[-1] - 2 * self.cos.shape[-1] if self.query_from_end else self.key_start
+        return rotate(q, self.cos, self.sin, self.layout, start)
+
+    def keys(self, k: Tensor) -> Tensor:
+        """Turn keys [batch, num_kv_heads, seq, head_dim]."""
+        return rotate(k, self.cos, self.sin, self.layout, self.key_start)
+
+
+@dataclass(frozen=True)
+class RopeEncoding:
+    """Rotary encoding of one layer.
+
+    Args:
+        inv_freq: radians per position of each rotated pair, float64, [pairs].
+        attention_scaling: factor that the model folds into its tables (YaRN, LongRoPE); it is
+            applied once, when a token is first rotated, never by `shift`.
+        layout: how pairs lie in a head.
+        key_start: first rotary dimension of a cached key.
+        query_from_end: the query's rotary dimensions are its last ones (multi-head latent attention).
+        in_values: the cache's second tensor holds the rotary key (multi-head latent attention).
+    """
+
+    inv_freq: Tensor
+    attention_scaling: float = 1.0
+    layout: Layout = "half"
+    key_start: int = 0
+    query_from_end: bool = False
+    in_values: bool = False
+
+    name = "rope"
+    position_limit = None
+
+    def tables(self, positions: Tensor, columns: Columns, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the model's own (cos, sin) tables for int64 `positions` [batch, seq]."""
+        angles = positions.double()[..., None] * self.inv_freq.to(positions.device)
+        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        return expand_columns(cos, columns).to(dtype), expand_columns(sin, columns).to(dtype)
+
+    def shift(self, amount: Tensor, like: Tensor) -> Rotation:
+        """Prepare a turn by `amount` positions, [batch, seq]."""
+        angles = amount.double()[:, None, :, None] * self.inv_freq.to(amount.device)
+        cos, sin = angles.cos().to(like), angles.sin().to(like)
+        return Rotation(cos, sin, self.layout, self.key_start, self.query_from_end)
+
+    def bias(self, distances: Tensor, like: Tensor) -> None:
+        """Rotary scores carry their distance already."""
+        return None
