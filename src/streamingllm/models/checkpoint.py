@@ -1,0 +1,85 @@
+"""A checkpoint on the disk, and reading it with transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from streamingllm.errors import ModelLoadError
+from streamingllm.models.failures import failing_as_load_error
+from streamingllm.models.quiet import quiet_libraries
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Say which files on the disk make up a model.
+
+    Args:
+        folder: a folder in the layout of transformers, or the one that holds `gguf_file`.
+        gguf_file: name of the GGUF file in `folder`, if that is where the weights are.
+        source: where the files came from, for people to read.
+    """
+
+    folder: Path
+    gguf_file: str | None
+    source: str
+
+    @property
+    def path(self) -> Path:
+        """What a user would point at: the GGUF file or the folder."""
+        return self.folder if self.gguf_file is None else self.folder / self.gguf_file
+
+    @property
+    def _location(self) -> dict[str, Any]:
+        location = {"pretrained_model_name_or_path": self.folder, "local_files_only": True}
+        return location if self.gguf_file is None else {**location, "gguf_file": self.gguf_file}
+
+    def read_model(self, dtype: torch.dtype | None) -> PreTrainedModel:
+        """Read the weights onto the CPU.
+
+        Args:
+            dtype: of the weights in memory; None for the one they are stored in (float32 for
+                GGUF, whose blocks are dequantised exactly).
+
+        Raises:
+            ModelLoadError: the architecture is unknown, or weights are missing or damaged.
+        """
+        stored: torch.dtype | str = "auto" if self.gguf_file is None else torch.float32
+        with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                **self._location, dtype=dtype or stored, output_loading_info=True
+            )
+            model, report = loaded
+            missing = sorted(report["missing_keys"])
+            if missing:
+                # transformers would go on with random numbers in their place.
+                raise ModelLoadError(
+                    f"{self.path}: must hold every weight of {type(model).__name__}, "
+                    f"{len(missing)} are missing, such as {missing[0]}"
+                )
+            quantizer = getattr(model, "hf_quantizer", None)
+            if self.gguf_file is not None and quantizer is not None:
+                # The weights are plain tensors by now; the mark would forbid saving them.
+                quantizer.remove_quantization_config(model)
+        assert isinstance(model, PreTrainedModel)
+        return model
+
+    def read_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Read the tokenizer.
+
+        Raises:
+            ModelLoadError: there is none, or it is damaged.
+        """
+        with failing_as_load_error(f"{self.path}: has no usable tokenizer"), quiet_libraries():
+            tokenizer = AutoTokenizer.from_pretrained(**self._location)
+        assert isinstance(tokenizer, PreTrainedTokenizerBase)
+        return tokenizer

@@ -1,0 +1,33 @@
+"""Failures of other libraries, told in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from streamingllm.errors import ModelLoadError, StreamingLLMError
+
+_MAX_REASON_CHARACTERS = 200
+
+
+@contextmanager
+def failing_as_load_error(subject: str) -> Iterator[None]:
+    """Raise whatever goes wrong in the body as a `ModelLoadError` about `subject`.
+
+    transformers, safetensors, gguf and the hub raise errors of every kind for a bad checkpoint
+    (KeyError, OSError, RuntimeError, their own), so all of them are caught here.
+    """
+    try:
+        yield
+    except StreamingLLMError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(f"{subject} ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    if len(reason) > _MAX_REASON_CHARACTERS:
+        reason = reason[:_MAX_REASON_CHARACTERS].rstrip() + "..."
+    return reason.rstrip(".:") if len(reason) > 1 else type(error).__name__

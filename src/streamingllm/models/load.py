@@ -1,0 +1,67 @@
+"""Load a model by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from streamingllm.errors import ConfigError
+from streamingllm.models.catalog import DEFAULT_MODEL
+from streamingllm.models.checkpoint import Checkpoint
+from streamingllm.models.failures import failing_as_load_error
+from streamingllm.models.language_model import LanguageModel
+from streamingllm.models.locate import locate_checkpoint
+from streamingllm.models.placement import resolve_device, resolve_dtype
+from streamingllm.models.progress import Progress, ignore_progress
+
+_HALF_PRECISION = (torch.bfloat16, torch.float16)
+
+
+def load_model(
+    name_or_path: str | Path = DEFAULT_MODEL,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    cache_dir: str | Path | None = None,
+    progress: Progress = ignore_progress,
+) -> LanguageModel:
+    """Load a decoder and its tokenizer, ready for inference.
+
+    Args:
+        name_or_path: a name of the catalog, a hub id (`organisation/model`), a local folder or a
+            `.gguf` file; `locate_checkpoint` says in which order these are tried.
+        dtype: `float64`, `float32`, `bfloat16`, `float16`, or `auto`: what the checkpoint is
+            stored in (float32 for GGUF), but float32 in place of half precision on a CPU.
+        device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.
+        cache_dir: where packaged models are kept; by default the user's cache folder.
+        progress: told how far a fetch has come.
+
+    Returns:
+        The model in evaluation mode, no parameter of which requires a gradient.
+
+    Raises:
+        ConfigError: `dtype` or `device` is not among those this machine has.
+        ModelLoadError: the model cannot be found, fetched or read.
+    """
+    wanted_dtype, wanted_device = resolve_dtype(dtype), resolve_device(device)
+    if wanted_device.type == "mps" and wanted_dtype is torch.float64:
+        raise ConfigError("dtype='float64': must be another one on mps, which has no float64")
+    checkpoint = locate_checkpoint(name_or_path, cache_dir=cache_dir, progress=progress)
+    return _read(checkpoint, str(name_or_path), wanted_dtype, wanted_device)
+
+
+def _read(
+    checkpoint: Checkpoint, name: str, dtype: torch.dtype | None, device: torch.device
+) -> LanguageModel:
+    tokenizer = checkpoint.read_tokenizer()
+    model = checkpoint.read_model(dtype)
+    placed: nn.Module = model
+    if dtype is None and device.type == "cpu" and model.dtype in _HALF_PRECISION:
+        # Half precision is slower than float32 on most CPUs, and less exact.
+        placed.to(torch.float32)
+    with failing_as_load_error(f"{name}: does not fit on device {device}"):
+        placed.to(device)
+    placed.eval().requires_grad_(False)
+    return LanguageModel(model=model, tokenizer=tokenizer, name=name, source=checkpoint.source)

