@@ -1,0 +1,43 @@
+"""Load a model and show how far its fetch has come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+
+from streamingllm.models import LanguageModel, load_model
+from streamingllm.models import Progress as ProgressCallback
+
+
+@contextmanager
+def fetch_progress() -> Iterator[ProgressCallback]:
+    """Show each stage as a bar on standard error while the body runs, or as a line off a terminal.
+
+    The bars are gone when the body ends.
+    """
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+
+        def show(stage: str, done_bytes: int, total_bytes: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total_bytes)
+                if not console.is_terminal:
+                    console.print(f"{stage} {total_bytes / 1e6:.0f} MB")
+            bars.update(tasks[stage], completed=done_bytes)
+
+        yield show
+
+
+def load_shown(model: str, *, dtype: str, device: str, cache_dir: Path | None) -> LanguageModel:
+    """Load a model as `load_model` does, with `fetch_progress`."""
+    with fetch_progress() as progress:
+        return load_model(model, dtype=dtype, device=device, cache_dir=cache_dir, progress=progress)

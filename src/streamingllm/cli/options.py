@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="A catalog name, a hub id, a folder or a .gguf file.",
+    ),
+]
+DtypeOption = Annotated[
+    str,
+    typer.Option(help="auto, float64, float32, bfloat16 or float16."),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda, cuda:0 or mps."),
+]
+CacheDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="STREAMINGLLM_CACHE",
+        metavar="FOLDER",
+        help="Where packaged models are kept; by default the user's cache folder.",
+    ),
+]
