@@ -80,6 +80,7 @@ class RingLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate the buffers for keys and values [batch, num_kv_heads, seq, head_dim]."""
 
+        @torch.inference_mode(False)  # so that they can be written in and out of inference mode
         def allocate(like: Tensor, entries: int) -> Tensor:
             return like.new_zeros((*like.shape[:2], entries, like.shape[-1]))
 
@@ -110,7 +111,7 @@ class RingLayer(CacheLayerMixin):
             )
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self._pending = (key_states, value_states)
+        self._pending = (key_states.detach(), value_states.detach())
         if self.moves.plan.in_place:
             self._write()
         return self._read(self.k_cache, key_states, True), self._read(self.v_cache, value_states, False)
@@ -177,6 +178,7 @@ class RingLayer(CacheLayerMixin):
             if shift is not None:
                 keys.copy_(shift.keys(keys))
 
+    @torch.inference_mode(False)
     def select_streams(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in that order."""
         if self.is_initialized:

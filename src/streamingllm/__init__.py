@@ -1,0 +1,40 @@
+"""Endless language model streams: attention sinks and a rolling window on any decoder.
+
+Names are loaded on first use, so that importing the package (and `streamingllm --help`) does not
+wait for torch and transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streamingllm.cache.sink_cache import SinkCache as SinkCache
+    from streamingllm.config import StreamConfig as StreamConfig
+    from streamingllm.models import LanguageModel as LanguageModel
+    from streamingllm.models import load_model as load_model
+    from streamingllm.sampling import Sampling as Sampling
+    from streamingllm.stream import Stream as Stream
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "SinkCache": "streamingllm.cache.sink_cache",
+    "StreamConfig": "streamingllm.config",
+    "LanguageModel": "streamingllm.models",
+    "load_model": "streamingllm.models",
+    "Sampling": "streamingllm.sampling",
+    "Stream": "streamingllm.stream",
+}
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,66 @@
+"""What a stream asks of a strategy, and the one way all of them run a model."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+
+from streamingllm.config import StreamConfig
+
+Keep = Literal["all", "last"]
+
+
+class Strategy(Protocol):
+    """One way to go on reading when a text outgrows the model."""
+
+    def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None: ...
+
+    @property
+    def num_seen_tokens(self) -> int:
+        """Tokens fed so far."""
+        ...
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens whose keys and values are held."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values held."""
+        ...
+
+    def step(self, ids: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
+        """Feed ids [batch, seq] and return logits [batch, seq or 1, vocab].
+
+        `valid` is False at padding, bool, [batch, seq]; None without padding.
+        """
+        ...
+
+
+def run_model(
+    model: PreTrainedModel,
+    ids: Tensor,
+    keep: Keep,
+    *,
+    cache: Cache | None = None,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """Run one forward pass without gradients; return logits [batch, seq or 1, vocab]."""
+    options = {}
+    if keep == "last" and "logits_to_keep" in inspect.signature(model.forward).parameters:
+        options["logits_to_keep"] = 1
+    with torch.no_grad():
+        output = model(
+            input_ids=ids,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **options,
+        )
+    logits: Tensor = output.logits
+    return logits[:, -1:] if keep == "last" else logits

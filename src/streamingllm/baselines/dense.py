@@ -1,0 +1,52 @@
+"""Dense attention: keep everything, until memory or the trained length ends."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from streamingllm.baselines.base import Keep, run_model
+from streamingllm.config import StreamConfig
+from streamingllm.errors import UnsupportedFeatureError
+
+
+class DenseStrategy:
+    """The model as it comes, with transformers' growing cache (paper, figure 1a)."""
+
+    def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
+        self.model = model
+        self.cache = DynamicCache(config=model.config)
+
+    @property
+    def num_seen_tokens(self) -> int:
+        """Tokens fed so far."""
+        return int(self.cache.get_seq_length())
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """All of them."""
+        return self.num_seen_tokens
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values, growing with the text."""
+        layers = [layer for layer in self.cache.layers if layer.is_initialized]
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+
+    def step(self, ids: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
+        """Feed ids [batch, seq] and return logits."""
+        refuse_padding("dense", valid)
+        return run_model(self.model, ids, keep, cache=self.cache)
+
+
+def refuse_padding(strategy: str, valid: Tensor | None) -> None:
+    """Refuse streams of different lengths.
+
+    Raises:
+        UnsupportedFeatureError: a token is padding.
+    """
+    if valid is not None:
+        raise UnsupportedFeatureError(
+            f"attention_mask: strategy {strategy!r} takes streams of equal length; only 'sinks' and "
+            "'window' take padding"
+        )

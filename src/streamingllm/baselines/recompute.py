@@ -1,0 +1,58 @@
+"""Sliding window with re-computation: exact and slow (paper, figure 1c)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from streamingllm.baselines.base import Keep, run_model
+from streamingllm.baselines.dense import refuse_padding
+from streamingllm.config import StreamConfig
+
+WINDOWS_PER_PASS = 4
+
+
+class RecomputeStrategy:
+    """Predict each token from a fresh run over the last m tokens; nothing is cached."""
+
+    def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
+        self.model = model
+        self.window_size = config.window_size
+        self.num_seen_tokens = 0
+        self._recent: Tensor | None = None
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """No keys are held."""
+        return 0
+
+    @property
+    def nbytes(self) -> int:
+        """No keys are held."""
+        return 0
+
+    def step(self, ids: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
+        """Feed ids [batch, seq] and return logits."""
+        refuse_padding("recompute", valid)
+        known = ids if self._recent is None else torch.cat((self._recent, ids), dim=1)
+        wanted = 1 if keep == "last" else ids.shape[1]
+        self.num_seen_tokens += ids.shape[1]
+        self._recent = known[:, -self.window_size :]
+        return self._logits_of_last(known[:, -(self.window_size + wanted - 1) :], wanted)
+
+    def _logits_of_last(self, known: Tensor, wanted: int) -> Tensor:
+        """Return logits after each of the last `wanted` tokens, [batch, wanted, vocab]."""
+        m = self.window_size
+        parts = []
+        growing = min(m, known.shape[1]) - (known.shape[1] - wanted)
+        if growing > 0:
+            # Queries whose window still reaches the start share one causal pass.
+            parts.append(run_model(self.model, known[:, :m], "all")[:, -growing:])
+        windows = known.unfold(1, m, 1)[:, -(wanted - max(growing, 0)) :] if wanted > growing else None
+        if windows is not None:
+            for run in windows.split(WINDOWS_PER_PASS, dim=1):
+                batch, count, _ = run.shape
+                logits = run_model(self.model, run.reshape(batch * count, m), "last")
+                parts.append(logits.view(batch, count, -1))
+        return torch.cat(parts, dim=1)

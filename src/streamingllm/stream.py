@@ -1,0 +1,348 @@
+"""One endless sequence (or a batch of them): feed, generate, go back, branch, save."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from streamingllm.baselines import STRATEGIES, SinkStrategy, Strategy
+from streamingllm.baselines.base import Keep
+from streamingllm.cache.snapshot import model_fingerprint, read_snapshot, write_snapshot
+from streamingllm.config import StreamConfig
+from streamingllm.errors import (
+    InputError,
+    RewindError,
+    SnapshotError,
+    UnsupportedFeatureError,
+)
+from streamingllm.sampling import GREEDY, Sampling
+
+MAX_REMEMBERED_IDS = 4096
+
+
+class Stream:
+    """Read and write a text without end.
+
+    Args:
+        model: a causal language model of transformers.
+        config: which tokens are kept, and the strategy.
+
+    Raises:
+        UnsupportedModelError: the model cannot stream; the message says why.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: StreamConfig | None = None) -> None:
+        self.model = model
+        self.config = config or StreamConfig()
+        self._strategy: Strategy = STRATEGIES[self.config.strategy](model, self.config)
+        self._logits: Tensor | None = None
+        self._recent: list[deque[int]] = []
+        self._is_single = True
+
+    @property
+    def num_seen_tokens(self) -> int:
+        """Tokens fed so far; of the longest stream in a batch."""
+        return self._strategy.num_seen_tokens
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens whose keys and values the next query can see."""
+        return self._strategy.num_cached_tokens
+
+    @property
+    def cache_size(self) -> int:
+        """Entries held per layer under `sinks`: n + m."""
+        return self.config.cache_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values held; constant under `sinks` once the first token is fed."""
+        return self._strategy.nbytes
+
+    @property
+    def rewind_nbytes(self) -> int:
+        """Bytes held beside the cache for `rewind`."""
+        return self._sinks("rewind_nbytes").cache.rewind_nbytes
+
+    @property
+    def num_seen_tokens_per_stream(self) -> Tensor:
+        """Tokens fed to each stream of the batch, int64, [batch]."""
+        return self._sinks("num_seen_tokens_per_stream").cache.num_seen_tokens_per_stream
+
+    @property
+    def next_logits(self) -> Tensor:
+        """Logits of the next token, [vocab] or [batch, vocab].
+
+        Raises:
+            InputError: nothing has been fed yet.
+        """
+        if self._logits is None:
+            raise InputError("the stream is empty: feed at least one token first")
+        return self._logits[0] if self._is_single else self._logits
+
+    def feed(
+        self,
+        ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        logits: Literal["all", "last", "none"] = "all",
+    ) -> Tensor:
+        """Read tokens, in chunks of `config.chunk_size`; a failed chunk leaves what came before it.
+
+        Args:
+            ids: token ids, int64, [seq] for one stream or [batch, seq].
+            attention_mask: 0 at padding, [batch, seq], so that streams may differ in length.
+            logits: which to return; "all" takes seq x vocab numbers of memory.
+
+        Returns:
+            [seq, vocab] or [batch, seq, vocab]; for "last" [vocab] or [batch, vocab]; for "none"
+            an empty tensor.
+
+        Raises:
+            InputError: ids are empty, of a wrong shape or type, or out of the vocabulary.
+        """
+        rows, valid = self._checked(ids, attention_mask)
+        parts = []
+        keep: Keep = "all" if logits == "all" or valid is not None else "last"
+        for columns in torch.arange(rows.shape[1]).split(self.config.chunk_size):
+            part_valid = None if valid is None else valid[:, columns]
+            part = self._feed_chunk(rows[:, columns], part_valid, keep)
+            if logits == "all":
+                parts.append(part)
+        if logits == "none":
+            return rows.new_empty(0, dtype=torch.float32)
+        if logits == "last":
+            return self.next_logits
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return out[0] if self._is_single else out
+
+    def generate(
+        self,
+        max_new_tokens: int,
+        *,
+        sampling: Sampling = GREEDY,
+        stop_token_ids: Iterable[int] = (),
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Any]:
+        """Write tokens one by one; each has become part of the stream when it is yielded.
+
+        Args:
+            max_new_tokens: upper bound on the tokens written.
+            sampling: how tokens are chosen.
+            stop_token_ids: a stream ends after one of these (it is yielded too).
+            generator: source of randomness.
+
+        Yields:
+            an int; for a batch int64 [batch], -1 for streams that have ended.
+
+        Raises:
+            InputError: nothing has been fed yet, or `max_new_tokens` is negative.
+        """
+        if max_new_tokens < 0:
+            raise InputError(f"max_new_tokens={max_new_tokens}: must be a whole number >= 0")
+        _ = self.next_logits
+        stops = torch.tensor(sorted(stop_token_ids), dtype=torch.int64, device=self.model.device)
+        return self._generate(max_new_tokens, sampling, stops, generator)
+
+    def rewind(self, num_tokens: int) -> None:
+        """Take back the last tokens of every stream, as if they had never been fed.
+
+        Before anything is evicted a stream goes back to its start; afterwards
+        `config.max_rewind_tokens`, whose keys and values are kept aside (`rewind_nbytes`).
+
+        Raises:
+            RewindError: more than was fed or is remembered.
+        """
+        cache = self._sinks("rewind").cache
+        if num_tokens == 0:
+            return
+        if num_tokens < 0:
+            raise RewindError(f"num_tokens={num_tokens}: must be a whole number >= 0")
+        seen = cache.num_seen_tokens_per_stream
+        remains = seen - num_tokens
+        if bool((remains < 0).any()):
+            raise RewindError(
+                f"num_tokens={num_tokens}: only {int(seen.min())} tokens have been fed"
+            )
+        limit = int(cache.max_rewind_now.min())
+        evicted = self.num_seen_tokens > self.config.window_size
+        if evicted and num_tokens > min(limit - 1, self.config.max_rewind_tokens):
+            raise RewindError(
+                f"num_tokens={num_tokens}: this stream goes back at most {max(0, limit - 1)} tokens "
+                f"now; set max_rewind_tokens={self.config.max_rewind_tokens} higher"
+            )
+        # The logits of the last token that stays are needed again, so it is fed anew.
+        back = torch.where(remains > 0, num_tokens + 1, num_tokens)
+        cache.rewind(back)
+        for ids in self._recent:
+            for _ in range(num_tokens):
+                ids.pop()
+        self._feed_last_again(remains > 0)
+
+    def fork(self) -> Stream:
+        """Return an independent copy that costs as much memory as this stream."""
+        other = Stream.__new__(Stream)
+        other.model, other.config = self.model, self.config
+        other._strategy = self._sinks("fork").fork()
+        other._logits = None if self._logits is None else self._logits.clone()
+        other._recent = [deque(ids, ids.maxlen) for ids in self._recent]
+        other._is_single = self._is_single
+        return other
+
+    def snapshot(self, path: str | Path) -> None:
+        """Save the stream to a safetensors file, whole or not at all.
+
+        Raises:
+            SnapshotError: the file cannot be written; one that was there before is untouched.
+        """
+        cache = self._sinks("snapshot").cache
+        tensors = {
+            f"{name}.{layer}": tensor
+            for name, buffers in cache.state().items()
+            for layer, tensor in enumerate(buffers)
+        }
+        if self._logits is not None:
+            tensors["next_logits"] = self._logits
+        facts = {
+            "model": model_fingerprint(self.model),
+            "config": asdict(self.config),
+            "clock": cache.clock(),
+            "recent": [list(ids) for ids in self._recent],
+            "is_single": self._is_single,
+        }
+        write_snapshot(Path(path), tensors, facts)
+
+    @classmethod
+    def restore(cls, model: PreTrainedModel, path: str | Path) -> Stream:
+        """Return the stream that `snapshot` saved, exact to the bit of its next logits.
+
+        Raises:
+            SnapshotError: the file is missing, damaged, or of another model.
+        """
+        tensors, facts = read_snapshot(Path(path))
+        if facts["model"] != model_fingerprint(model):
+            raise SnapshotError(
+                f"{path}: belongs to another model or dtype than {model.config.model_type} in "
+                f"{model.dtype}; load the one it was made with"
+            )
+        fields = facts["config"]
+        if fields["sink_positions"] is not None:
+            fields["sink_positions"] = tuple(fields["sink_positions"])
+        stream = cls(model, StreamConfig(**fields))
+        stream._load(tensors, facts)
+        return stream
+
+    def _load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        device = self.model.device
+        logits = tensors.pop("next_logits", None)
+        self._logits = None if logits is None else logits.to(device)
+        names = sorted({name.rsplit(".", 1)[0] for name in tensors})
+        layers = range(len(tensors) // len(names)) if names else range(0)
+        state = {name: [tensors[f"{name}.{i}"].to(device) for i in layers] for name in names}
+        self._sinks("restore").cache.load_state(state, facts["clock"])
+        self._recent = [self._remember(ids) for ids in facts["recent"]]
+        self._is_single = facts["is_single"]
+
+    def _sinks(self, what: str) -> SinkStrategy:
+        if not isinstance(self._strategy, SinkStrategy):
+            raise UnsupportedFeatureError(
+                f"{what}: strategy {self.config.strategy!r} cannot; use 'sinks' or 'window'"
+            )
+        return self._strategy
+
+    def _remember(self, ids: Iterable[int]) -> deque[int]:
+        longest = max(MAX_REMEMBERED_IDS, self.config.window_size + self.config.max_rewind_tokens + 1)
+        return deque(ids, longest)
+
+    def _checked(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return ids and mask as [batch, seq] on the model's device, or say what is wrong."""
+        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
+            kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+            raise InputError(f"ids: is {kind}, must be a tensor of int64 token ids")
+        if ids.ndim not in (1, 2) or ids.numel() == 0:
+            raise InputError(
+                f"ids has shape {tuple(ids.shape)}: must be [seq] or [batch, seq] with at least one token"
+            )
+        vocab = self.model.get_input_embeddings().num_embeddings
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= vocab:
+            bad = low if low < 0 else high
+            raise InputError(f"ids contains {bad}: must be 0 to {vocab - 1}, the model's vocabulary")
+        rows = ids.reshape(-1, ids.shape[-1]).long().to(self.model.device)
+        if not self._recent:
+            self._recent = [self._remember(()) for _ in rows]
+            self._is_single = ids.ndim == 1
+        elif len(rows) != len(self._recent):
+            raise InputError(
+                f"ids has {len(rows)} rows: this stream was begun with {len(self._recent)}"
+            )
+        if mask is None:
+            return rows, None
+        if mask.reshape(-1, mask.shape[-1]).shape != rows.shape:
+            raise InputError(
+                f"attention_mask has shape {tuple(mask.shape)}: must equal ids' {tuple(ids.shape)}"
+            )
+        valid = mask.reshape(rows.shape).to(rows.device, torch.bool)
+        return rows, None if bool(valid.all()) else valid
+
+    def _feed_chunk(self, rows: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
+        logits = self._strategy.step(rows, valid, keep)
+        for row, ids in enumerate(self._recent):
+            taken = rows[row] if valid is None else rows[row][valid[row]]
+            ids.extend(taken.tolist())
+        self._logits = self._last_logits(logits, valid)
+        return logits
+
+    def _last_logits(self, logits: Tensor, valid: Tensor | None) -> Tensor:
+        """Return the logits after each stream's last token, [batch, vocab]."""
+        if valid is None:
+            return logits[:, -1].clone()
+        columns = torch.arange(valid.shape[1], device=valid.device)
+        last = torch.where(valid, columns, -1).max(dim=1).values
+        rows = torch.arange(len(valid), device=valid.device)
+        fresh = logits[rows, last.clamp(min=0)]
+        if self._logits is None:
+            return fresh.clone()
+        return torch.where((last >= 0)[:, None], fresh, self._logits)
+
+    def _feed_last_again(self, has_tokens: Tensor) -> None:
+        if not bool(has_tokens.any()):
+            self._logits = None
+            return
+        last = [ids.pop() if ids else 0 for ids in self._recent]
+        rows = torch.tensor(last, device=self.model.device)[:, None]
+        valid = None if bool(has_tokens.all()) else has_tokens[:, None].to(rows.device)
+        self._feed_chunk(rows, valid, "all")
+
+    def _generate(
+        self,
+        max_new_tokens: int,
+        sampling: Sampling,
+        stops: Tensor,
+        generator: torch.Generator | None,
+    ) -> Iterator[Any]:
+        assert self._logits is not None
+        active = torch.ones(len(self._logits), dtype=torch.bool, device=self._logits.device)
+        for _ in range(max_new_tokens):
+            token = sampling.choose(self._logits, self._recent_ids(sampling), generator)
+            valid = None if bool(active.all()) else active[:, None]
+            self._feed_chunk(token[:, None], valid, "all")
+            yield int(token[0]) if self._is_single else token.masked_fill(~active, -1)
+            active = active & ~torch.isin(token, stops)
+            if not bool(active.any()):
+                return
+
+    def _recent_ids(self, sampling: Sampling) -> Tensor:
+        """Return what the repetition penalty looks at; the shortest stream sets the length."""
+        length = min(len(ids) for ids in self._recent) if sampling.repetition_penalty != 1.0 else 0
+        recent = [list(ids)[len(ids) - length :] for ids in self._recent]
+        return torch.tensor(recent, dtype=torch.int64, device=self.model.device)
+
+
