@@ -41,7 +41,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _check("temperature", self.temperature, 0.0 <= self.temperature <= 100.0, "0 to 100")
-        _check("top_k", self.top_k, isinstance(self.top_k, int) and self.top_k >= 0, "0 or more")
+        _check("top_k", self.top_k, self.top_k >= 0, "0 or more")
         _check("top_p", self.top_p, 0.0 < self.top_p <= 1.0, "above 0, at most 1")
         _check("min_p", self.min_p, 0.0 <= self.min_p <= 1.0, "0 to 1")
         penalty = self.repetition_penalty

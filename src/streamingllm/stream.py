@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from streamingllm.baselines import STRATEGIES, SinkStrategy, Strategy
 from streamingllm.baselines.base import Keep
+from streamingllm.cache.clock import StreamClock
 from streamingllm.cache.snapshot import model_fingerprint, read_snapshot, write_snapshot
 from streamingllm.config import StreamConfig
 from streamingllm.errors import (
@@ -22,9 +23,8 @@ from streamingllm.errors import (
     SnapshotError,
     UnsupportedFeatureError,
 )
+from streamingllm.inputs import TokenBatch, check_tokens
 from streamingllm.sampling import GREEDY, Sampling
-
-MAX_REMEMBERED_IDS = 4096
 
 
 class Stream:
@@ -108,16 +108,18 @@ class Stream:
         Raises:
             InputError: ids are empty, of a wrong shape or type, or out of the vocabulary.
         """
-        rows, valid = self._checked(ids, attention_mask)
+        batch = check_tokens(ids, attention_mask, self._vocab_size, self.model.device)
+        self._begin(batch)
+        keep: Keep = "all" if logits == "all" or batch.valid is not None else "last"
         parts = []
-        keep: Keep = "all" if logits == "all" or valid is not None else "last"
-        for columns in torch.arange(rows.shape[1]).split(self.config.chunk_size):
-            part_valid = None if valid is None else valid[:, columns]
-            part = self._feed_chunk(rows[:, columns], part_valid, keep)
+        for first in range(0, batch.ids.shape[1], self.config.chunk_size):
+            columns = slice(first, first + self.config.chunk_size)
+            valid = None if batch.valid is None else batch.valid[:, columns]
+            part = self._feed_chunk(batch.ids[:, columns], valid, keep)
             if logits == "all":
                 parts.append(part)
         if logits == "none":
-            return rows.new_empty(0, dtype=torch.float32)
+            return self.next_logits.new_empty(0)
         if logits == "last":
             return self.next_logits
         out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -171,12 +173,12 @@ class Stream:
             raise RewindError(
                 f"num_tokens={num_tokens}: only {int(seen.min())} tokens have been fed"
             )
-        limit = int(cache.max_rewind_now.min())
+        limit = cache.max_rewind_now
         evicted = self.num_seen_tokens > self.config.window_size
         if evicted and num_tokens > min(limit - 1, self.config.max_rewind_tokens):
             raise RewindError(
-                f"num_tokens={num_tokens}: this stream goes back at most {max(0, limit - 1)} tokens "
-                f"now; set max_rewind_tokens={self.config.max_rewind_tokens} higher"
+                f"num_tokens={num_tokens}: this stream goes back at most {max(0, limit - 1)} "
+                f"tokens now; set max_rewind_tokens={self.config.max_rewind_tokens} higher"
             )
         # The logits of the last token that stays are needed again, so it is fed anew.
         back = torch.where(remains > 0, num_tokens + 1, num_tokens)
@@ -213,7 +215,7 @@ class Stream:
         facts = {
             "model": model_fingerprint(self.model),
             "config": asdict(self.config),
-            "clock": cache.clock(),
+            "clock": cache.clock.to_json(),
             "recent": [list(ids) for ids in self._recent],
             "is_single": self._is_single,
         }
@@ -246,7 +248,7 @@ class Stream:
         names = sorted({name.rsplit(".", 1)[0] for name in tensors})
         layers = range(len(tensors) // len(names)) if names else range(0)
         state = {name: [tensors[f"{name}.{i}"].to(device) for i in layers] for name in names}
-        self._sinks("restore").cache.load_state(state, facts["clock"])
+        self._sinks("restore").cache.load_state(state, StreamClock.from_json(facts["clock"]))
         self._recent = [self._remember(ids) for ids in facts["recent"]]
         self._is_single = facts["is_single"]
 
@@ -258,39 +260,23 @@ class Stream:
         return self._strategy
 
     def _remember(self, ids: Iterable[int]) -> deque[int]:
-        longest = max(MAX_REMEMBERED_IDS, self.config.window_size + self.config.max_rewind_tokens + 1)
-        return deque(ids, longest)
+        return deque(ids, self.config.window_size + self.config.max_rewind_tokens + 1)
 
-    def _checked(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return ids and mask as [batch, seq] on the model's device, or say what is wrong."""
-        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
-            kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-            raise InputError(f"ids: is {kind}, must be a tensor of int64 token ids")
-        if ids.ndim not in (1, 2) or ids.numel() == 0:
-            raise InputError(
-                f"ids has shape {tuple(ids.shape)}: must be [seq] or [batch, seq] with at least one token"
-            )
-        vocab = self.model.get_input_embeddings().num_embeddings
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= vocab:
-            bad = low if low < 0 else high
-            raise InputError(f"ids contains {bad}: must be 0 to {vocab - 1}, the model's vocabulary")
-        rows = ids.reshape(-1, ids.shape[-1]).long().to(self.model.device)
+    @property
+    def _vocab_size(self) -> int:
+        embedding = self.model.get_input_embeddings()
+        assert isinstance(embedding, nn.Embedding)
+        return embedding.num_embeddings
+
+    def _begin(self, batch: TokenBatch) -> None:
+        """Fix the number of streams with the first tokens."""
         if not self._recent:
-            self._recent = [self._remember(()) for _ in rows]
-            self._is_single = ids.ndim == 1
-        elif len(rows) != len(self._recent):
+            self._recent = [self._remember(()) for _ in batch.ids]
+            self._is_single = batch.is_single
+        elif len(batch.ids) != len(self._recent):
             raise InputError(
-                f"ids has {len(rows)} rows: this stream was begun with {len(self._recent)}"
+                f"ids has {len(batch.ids)} rows: this stream was begun with {len(self._recent)}"
             )
-        if mask is None:
-            return rows, None
-        if mask.reshape(-1, mask.shape[-1]).shape != rows.shape:
-            raise InputError(
-                f"attention_mask has shape {tuple(mask.shape)}: must equal ids' {tuple(ids.shape)}"
-            )
-        valid = mask.reshape(rows.shape).to(rows.device, torch.bool)
-        return rows, None if bool(valid.all()) else valid
 
     def _feed_chunk(self, rows: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
         logits = self._strategy.step(rows, valid, keep)
@@ -344,5 +330,3 @@ class Stream:
         length = min(len(ids) for ids in self._recent) if sampling.repetition_penalty != 1.0 else 0
         recent = [list(ids)[len(ids) - length :] for ids in self._recent]
         return torch.tensor(recent, dtype=torch.int64, device=self.model.device)
-
-

@@ -30,8 +30,8 @@ class DenseStrategy:
     @property
     def nbytes(self) -> int:
         """Bytes of the keys and values, growing with the text."""
-        layers = [layer for layer in self.cache.layers if layer.is_initialized]
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+        held = (getattr(x, name, None) for x in self.cache.layers for name in ("keys", "values"))
+        return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
 
     def step(self, ids: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""
@@ -47,6 +47,6 @@ def refuse_padding(strategy: str, valid: Tensor | None) -> None:
     """
     if valid is not None:
         raise UnsupportedFeatureError(
-            f"attention_mask: strategy {strategy!r} takes streams of equal length; only 'sinks' and "
-            "'window' take padding"
+            f"attention_mask: strategy {strategy!r} takes streams of equal length; only 'sinks' "
+            "and 'window' take padding"
         )

@@ -1,4 +1,7 @@
-"""Position Interpolation: squeeze positions into the trained range (Chen et al., arXiv 2306.15595)."""
+"""Position Interpolation: squeeze positions into the trained range.
+
+Source: Chen et al., arXiv 2306.15595. Deviation: no fine-tuning, as everywhere in this library.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from streamingllm.positions.detect import rotary_modules
 
 
 class InterpolationStrategy(DenseStrategy):
-    """Dense attention with every rotary angle divided by `interpolation_factor`, no fine-tuning."""
+    """Dense attention with every rotary angle divided by `interpolation_factor`."""
 
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         super().__init__(model, config)

@@ -43,16 +43,19 @@ class RecomputeStrategy:
 
     def _logits_of_last(self, known: Tensor, wanted: int) -> Tensor:
         """Return logits after each of the last `wanted` tokens, [batch, wanted, vocab]."""
-        m = self.window_size
+        m, length = self.window_size, known.shape[1]
         parts = []
-        growing = min(m, known.shape[1]) - (known.shape[1] - wanted)
-        if growing > 0:
-            # Queries whose window still reaches the start share one causal pass.
+        # Queries whose window still reaches the start share one causal pass.
+        growing = max(0, min(m, length) - (length - wanted))
+        if growing:
             parts.append(run_model(self.model, known[:, :m], "all")[:, -growing:])
-        windows = known.unfold(1, m, 1)[:, -(wanted - max(growing, 0)) :] if wanted > growing else None
-        if windows is not None:
-            for run in windows.split(WINDOWS_PER_PASS, dim=1):
-                batch, count, _ = run.shape
-                logits = run_model(self.model, run.reshape(batch * count, m), "last")
-                parts.append(logits.view(batch, count, -1))
+        if wanted > growing:
+            windows = known.unfold(1, m, 1)[:, growing - wanted :]
+            parts += [self._run_windows(run) for run in windows.split(WINDOWS_PER_PASS, dim=1)]
         return torch.cat(parts, dim=1)
+
+    def _run_windows(self, windows: Tensor) -> Tensor:
+        """Return logits after windows [batch, count, m], [batch, count, vocab]."""
+        batch, count, m = windows.shape
+        logits = run_model(self.model, windows.reshape(batch * count, m), "last")
+        return logits.view(batch, count, -1)

@@ -81,9 +81,7 @@ class ChunkMoves:
             positions.append(run)
             rows.append(torch.full_like(run, row))
         flat = torch.cat(positions)
-        return Moves(
-            flat % m, flat % self.undo_size, None if chunk.aligned else torch.cat(rows)
-        )
+        return Moves(flat % m, flat % self.undo_size, None if chunk.aligned else torch.cat(rows))
 
     @cached_property
     def undo_single(self) -> Moves:
@@ -112,6 +110,7 @@ class ChunkMoves:
         Args:
             sinks: [batch, heads, n, head_dim], written in place.
             new: tokens of the pass, [batch, heads, seq, head_dim].
+            encoding: what moves keys; None for tensors that carry no position.
         """
         moves, chunk = self.new_sinks, self.plan.chunk
         if moves is None:
@@ -161,6 +160,8 @@ def rewind_moves(start: Tensor, back: Tensor, window_size: int, undo_size: int) 
     Args:
         start: tokens seen, int64, [batch].
         back: tokens to take off, int64, [batch].
+        window_size: entries of the ring.
+        undo_size: overwritten entries that are remembered.
     """
     rows, positions = [], []
     for row, (seen, count) in enumerate(zip(start.tolist(), back.tolist(), strict=True)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from streamingllm.cache.moves import ChunkMoves
+from streamingllm.cache.moves import ChunkMoves, rewind_moves
 from streamingllm.errors import InputError
 from streamingllm.positions.base import PositionEncoding
 
@@ -48,7 +48,7 @@ class RingLayer(CacheLayerMixin):
     is_sliding = True
 
     def __init__(self, geometry: RingGeometry, encoding: PositionEncoding) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.geometry = geometry
         self.encoding = encoding
         self.moves: ChunkMoves | None = None
@@ -96,7 +96,10 @@ class RingLayer(CacheLayerMixin):
         """Take the keys and values of this pass and return all that its queries may see.
 
         Args:
-            key_states, value_states: [batch, num_kv_heads, seq, head_dim].
+            key_states: [batch, num_kv_heads, seq, head_dim].
+            value_states: the same shape; another head_dim in some families.
+            *args: not used; transformers passes none.
+            **kwargs: not used; some models pass their rotary tables.
 
         Returns:
             keys and values, [batch, num_kv_heads, sinks + old + seq, head_dim].
@@ -114,7 +117,9 @@ class RingLayer(CacheLayerMixin):
         self._pending = (key_states.detach(), value_states.detach())
         if self.moves.plan.in_place:
             self._write()
-        return self._read(self.k_cache, key_states, True), self._read(self.v_cache, value_states, False)
+        return self._read(self.k_cache, key_states, True), self._read(
+            self.v_cache, value_states, False
+        )
 
     def commit(self) -> None:
         """Write the tokens of a pass that has succeeded."""
@@ -159,7 +164,8 @@ class RingLayer(CacheLayerMixin):
         self.moves.copy_sinks(sinks, new, self.encoding if holds_position else None)
 
     def _write(self) -> None:
-        assert self.moves is not None and self._pending is not None
+        assert self.moves is not None
+        assert self._pending is not None
         n = self.geometry.num_sink_tokens
         pairs = ((self.k_cache, self.k_undo), (self.v_cache, self.v_undo))
         for is_key, (cache, undo), new in zip((True, False), pairs, self._pending, strict=True):
@@ -169,6 +175,14 @@ class RingLayer(CacheLayerMixin):
             self.moves.new_to_ring.apply(new, ring)
             if self.moves.new_sinks:
                 self._copy_sinks(cache[:, :, :n], new, is_key)
+
+    def rewind(self, seen: Tensor, back: Tensor) -> None:
+        """Take `back` tokens off streams that have seen `seen`, both int64, [batch]."""
+        geometry = self.geometry
+        moves = rewind_moves(seen, back, geometry.window_size, geometry.undo_size)
+        n = geometry.num_sink_tokens
+        moves.apply(self.k_undo, self.k_cache[:, :, n:])
+        moves.apply(self.v_undo, self.v_cache[:, :, n:])
 
     def shift_stored_keys(self, amount: Tensor) -> None:
         """Move every key of the window by `amount` positions, int64, [batch]."""
@@ -182,7 +196,9 @@ class RingLayer(CacheLayerMixin):
     def select_streams(self, rows: Tensor) -> None:
         """Keep the given rows of the batch, in that order."""
         if self.is_initialized:
-            self.buffers = {name: b.index_select(0, rows.to(b.device)) for name, b in self.buffers.items()}
+            self.buffers = {
+                name: b.index_select(0, rows.to(b.device)) for name, b in self.buffers.items()
+            }
 
     def reset(self) -> None:
         """Free the buffers; the next pass allocates them again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from types import TracebackType
 
 import torch
@@ -12,10 +13,11 @@ from transformers import Cache, PreTrainedModel
 from streamingllm.attention.attach import Attachment, attachment_of
 from streamingllm.attention.forward_plan import ForwardPlan
 from streamingllm.attention.plan import Chunk, WindowPlan
-from streamingllm.cache.moves import ChunkMoves, rewind_moves
+from streamingllm.cache.clock import StreamClock
+from streamingllm.cache.moves import ChunkMoves
 from streamingllm.cache.ring import RingGeometry, RingLayer
 from streamingllm.config import StreamConfig
-from streamingllm.errors import InputError, RewindError
+from streamingllm.errors import InputError
 
 
 class SinkCache(Cache):
@@ -50,9 +52,7 @@ class SinkCache(Cache):
             sink_positions=sink_positions,
             max_rewind_tokens=max_rewind_tokens,
         )
-        attachment = attachment_of(model)
-        self._setup(config, attachment)
-        super().__init__(layers=self._make_layers())
+        self._setup(config, attachment_of(model))
 
     def _setup(self, config: StreamConfig, attachment: Attachment) -> None:
         self.config = config
@@ -62,17 +62,13 @@ class SinkCache(Cache):
         self._undo_size = config.max_rewind_tokens + 1 if config.max_rewind_tokens else 0
         limits = [e.position_limit for e in self._encodings if e.position_limit is not None]
         self._position_limit = min(limits, default=None)
-        self._running: tuple[Chunk, int] | None = None
-        self._num_columns = 0
-        self._start = self._origin = self._oldest = torch.zeros(1, dtype=torch.int64)
+        self._running: Chunk | None = None
+        self.clock = StreamClock()
         attachment.acquire()
         self._release = weakref.finalize(self, attachment.release)
-
-    def _make_layers(self) -> list[RingLayer]:
-        return [
-            RingLayer(geometry, encoding)
-            for geometry, encoding in zip(self._geometries(), self._encodings, strict=True)
-        ]
+        pairs = zip(self._geometries(), self._encodings, strict=True)
+        self._rings = [RingLayer(geometry, encoding) for geometry, encoding in pairs]
+        Cache.__init__(self, layers=[*self._rings])
 
     def _geometries(self) -> list[RingGeometry]:
         """Each layer's share: sinks and window, or only its own window where that is smaller."""
@@ -95,13 +91,12 @@ class SinkCache(Cache):
     @property
     def num_seen_tokens(self) -> int:
         """Tokens that the longest stream of the batch has seen."""
-        return int(self._start.max())
+        return int(self.clock.seen.max())
 
     @property
     def num_seen_tokens_per_stream(self) -> Tensor:
         """Tokens that each stream has seen, int64, [batch]."""
-        batch_size = self.batch_size if self.is_initialized else len(self._start)
-        return self._start.expand(batch_size).clone()
+        return self.clock.per_stream(abs(self.batch_size))
 
     @property
     def num_cached_tokens(self) -> int:
@@ -130,10 +125,6 @@ class SinkCache(Cache):
         return self._rings[0].is_initialized
 
     @property
-    def _rings(self) -> list[RingLayer]:
-        return self.layers
-
-    @property
     def _smallest_window(self) -> int:
         return min(layer.geometry.window_size for layer in self._rings)
 
@@ -156,44 +147,26 @@ class SinkCache(Cache):
             raise InputError(
                 f"input_ids has {batch_size} rows: this cache holds {self.batch_size} streams"
             )
-        chunk = self._make_chunk(batch_size, num_tokens, valid, device)
-        chunk = self._rebased(chunk)
+        chunk = self._rebased(self.clock.chunk(batch_size, num_tokens, valid, device))
         plans: dict[RingGeometry, tuple[WindowPlan, ChunkMoves]] = {}
         for layer in self._rings:
             if layer.geometry not in plans:
                 plans[layer.geometry] = self._plan_geometry(chunk, layer.geometry)
             layer.moves = plans[layer.geometry][1]
-        self._running = (chunk, num_tokens)
+        self._running = chunk
         windows = tuple(plans[layer.geometry][0] for layer in self._rings)
         return ForwardPlan(chunk, windows, self._encodings)
 
     def end(self, succeeded: bool) -> None:
         """Write the tokens of the running pass, or forget them."""
         assert self._running is not None
-        chunk, num_tokens = self._running
-        self._running = None
+        chunk, self._running = self._running, None
         for layer in self._rings:
             layer.commit() if succeeded else layer.rollback()
         if succeeded:
-            self._num_columns += num_tokens
-            self._start = chunk.end
-            forgotten = chunk.end - self._smallest_window - self._undo_size
-            self._oldest = torch.maximum(self._oldest.to(chunk.end.device), forgotten)
+            self.clock.advance(chunk, self._smallest_window + self._undo_size)
 
-    def _make_chunk(
-        self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device
-    ) -> Chunk:
-        start, origin = self._start.to(device), self._origin.to(device)
-        steps = torch.arange(num_tokens, device=device)
-        if valid is None:
-            return Chunk(start, start[:, None] + steps, None, origin, batch_size)
-        start, origin = start.expand(batch_size), origin.expand(batch_size)
-        positions = start[:, None] + valid.long().cumsum(1) - 1
-        return Chunk(start, positions, valid, origin, batch_size)
-
-    def _plan_geometry(
-        self, chunk: Chunk, geometry: RingGeometry
-    ) -> tuple[WindowPlan, ChunkMoves]:
+    def _plan_geometry(self, chunk: Chunk, geometry: RingGeometry) -> tuple[WindowPlan, ChunkMoves]:
         sinks = self._sink_positions() if geometry.num_sink_tokens else ()
         positions = torch.tensor(sinks, dtype=torch.int64, device=chunk.positions.device)
         plan = WindowPlan(chunk, positions, geometry.window_size)
@@ -208,8 +181,8 @@ class SinkCache(Cache):
         if self.is_initialized:
             for layer in self._rings:
                 layer.shift_stored_keys(amount.expand(self.batch_size))
-        self._origin = chunk.origin - amount
-        return Chunk(chunk.start, chunk.positions, chunk.valid, self._origin, chunk.batch_size)
+        self.clock.origin = chunk.origin - amount
+        return replace(chunk, origin=self.clock.origin)
 
     # What users and `generate` call between passes.
 
@@ -222,49 +195,23 @@ class SinkCache(Cache):
         Raises:
             RewindError: it is negative, more than was fed, or more than is remembered.
         """
-        start = self.num_seen_tokens_per_stream
-        back = torch.as_tensor(num_tokens, dtype=torch.int64, device=start.device).expand_as(start)
-        self._check_rewind(start, back)
+        seen = self.num_seen_tokens_per_stream
+        back = torch.as_tensor(num_tokens, dtype=torch.int64, device=seen.device).expand_as(seen)
+        self.clock.rewind(back, self._smallest_window)
         for layer in self._rings if self.is_initialized else ():
-            geometry = layer.geometry
-            n = geometry.num_sink_tokens
-            moves = rewind_moves(start, back, geometry.window_size, geometry.undo_size)
-            moves.apply(layer.k_undo, layer.k_cache[:, :, n:])
-            moves.apply(layer.v_undo, layer.v_cache[:, :, n:])
-        after = start - back
-        self._num_columns -= int(back.max())
-        self._start = after[:1] if bool((after == after[0]).all()) else after
+            layer.rewind(seen, back)
 
     @property
-    def max_rewind_now(self) -> Tensor:
-        """Tokens that each stream could be rewound by now, int64, [batch]."""
-        start = self.num_seen_tokens_per_stream
-        oldest = self._oldest.to(start.device).expand_as(start)
-        return torch.where(oldest > 0, start - oldest - self._smallest_window, start)
-
-    def _check_rewind(self, start: Tensor, back: Tensor) -> None:
-        if bool((back < 0).any()):
-            raise RewindError(f"num_tokens={int(back.min())}: must be a whole number >= 0")
-        if bool((back > start).any()):
-            raise RewindError(
-                f"num_tokens={int(back.max())}: only {int(start.min())} tokens have been fed"
-            )
-        reach = self.max_rewind_now
-        if bool((back > reach).any()):
-            raise RewindError(
-                f"num_tokens={int(back.max())}: after eviction a stream goes back at most "
-                f"{max(0, int(reach.min()))} tokens now; set max_rewind_tokens higher"
-            )
+    def max_rewind_now(self) -> int:
+        """Tokens that every stream of the batch could be rewound by now."""
+        return int(self.clock.reach(abs(self.batch_size), self._smallest_window).min())
 
     def clone(self) -> SinkCache:
         """Return an independent copy; it costs `nbytes` + `rewind_nbytes`."""
         other = SinkCache.__new__(SinkCache)
         other._setup(self.config, self._attachment)
-        Cache.__init__(other, layers=other._make_layers())
-        other.load_state(
-            {name: [b.clone() for b in buffers] for name, buffers in self.state().items()},
-            self.clock(),
-        )
+        state = {name: [b.clone() for b in buffers] for name, buffers in self.state().items()}
+        other.load_state(state, self.clock.copy())
         return other
 
     def state(self) -> dict[str, list[Tensor]]:
@@ -274,20 +221,11 @@ class SinkCache(Cache):
         names = self._rings[0].buffers
         return {name: [layer.buffers[name] for layer in self._rings] for name in names}
 
-    def clock(self) -> dict[str, list[int]]:
-        """Return the counters that belong to `state`."""
-        counters = {"start": self._start, "origin": self._origin, "oldest": self._oldest}
-        values = {name: counter.tolist() for name, counter in counters.items()}
-        return values | {"num_columns": [self._num_columns]}
-
-    def load_state(self, state: dict[str, list[Tensor]], clock: dict[str, list[int]]) -> None:
-        """Take over buffers and counters, as `state` and `clock` returned them."""
+    def load_state(self, state: dict[str, list[Tensor]], clock: StreamClock) -> None:
+        """Take over buffers, as `state` returned them, and the clock they belong to."""
         for index, layer in enumerate(self._rings if state else ()):
             layer.buffers = {name: tensors[index] for name, tensors in state.items()}
-        self._start = torch.tensor(clock["start"], dtype=torch.int64)
-        self._origin = torch.tensor(clock["origin"], dtype=torch.int64)
-        self._oldest = torch.tensor(clock["oldest"], dtype=torch.int64)
-        self._num_columns = clock["num_columns"][0]
+        self.clock = clock
 
     def disable(self) -> None:
         """Let go of the model; with its last cache it is as it was before the first."""
@@ -309,8 +247,8 @@ class SinkCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns fed so far, padding included; during a pass no more than the cache holds."""
         if self._running is not None:
-            return min(self._num_columns, self.cache_size)
-        return self._num_columns
+            return min(self.clock.num_columns, self.cache_size)
+        return self.clock.num_columns
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
         """Streams have no greatest length."""
@@ -328,8 +266,7 @@ class SinkCache(Cache):
         """Forget everything."""
         for layer in self._rings:
             layer.reset()
-        self._num_columns = 0
-        self._start = self._origin = self._oldest = torch.zeros(1, dtype=torch.int64)
+        self.clock = StreamClock()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorder streams for beam search."""
@@ -339,10 +276,7 @@ class SinkCache(Cache):
         """Keep the given streams, int64, [new_batch]."""
         for layer in self._rings:
             layer.select_streams(indices)
-        for name in ("_start", "_origin", "_oldest"):
-            counter: Tensor = getattr(self, name)
-            if len(counter) > 1:
-                setattr(self, name, counter[indices.to(counter.device)])
+        self.clock.select(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every stream `repeats` times."""

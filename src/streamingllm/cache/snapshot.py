@@ -80,7 +80,7 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 raise SnapshotError(
                     f"{path}: has version {header.get('version')}; this release reads {VERSION}"
                 )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise SnapshotError(f"{path}: cannot be read ({_one_line(error)})") from error
     if _digest(tensors, header.get("facts", "")) != header.get("digest"):

@@ -1,0 +1,67 @@
+"""Check token ids before a model sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streamingllm.errors import InputError
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Tokens as the engine takes them.
+
+    Args:
+        ids: int64, [batch, seq].
+        valid: False at padding, bool, [batch, seq]; None without padding.
+        is_single: whether the caller gave one stream, [seq].
+    """
+
+    ids: Tensor
+    valid: Tensor | None
+    is_single: bool
+
+
+def check_tokens(
+    ids: Tensor, attention_mask: Tensor | None, vocab_size: int, device: torch.device
+) -> TokenBatch:
+    """Return ids and mask in one shape on `device`.
+
+    Args:
+        ids: int64 or int32, [seq] or [batch, seq].
+        attention_mask: 0 at padding, of the same shape; None without padding.
+        vocab_size: ids must be below it.
+        device: where the model is.
+
+    Raises:
+        InputError: ids are empty, of a wrong shape or type, or out of the vocabulary.
+    """
+    kind = getattr(ids, "dtype", type(ids).__name__)
+    if kind not in (torch.int64, torch.int32):
+        raise InputError(f"ids: is {kind}, must be a tensor of int64 token ids")
+    if ids.ndim not in (1, 2) or ids.numel() == 0:
+        raise InputError(
+            f"ids has shape {tuple(ids.shape)}: must be [seq] or [batch, seq], one token at least"
+        )
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        bad = low if low < 0 else high
+        raise InputError(
+            f"ids contains {bad}: must be 0 to {vocab_size - 1}, the model's vocabulary"
+        )
+    rows = ids.reshape(-1, ids.shape[-1]).to(device, torch.int64)
+    return TokenBatch(rows, _valid(ids, attention_mask, device), ids.ndim == 1)
+
+
+def _valid(ids: Tensor, mask: Tensor | None, device: torch.device) -> Tensor | None:
+    if mask is None:
+        return None
+    if mask.shape != ids.shape:
+        raise InputError(
+            f"attention_mask has shape {tuple(mask.shape)}: must equal ids' {tuple(ids.shape)}"
+        )
+    valid = mask.reshape(-1, ids.shape[-1]).to(device, torch.bool)
+    return None if bool(valid.all()) else valid
