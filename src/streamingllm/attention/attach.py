@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
-from contextlib import ExitStack
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from streamingllm.attention.adapters import ADAPTERS
+from streamingllm.attention.adapters import ADAPTERS, Undo, override
 from streamingllm.attention.dispatch import IMPLEMENTATION
 from streamingllm.attention.forward_plan import ForwardPlan, active_plan
 from streamingllm.attention.support import check_can_stream, layer_windows
@@ -27,10 +29,13 @@ from streamingllm.positions.detect import (
 from streamingllm.positions.rope import RopeEncoding
 
 
+@runtime_checkable
 class StreamingCache(Protocol):
     """What a forward pass asks of a cache."""
 
-    def begin(self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device) -> ForwardPlan:
+    def begin(
+        self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device
+    ) -> ForwardPlan:
         """Plan a pass."""
         ...
 
@@ -40,28 +45,35 @@ class StreamingCache(Protocol):
 
 
 class Attachment:
-    """The hooks on one model, shared by all its streaming caches.
+    """What is changed in one model while it has streaming caches, shared by all of them.
 
-    Outside a pass with a streaming cache the model is untouched. During one, `_attn_implementation`
-    names our attention, rotary modules return exact tables, and a lock keeps other threads out.
+    The decoder's `forward` is shadowed. In a pass with a streaming cache `_attn_implementation`
+    names our attention, rotary modules return exact tables, and a lock keeps other threads out; any
+    other pass runs as if nothing were attached. The model itself is not kept alive.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         check_can_stream(model)
-        self.model = model
+        self._model = weakref.ref(model)
         self.decoder: nn.Module = model.get_decoder()
         self.windows = layer_windows(model)
         self.adapter = ADAPTERS.get(model.config.model_type)
         self.positions: ModelPositions | None = None
         if self.adapter is None:
-            self._check_interface()
+            _check_interface(model, self.decoder)
             self.positions = detect_positions(model, self.decoder)
         self._parameters = inspect.signature(self.decoder.forward).parameters
-        self._configs = list({id(m.config): m.config for m in self._configured()}.values())
+        self._configs = _configs(model)
         self._lock = threading.RLock()
-        self._running: tuple[StreamingCache, ExitStack] | None = None
         self._users = 0
-        self._hooks = ExitStack()
+        self._undo = ExitStack()
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model, which whoever uses its caches holds on to."""
+        model = self._model()
+        assert model is not None
+        return model
 
     def encodings(self, cache_size: int) -> tuple[PositionEncoding, ...]:
         """Return each layer's position encoding for queries that see `cache_size` tokens."""
@@ -71,73 +83,77 @@ class Attachment:
         return self.positions.encodings(cache_size)
 
     def acquire(self) -> None:
-        """Install the hooks for one more cache."""
+        """Attach for one more cache."""
         with self._lock:
             if self._users == 0:
                 self._install()
             self._users += 1
 
     def release(self) -> None:
-        """Take the hooks away after the last cache."""
+        """Detach after the last cache."""
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                self._hooks.close()
+                self._undo.close()
 
     def _install(self) -> None:
-        self._hooks.callback(
-            self.decoder.register_forward_pre_hook(self._before, with_kwargs=True).remove
-        )
-        self._hooks.callback(
-            self.decoder.register_forward_hook(
-                self._after, with_kwargs=True, always_call=True
-            ).remove
-        )
-        if self.adapter is not None:
-            self._hooks.callback(self.adapter.install(self.model))
-        for module in rotary_modules(self.decoder) if self.positions else ():
-            hook = module.register_forward_hook(self._exact_tables, with_kwargs=True)
-            self._hooks.callback(hook.remove)
-        self._hooks.callback(_clear_cache_implementation(self.model))
+        with ExitStack() as undo:
+            undo.callback(override(self.decoder, "forward", self._streaming_forward()))
+            if self.adapter is not None:
+                undo.callback(self.adapter.install(self.model))
+            for module in rotary_modules(self.decoder) if self.positions else ():
+                hook = module.register_forward_hook(self._exact_tables, with_kwargs=True)
+                undo.callback(hook.remove)
+            undo.callback(_clear_cache_implementation(self.model))
+            self._undo = undo.pop_all()
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Plan the pass if it comes with a streaming cache."""
-        self._lock.acquire()
-        try:
-            cache = kwargs.get("past_key_values")
-            if not hasattr(cache, "begin") or not hasattr(cache, "end"):
-                return None
-            inputs = _tensor_input(args, kwargs)
-            valid = _valid_tokens(kwargs.get("attention_mask"), inputs)
-            plan = cache.begin(inputs.shape[0], inputs.shape[1], valid, inputs.device)
-            return args, self._enter(cache, plan, kwargs)
-        except BaseException:
-            # torch calls `_after` for this failure too, which is what lets go of the lock
-            raise
+    def _streaming_forward(self) -> Callable[..., Any]:
+        # Not torch's forward hooks: an interrupted pass (KeyboardInterrupt) never reaches them.
+        own_forward = self.decoder.forward
 
-    def _enter(self, cache: StreamingCache, plan: ForwardPlan, kwargs: dict[str, Any]) -> Any:
-        undo = ExitStack()
-        self._running = (cache, undo)
-        token = active_plan.set(plan)
-        undo.callback(active_plan.reset, token)
-        for config in self._configs:
-            undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
-            config._attn_implementation = IMPLEMENTATION
-        kwargs = {**kwargs, "attention_mask": None}
-        if "position_ids" in self._parameters:
-            kwargs["position_ids"] = self._position_ids(plan)
-        return kwargs
+        @wraps(own_forward)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with self._lock:
+                cache = kwargs.get("past_key_values")
+                if not isinstance(cache, StreamingCache):
+                    return own_forward(*args, **kwargs)
+                with self._pass(cache, args, kwargs) as planned:
+                    return own_forward(*args, **planned)
 
-    def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Undo what `_before` did, whether the pass succeeded or not."""
-        try:
-            if self._running is not None:
-                cache, undo = self._running
-                self._running = None
-                undo.close()
-                cache.end(succeeded=output is not None)
-        finally:
-            self._lock.release()
+        return forward
+
+    @contextmanager
+    def _pass(
+        self, cache: StreamingCache, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Plan a pass, yield the decoder's keyword arguments for it, and undo everything after."""
+        self._check_outputs(kwargs)
+        inputs = _tensor_input(args, kwargs)
+        valid = _valid_tokens(kwargs.get("attention_mask"), inputs)
+        plan = cache.begin(inputs.shape[0], inputs.shape[1], valid, inputs.device)
+        with ExitStack() as undo:
+            undo.callback(active_plan.reset, active_plan.set(plan))
+            for config in self._configs:
+                # The property would reach into nested configs, which have values of their own.
+                name = "_attn_implementation_internal"
+                undo.callback(setattr, config, name, getattr(config, name))
+                setattr(config, name, IMPLEMENTATION)
+            planned = {**kwargs, "attention_mask": None}
+            if "position_ids" in self._parameters:
+                planned["position_ids"] = self._position_ids(plan)
+            try:
+                yield planned
+            except BaseException:
+                cache.end(succeeded=False)
+                raise
+            cache.end(succeeded=True)
+
+    def _check_outputs(self, kwargs: dict[str, Any]) -> None:
+        asked = kwargs.get("output_attentions")
+        if any(c.output_attentions for c in self._configs) if asked is None else asked:
+            raise UnsupportedFeatureError(
+                "output_attentions=True: attention in a stream keeps no weights; leave it False"
+            )
 
     def _position_ids(self, plan: ForwardPlan) -> Tensor:
         if self.adapter is not None:
@@ -159,19 +175,6 @@ class Attachment:
             return encoding.tables(plan.chunk.model_positions, table.columns, output[0].dtype)
         return None
 
-    def _configured(self) -> list[Any]:
-        return [m for m in self.model.modules() if hasattr(m, "config")]
-
-    def _check_interface(self) -> None:
-        """Refuse families that neither use the attention interface nor have an adapter."""
-        source = inspect.getmodule(type(self.decoder))
-        if not hasattr(source, "ALL_ATTENTION_FUNCTIONS"):
-            raise UnsupportedModelError(
-                f"{self.model.config.model_type} cannot stream: it computes attention outside "
-                "transformers' attention interface and has no adapter here; adapters exist for "
-                f"{', '.join(sorted(ADAPTERS))}"
-            )
-
 
 _attachments: weakref.WeakKeyDictionary[PreTrainedModel, Attachment] = weakref.WeakKeyDictionary()
 
@@ -185,6 +188,22 @@ def attachment_of(model: PreTrainedModel) -> Attachment:
     if model not in _attachments:
         _attachments[model] = Attachment(model)
     return _attachments[model]
+
+
+def _check_interface(model: PreTrainedModel, decoder: nn.Module) -> None:
+    """Refuse families that neither use the attention interface nor have an adapter."""
+    if not hasattr(inspect.getmodule(type(decoder)), "ALL_ATTENTION_FUNCTIONS"):
+        raise UnsupportedModelError(
+            f"{model.config.model_type} cannot stream: it computes attention outside "
+            "transformers' attention interface and has no adapter here; adapters exist for "
+            f"{', '.join(sorted(ADAPTERS))}"
+        )
+
+
+def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """Return the configs that the model's modules read their attention implementation from."""
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
 
 def _tensor_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -204,13 +223,13 @@ def _valid_tokens(mask: Any, inputs: Tensor) -> Tensor | None:
         )
     if mask.shape[1] < inputs.shape[1]:
         raise InputError(
-            f"attention_mask has {mask.shape[1]} columns: must cover the {inputs.shape[1]} new tokens"
+            f"attention_mask has {mask.shape[1]} columns: must cover {inputs.shape[1]} new tokens"
         )
     valid = mask[:, -inputs.shape[1] :].to(device=inputs.device, dtype=torch.bool)
     return None if bool(valid.all()) else valid
 
 
-def _clear_cache_implementation(model: PreTrainedModel) -> Any:
+def _clear_cache_implementation(model: PreTrainedModel) -> Undo:
     """Let `generate` take our cache although the checkpoint's generation config names another."""
     config = getattr(model, "generation_config", None)
     named = getattr(config, "cache_implementation", None)

@@ -9,7 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from streamingllm.attention import sdpa
 from streamingllm.attention.forward_plan import ForwardPlan, active_plan
-from streamingllm.errors import UnsupportedFeatureError
+from streamingllm.errors import UnsupportedModelError
 
 IMPLEMENTATION = "streamingllm"
 
@@ -30,23 +30,26 @@ def stream_attention(
     Args:
         module: the model's attention layer; its `layer_idx` picks the plan.
         query: [batch, num_heads, seq, head_dim].
-        key, value: what the cache returned, [batch, num_kv_heads, columns, head_dim].
+        key: what the cache returned, [batch, num_kv_heads, columns, head_dim].
+        value: likewise, [batch, num_kv_heads, columns, value_dim].
         attention_mask: the `ForwardPlan` that `stream_mask` handed to the model.
         scaling: factor of the scores; 1 / sqrt(head_dim) if None.
-        softcap, s_aux: see `reference.attend`.
+        softcap: see `reference.attend`.
+        s_aux: learned sink logits, see `reference.attend`.
+        **kwargs: what else models tell an attention function; the plan decides.
 
     Returns:
         output [batch, seq, num_heads, value_dim] and no attention weights.
 
     Raises:
-        UnsupportedFeatureError: attention weights were asked for.
+        UnsupportedModelError: the model masks attention in a way of its own.
     """
-    if kwargs.get("output_attentions"):
-        raise UnsupportedFeatureError(
-            "output_attentions=True: a stream's fused attention keeps no weights; leave it False"
-        )
     plan = attention_mask
-    assert isinstance(plan, ForwardPlan), "the model replaced the mask it was given"
+    if not isinstance(plan, ForwardPlan):
+        raise UnsupportedModelError(
+            f"{type(module).__name__} cannot stream: its model makes masks of its own; "
+            "use a decoder whose mask is causal or a sliding window"
+        )
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     out = sdpa.attend(
         query,

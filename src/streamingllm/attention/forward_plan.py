@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from streamingllm.attention.plan import Chunk, WindowPlan
-from streamingllm.positions.base import PositionEncoding
+from streamingllm.positions.base import PositionEncoding, Shift
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,22 @@ class ForwardPlan:
     chunk: Chunk
     windows: tuple[WindowPlan, ...]
     encodings: tuple[PositionEncoding, ...]
+    _placements: dict[tuple[int, torch.dtype], Shift | None] = field(default_factory=dict)
 
     ndim = 0  # models look at a mask's rank before they decide to edit it
+
+    def place(self, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode the positions of this pass into a layer's fresh queries and keys.
+
+        For families that have no rotary module of their own; q [batch, num_heads, seq, head_dim],
+        k [batch, num_kv_heads, seq, head_dim].
+        """
+        encoding = self.encodings[layer]
+        key = (id(encoding), q.dtype)
+        if key not in self._placements:
+            self._placements[key] = encoding.place(self.chunk.model_positions, like=q)
+        placement = self._placements[key]
+        return (q, k) if placement is None else (placement.queries(q), placement.keys(k))
 
     def to(self, *args: Any, **kwargs: Any) -> ForwardPlan:
         """Return itself: models cast their masks."""

@@ -76,11 +76,13 @@ class Block:
     """A run of queries and the window columns they may see.
 
     `mask` is True where a query sees a column: bool, [rows, 1, queries, sinks + keys]; None if all.
+    Blocks of the same `band` have the same mask and the same distances.
     """
 
     queries: slice
     keys: slice
     mask: Tensor | None
+    band: int
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class WindowPlan:
     sink_positions: Tensor
     window_size: int
     _shifts: dict[tuple[int, torch.dtype], Shift | None] = field(default_factory=dict)
+    _added: dict[tuple[int, int, torch.dtype], Tensor | None] = field(default_factory=dict)
 
     @cached_property
     def in_place(self) -> bool:
@@ -154,6 +157,20 @@ class WindowPlan:
         shift = self._shifts[key]
         return q if shift is None else shift.queries(q)
 
+    def additive_mask(
+        self, block: Block, encoding: PositionEncoding, dtype: torch.dtype
+    ) -> Tensor | None:
+        """Return a block's mask and its encoding's bias as one tensor to add to scores.
+
+        [rows, 1 or num_heads, queries, sinks + keys], or None if there is nothing to add. The last
+        one is remembered: the layers of a pass ask for the same one in turn.
+        """
+        key = (id(encoding) if encoding.has_bias else 0, block.band, dtype)
+        if key not in self._added:
+            self._added.clear()
+            self._added[key] = self._make_additive_mask(block, encoding, dtype)
+        return self._added[key]
+
     def distances(self, block: Block) -> Tensor:
         """Return distances inside the cache, int64, [rows, queries, sinks + keys]."""
         query = self.chunk.positions[:, block.queries, None]
@@ -177,29 +194,40 @@ class WindowPlan:
 
     def _make_blocks(self) -> Iterator[Block]:
         num_keys = self.window_positions.shape[1]
-        shared: dict[tuple[int, int], Tensor | None] = {}
+        steady: dict[tuple[int, int], Block] = {}
         for first in range(0, self.chunk.num_tokens, QUERY_BLOCK):
             last = min(first + QUERY_BLOCK, self.chunk.num_tokens)
+            queries = slice(first, last)
             if self.in_place:
                 keys = slice(0, num_keys)
             else:
                 reach = self.num_old + first - (self.window_size - 1) - self.chunk.padding
                 keys = slice(max(0, reach), self.num_old + last)
-            queries = slice(first, last)
             # Past the start of a stream every block of the same size has the same band.
-            steady = self.chunk.aligned and self._is_steady(first)
             shape = (last - first, keys.stop - keys.start)
-            if not steady:
-                yield Block(queries, keys, self._mask(queries, keys))
-                continue
-            if shape not in shared:
-                shared[shape] = self._mask(queries, keys)
-            yield Block(queries, keys, shared[shape])
+            same = steady.get(shape)
+            if same is None:
+                block = Block(queries, keys, self._mask(queries, keys), band=first)
+                if self.chunk.aligned and self._is_steady(first):
+                    steady[shape] = block
+            else:
+                block = Block(queries, keys, same.mask, same.band)
+            yield block
 
     def _is_steady(self, first_query: int) -> bool:
         outside = self._sinks_outside[0, first_query]
         position = self.chunk.positions[0, first_query]
         return bool(position >= self.window_size) and int(outside) == len(self.sink_positions)
+
+    def _make_additive_mask(
+        self, block: Block, encoding: PositionEncoding, dtype: torch.dtype
+    ) -> Tensor | None:
+        bias = encoding.bias(self.distances(block), dtype) if encoding.has_bias else None
+        if block.mask is None:
+            return bias
+        if bias is None:
+            bias = torch.zeros((), dtype=dtype, device=block.mask.device)
+        return torch.where(block.mask, bias, torch.finfo(dtype).min / 2)
 
     def _mask(self, queries: slice, keys: slice) -> Tensor | None:
         query = self.chunk.positions[:, queries, None]

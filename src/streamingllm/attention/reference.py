@@ -24,8 +24,9 @@ def attend(
 
     Args:
         q: queries, [batch, num_heads, seq, head_dim], rotated at their stream positions.
-        k, v: what `RingLayer.update` returned, [batch, num_kv_heads, columns, head_dim].
-        plan: which columns each query sees.
+        k: keys as `RingLayer.update` returned them, [batch, num_kv_heads, columns, head_dim].
+        v: values, [batch, num_kv_heads, columns, value_dim].
+        plan: the stream positions of queries and columns.
         encoding: moves queries to the cache positions where the sinks see them.
         scale: factor of the scores.
         softcap: scores pass through softcap * tanh(score / softcap), as in Gemma 2.
@@ -36,31 +37,36 @@ def attend(
 
     Source: Xiao et al. (arXiv 2309.17453), section 3.2 and figure 4.
     """
+    m, n = plan.window_size, plan.num_sinks
+    query, key = plan.chunk.positions[:, :, None], plan.window_positions[:, None]
+    sees_window = (key <= query) & (key > query - m) & (key >= 0)
+    sees_sinks = plan.sink_positions[:n] <= query - m
+    num_outside = sees_sinks.sum(-1, keepdim=True)
+    cache_position = num_outside + query.clamp(max=m - 1)
+
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    n = plan.num_sinks
-    q_for_sinks = plan.shift_queries(q, encoding)
-    outputs = []
-    for block in plan.blocks:
-        rows = block.queries
-        k_window, v_window = k[:, :, n:][:, :, block.keys], v[:, :, n:][:, :, block.keys]
-        to_sinks = q_for_sinks[:, :, rows] @ k[:, :, :n].transpose(-1, -2)
-        to_window = q[:, :, rows] @ k_window.transpose(-1, -2)
-        scores = torch.cat((to_sinks, to_window), dim=-1).to(_score_dtype(q)) * scale
-        if softcap is not None:
-            scores = softcap * torch.tanh(scores / softcap)
-        bias = encoding.bias(plan.distances(block), like=q)
-        if bias is not None:
-            scores = scores + bias
-        if block.mask is not None:
-            scores = scores.masked_fill(~block.mask, torch.finfo(scores.dtype).min / 2)
-        if sink_logits is not None:
-            learned = sink_logits.to(scores.dtype).view(1, -1, 1, 1)
-            scores = torch.cat((scores, learned.expand(*scores.shape[:3], 1)), dim=-1)
-        weights = scores.softmax(dim=-1).to(v.dtype)[..., : n + k_window.shape[2]]
-        outputs.append(weights @ torch.cat((v[:, :, :n], v_window), dim=2))
-    return torch.cat(outputs, dim=2)
+    move = (cache_position[..., 0] - plan.chunk.model_positions) * (num_outside[..., 0] > 0)
+    shift = encoding.shift(move, like=q)
+    q_for_sinks = q if shift is None else shift.queries(q)
+    to_sinks, to_window = q_for_sinks @ k[:, :, :n].mT, q @ k[:, :, n:].mT
+    scores = torch.cat((to_sinks, to_window), dim=-1).to(score_dtype(q)) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+
+    sink_distance = cache_position - torch.arange(n, device=q.device)
+    bias = encoding.bias(torch.cat((sink_distance, query - key), dim=-1), scores.dtype)
+    if bias is not None:
+        scores = scores + bias
+    seen = torch.cat((sees_sinks, sees_window), dim=-1)[:, None]
+    scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min / 2)
+    if sink_logits is not None:
+        learned = sink_logits.to(scores.dtype).view(1, -1, 1, 1)
+        scores = torch.cat((scores, learned.expand(*scores.shape[:3], 1)), dim=-1)
+    weights = scores.softmax(dim=-1)[..., : k.shape[2]]
+    return weights.to(v.dtype) @ v
 
 
-def _score_dtype(q: Tensor) -> torch.dtype:
+def score_dtype(q: Tensor) -> torch.dtype:
+    """Return the dtype in which scores are kept: float32, or float64 for float64 queries."""
     return torch.float64 if q.dtype == torch.float64 else torch.float32

@@ -7,15 +7,62 @@ seen by a query turned to another position, join afterwards.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from streamingllm.attention.plan import Block, WindowPlan
+from streamingllm.attention.plan import WindowPlan
+from streamingllm.attention.reference import score_dtype
 from streamingllm.positions.base import PositionEncoding
 
 # Below this many queries the fused kernel's set-up costs more than it saves (docs/performance.md).
 FUSED_MIN_QUERIES = 16
-_fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+@dataclass(frozen=True)
+class _ScoreRule:
+    """How scores become weights; see `reference.attend`."""
+
+    scale: float
+    softcap: float | None
+    sink_logits: Tensor | None
+
+    def learned_sinks(self, dtype: torch.dtype) -> Tensor | None:
+        """Return the learned logits, [1, num_heads, 1, 1]."""
+        return None if self.sink_logits is None else self.sink_logits.to(dtype).view(1, -1, 1, 1)
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """What one block of queries is computed from.
+
+    `q` and `q_for_sinks` are [batch, num_heads, queries, head_dim]; keys and values are
+    [batch, num_kv_heads, columns, head_dim]; `added` is the mask and bias of [sinks | window].
+    """
+
+    q: Tensor
+    q_for_sinks: Tensor
+    k_sinks: Tensor
+    v_sinks: Tensor
+    k_window: Tensor
+    v_window: Tensor
+    added: Tensor | None
+
+    @property
+    def num_sinks(self) -> int:
+        """Sink columns."""
+        return self.k_sinks.shape[2]
+
+    def can_fuse(self, rule: _ScoreRule) -> bool:
+        """Whether torch's fused CPU kernel can compute the window, and gains by it."""
+        q = self.q
+        same_heads = q.shape[-1] == self.v_window.shape[-1]
+        # On bfloat16 the plain products are faster than the fused kernel's own.
+        exact = q.dtype in (torch.float32, torch.float64)
+        enough = q.shape[2] >= FUSED_MIN_QUERIES
+        return enough and same_heads and exact and rule.softcap is None and q.device.type == "cpu"
 
 
 def attend(
@@ -30,111 +77,70 @@ def attend(
     sink_logits: Tensor | None = None,
 ) -> Tensor:
     """Attend from each query to the sinks and its window; see `reference.attend`."""
+    n = plan.num_sinks
     q_for_sinks = plan.shift_queries(q, encoding)
+    rule = _ScoreRule(scale, softcap, sink_logits)
     outputs = []
     for block in plan.blocks:
-        attend_block = _attend_fused if _can_fuse(q, v, block, softcap) else _attend_matmul
-        outputs.append(
-            attend_block(q, q_for_sinks, k, v, plan, encoding, block, scale, softcap, sink_logits)
+        window = slice(n + block.keys.start, n + block.keys.stop)
+        operands = _Operands(
+            q[:, :, block.queries],
+            q_for_sinks[:, :, block.queries],
+            k[:, :, :n],
+            v[:, :, :n],
+            k[:, :, window],
+            v[:, :, window],
+            plan.additive_mask(block, encoding, score_dtype(q)),
         )
+        compute = _attend_fused if operands.can_fuse(rule) else _attend_matmul
+        outputs.append(compute(operands, rule))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
-def _can_fuse(q: Tensor, v: Tensor, block: Block, softcap: float | None) -> bool:
-    enough = block.queries.stop - block.queries.start >= FUSED_MIN_QUERIES
-    same_heads = q.shape[-1] == v.shape[-1]
-    # On bfloat16 the plain products are faster than the fused kernel's own.
-    exact = q.dtype in (torch.float32, torch.float64)
-    return enough and same_heads and exact and softcap is None and q.device.type == "cpu"
-
-
-def _attend_matmul(
-    q: Tensor,
-    q_for_sinks: Tensor,
-    k: Tensor,
-    v: Tensor,
-    plan: WindowPlan,
-    encoding: PositionEncoding,
-    block: Block,
-    scale: float,
-    softcap: float | None,
-    sink_logits: Tensor | None,
-) -> Tensor:
-    n, heads = plan.num_sinks, q.shape[1]
-    window = slice(n + block.keys.start, n + block.keys.stop)
-    scores = _grouped_scores(q[:, :, block.queries], k[:, :, window])
+def _attend_matmul(x: _Operands, rule: _ScoreRule) -> Tensor:
+    n = x.num_sinks
+    scores = _grouped_scores(x.q, x.k_window)
     if n:
-        to_sinks = _grouped_scores(q_for_sinks[:, :, block.queries], k[:, :, :n])
-        scores = torch.cat((to_sinks, scores), dim=-1)
-    scores = scores.to(_score_dtype(q)) * scale
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    bias = encoding.bias(plan.distances(block), like=q)
-    if bias is not None:
-        scores = scores + bias
-    if block.mask is not None:
-        scores = scores.masked_fill(~block.mask, torch.finfo(scores.dtype).min / 2)
-    if sink_logits is not None:
-        learned = sink_logits.to(scores.dtype).view(1, heads, 1, 1)
+        scores = torch.cat((_grouped_scores(x.q_for_sinks, x.k_sinks), scores), dim=-1)
+    scores = scores.to(score_dtype(x.q)) * rule.scale
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
+    if x.added is not None:
+        scores = scores + x.added
+    num_columns = scores.shape[-1]
+    learned = rule.learned_sinks(scores.dtype)
+    if learned is not None:
         scores = torch.cat((scores, learned.expand(*scores.shape[:3], 1)), dim=-1)
-    weights = scores.softmax(dim=-1).to(v.dtype)
-    out = _grouped_product(weights[..., n : n + window.stop - window.start], v[:, :, window])
-    return out + _grouped_product(weights[..., :n], v[:, :, :n]) if n else out
+    weights = scores.softmax(dim=-1).to(x.v_window.dtype)
+    out = _grouped_product(weights[..., n:num_columns], x.v_window)
+    return out + _grouped_product(weights[..., :n], x.v_sinks) if n else out
 
 
-def _attend_fused(
-    q: Tensor,
-    q_for_sinks: Tensor,
-    k: Tensor,
-    v: Tensor,
-    plan: WindowPlan,
-    encoding: PositionEncoding,
-    block: Block,
-    scale: float,
-    softcap: float | None,
-    sink_logits: Tensor | None,
-) -> Tensor:
-    n = plan.num_sinks
-    window = slice(n + block.keys.start, n + block.keys.stop)
-    bias = _additive_mask(plan, encoding, block, q)
-    to_window = None if bias is None else bias[..., n:]
-    out, log_sum = _fused(
-        q[:, :, block.queries], k[:, :, window], v[:, :, window], attn_mask=to_window, scale=scale
+def _attend_fused(x: _Operands, rule: _ScoreRule) -> Tensor:
+    n = x.num_sinks
+    to_window = None if x.added is None else x.added[..., n:]
+    out: Tensor
+    out, log_sum = _flash_attention(
+        x.q, x.k_window, x.v_window, attn_mask=to_window, scale=rule.scale
     )
-    log_sum = log_sum[..., None].to(q.dtype)
+    log_sum = log_sum[..., None].to(x.q.dtype)
     if n:
-        scores = _grouped_scores(q_for_sinks[:, :, block.queries], k[:, :, :n]) * scale
-        if bias is not None:
-            scores = scores + bias[..., :n]
+        scores = _grouped_scores(x.q_for_sinks, x.k_sinks) * rule.scale
+        if x.added is not None:
+            scores = scores + x.added[..., :n]
         total = torch.logaddexp(log_sum, scores.logsumexp(dim=-1, keepdim=True))
-        of_sinks = _grouped_product((scores - total).exp(), v[:, :, :n])
+        of_sinks = _grouped_product((scores - total).exp(), x.v_sinks)
         out = out * (log_sum - total).exp() + of_sinks
         log_sum = total
-    if sink_logits is not None:
-        learned = sink_logits.to(q.dtype).view(1, -1, 1, 1)
-        out = out * torch.sigmoid(log_sum - learned)
-    return out
-
-
-def _additive_mask(
-    plan: WindowPlan, encoding: PositionEncoding, block: Block, q: Tensor
-) -> Tensor | None:
-    """Mask and bias as one tensor to add, [rows, 1 or num_heads, queries, columns]."""
-    bias = encoding.bias(plan.distances(block), like=q)
-    if block.mask is None:
-        return None if bias is None else bias.to(q.dtype)
-    lowest = torch.finfo(q.dtype).min / 2
-    if bias is None:
-        zero = torch.zeros((), dtype=q.dtype, device=q.device)
-        return torch.where(block.mask, zero, lowest)
-    return bias.to(q.dtype).masked_fill(~block.mask, lowest)
+    learned = rule.learned_sinks(x.q.dtype)
+    return out if learned is None else out * (log_sum - learned).sigmoid()
 
 
 def _grouped_scores(q: Tensor, k: Tensor) -> Tensor:
     """Return q @ k^T, [batch, num_heads, queries, keys], without repeating k for its group."""
     batch, heads, queries, _ = q.shape
     grouped = q.reshape(batch, k.shape[1], -1, q.shape[-1])
-    return (grouped @ k.transpose(-1, -2)).view(batch, heads, queries, -1)
+    return (grouped @ k.mT).view(batch, heads, queries, -1)
 
 
 def _grouped_product(weights: Tensor, v: Tensor) -> Tensor:
@@ -142,7 +148,3 @@ def _grouped_product(weights: Tensor, v: Tensor) -> Tensor:
     batch, heads, queries, columns = weights.shape
     grouped = weights.reshape(batch, v.shape[1], -1, columns)
     return (grouped @ v).view(batch, heads, queries, -1)
-
-
-def _score_dtype(q: Tensor) -> torch.dtype:
-    return torch.float64 if q.dtype == torch.float64 else torch.float32

@@ -24,7 +24,9 @@ def check_can_stream(model: PreTrainedModel) -> None:
     elif not model.can_generate() or not hasattr(config, "num_hidden_layers"):
         reason = "it is not a decoder that predicts next tokens"
     elif _has_recurrent_state(model):
-        reason = "its recurrent (state-space or linear attention) layers never forget a token by name"
+        reason = (
+            "its recurrent (state-space or linear attention) layers never forget a token by name"
+        )
     elif "chunked_attention" in _layer_types(model):
         reason = "its layers attend in fixed chunks, which a rolling window would cut apart"
     elif (name := _learned_positions(model)) is not None:
@@ -40,12 +42,12 @@ def check_can_stream(model: PreTrainedModel) -> None:
 def layer_windows(model: PreTrainedModel) -> tuple[int | None, ...]:
     """Return each layer's own sliding window in tokens, None where it sees everything."""
     config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
+    window: int | None = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) is False:
         window = None
     types = _layer_types(model)
     if not types:
-        return (window,) * config.num_hidden_layers
+        return (window,) * int(config.num_hidden_layers)
     return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 
@@ -60,6 +62,7 @@ def _has_recurrent_state(model: PreTrainedModel) -> bool:
 
 
 def _learned_positions(model: PreTrainedModel) -> str | None:
+    name: str
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in _LEARNED_POSITIONS:
             return name

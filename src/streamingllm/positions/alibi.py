@@ -15,16 +15,18 @@ class AlibiEncoding:
 
     name = "alibi"
     position_limit = None
+    has_bias = True
 
     def __init__(self, slopes: Tensor) -> None:
         self.slopes = slopes.double()
 
+    def place(self, positions: Tensor, like: Tensor) -> None:
+        """Keys are stored without a position."""
+
     def shift(self, amount: Tensor, like: Tensor) -> None:
         """Keys are stored without a position."""
-        return None
 
-    def bias(self, distances: Tensor, like: Tensor) -> Tensor:
+    def bias(self, distances: Tensor, dtype: torch.dtype) -> Tensor:
         """Return -slope x distance, [batch, num_heads, queries, keys]."""
-        slopes = self.slopes.to(distances.device)[:, None, None]
-        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        return (-slopes * distances[:, None]).to(dtype)
+        slopes = self.slopes.to(device=distances.device, dtype=dtype)[:, None, None]
+        return -slopes * distances[:, None]

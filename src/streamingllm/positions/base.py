@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -29,9 +30,19 @@ class PositionEncoding(Protocol):
 
     @property
     def position_limit(self) -> int | None:
-        """Largest position this encoding computes exactly; past it the cache counts from a new
-        origin and moves its keys back. None if any position will do.
+        """Largest position this encoding computes exactly, None if any position will do.
+
+        Past it the cache counts from a new origin and moves its keys back.
         """
+        ...
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether `bias` adds anything to scores."""
+        ...
+
+    def place(self, positions: Tensor, like: Tensor) -> Shift | None:
+        """Prepare encoding `positions` (int64, [batch, seq]) into tokens that carry none yet."""
         ...
 
     def shift(self, amount: Tensor, like: Tensor) -> Shift | None:
@@ -41,8 +52,8 @@ class PositionEncoding(Protocol):
         """
         ...
 
-    def bias(self, distances: Tensor, like: Tensor) -> Tensor | None:
-        """Return what is added to scores, [batch, num_heads, queries, keys], or None.
+    def bias(self, distances: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Return what is added to scaled scores, [batch, num_heads, queries, keys], or None.
 
         `distances` ([batch, queries, keys], int64) are those inside the cache.
         """

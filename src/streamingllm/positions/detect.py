@@ -42,7 +42,7 @@ class RotaryTable:
     @property
     def rope_type(self) -> str:
         """The scaling rule's name in transformers, `default` without one."""
-        rope_type = getattr(self.module, "rope_type", "default")
+        rope_type: Any = getattr(self.module, "rope_type", "default")
         return str(rope_type if self.layer_type is None else rope_type[self.layer_type])
 
     def frequencies(self, cache_size: int) -> tuple[Tensor, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -10,11 +11,13 @@ class NoEncoding:
 
     name = "none"
     position_limit = None
+    has_bias = False
+
+    def place(self, positions: Tensor, like: Tensor) -> None:
+        """Nothing to encode."""
 
     def shift(self, amount: Tensor, like: Tensor) -> None:
         """Nothing to move."""
-        return None
 
-    def bias(self, distances: Tensor, like: Tensor) -> None:
+    def bias(self, distances: Tensor, dtype: torch.dtype) -> None:
         """Nothing to add."""
-        return None

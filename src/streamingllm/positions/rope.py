@@ -8,7 +8,7 @@ it arrives, and never again: a rotation depends on the angle modulo 2 pi, which 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, start: int) -> T
 
     Args:
         x: queries or keys.
-        cos, sin: [..., pairs], broadcast against x without its last dimension.
+        cos: cosine per pair, [..., pairs], broadcast against x without its last dimension.
+        sin: sine per pair, likewise.
         layout: whether pair i is (i, i + pairs) or (2i, 2i + 1).
         start: first rotary dimension; the others pass unchanged.
     """
@@ -83,8 +84,8 @@ class RopeEncoding:
             applied once, when a token is first rotated, never by `shift`.
         layout: how pairs lie in a head.
         key_start: first rotary dimension of a cached key.
-        query_from_end: the query's rotary dimensions are its last ones (multi-head latent attention).
-        in_values: the cache's second tensor holds the rotary key (multi-head latent attention).
+        query_from_end: the query's rotary dimensions are its last ones (latent attention).
+        in_values: the cache's second tensor holds the rotary key (latent attention).
     """
 
     inv_freq: Tensor
@@ -94,21 +95,30 @@ class RopeEncoding:
     query_from_end: bool = False
     in_values: bool = False
 
-    name = "rope"
-    position_limit = None
+    name: ClassVar[str] = "rope"
+    position_limit: ClassVar[int | None] = None
+    has_bias: ClassVar[bool] = False
 
-    def tables(self, positions: Tensor, columns: Columns, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def tables(
+        self, positions: Tensor, columns: Columns, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
         """Return the model's own (cos, sin) tables for int64 `positions` [batch, seq]."""
         angles = positions.double()[..., None] * self.inv_freq.to(positions.device)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
         return expand_columns(cos, columns).to(dtype), expand_columns(sin, columns).to(dtype)
 
+    def place(self, positions: Tensor, like: Tensor) -> Rotation:
+        """Prepare the first turn of fresh tokens to `positions`, [batch, seq]."""
+        return self._turn(positions, like, self.attention_scaling)
+
     def shift(self, amount: Tensor, like: Tensor) -> Rotation:
         """Prepare a turn by `amount` positions, [batch, seq]."""
+        return self._turn(amount, like, 1.0)
+
+    def _turn(self, amount: Tensor, like: Tensor, scaling: float) -> Rotation:
         angles = amount.double()[:, None, :, None] * self.inv_freq.to(amount.device)
-        cos, sin = angles.cos().to(like), angles.sin().to(like)
+        cos, sin = (angles.cos() * scaling).to(like), (angles.sin() * scaling).to(like)
         return Rotation(cos, sin, self.layout, self.key_start, self.query_from_end)
 
-    def bias(self, distances: Tensor, like: Tensor) -> None:
+    def bias(self, distances: Tensor, dtype: torch.dtype) -> None:
         """Rotary scores carry their distance already."""
-        return None

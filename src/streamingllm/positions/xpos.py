@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,8 +45,12 @@ class XPosEncoding(RopeEncoding):
 
     log_decay: Tensor = field(default_factory=lambda: torch.zeros(0))
 
-    name = "xpos"
-    position_limit = 4096
+    name: ClassVar[str] = "xpos"
+    position_limit: ClassVar[int | None] = 4096
+
+    def place(self, positions: Tensor, like: Tensor) -> ScaledRotation:  # type: ignore[override]
+        """Prepare the first turn and scale of fresh tokens at `positions`, [batch, seq]."""
+        return self.shift(positions, like)
 
     def shift(self, amount: Tensor, like: Tensor) -> ScaledRotation:  # type: ignore[override]
         """Prepare a turn and a change of scale by `amount` positions, [batch, seq]."""

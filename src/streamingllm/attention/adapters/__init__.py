@@ -1,5 +1,6 @@
-"""Adapters by `config.model_type`."""
+"""Families that bypass transformers' attention interface."""
 
-from streamingllm.attention.adapters.base import ADAPTERS, Adapter, Undo
+from streamingllm.attention.adapters.base import Adapter, Undo, override
+from streamingllm.attention.adapters.registry import ADAPTERS
 
-__all__ = ["ADAPTERS", "Adapter", "Undo"]
+__all__ = ["ADAPTERS", "Adapter", "Undo", "override"]
