@@ -163,24 +163,23 @@ class Stream:
             RewindError: more than was fed or is remembered.
         """
         cache = self._sinks("rewind").cache
-        if num_tokens == 0:
-            return
         if num_tokens < 0:
             raise RewindError(f"num_tokens={num_tokens}: must be a whole number >= 0")
-        seen = cache.num_seen_tokens_per_stream
-        remains = seen - num_tokens
-        if bool((remains < 0).any()):
+        if num_tokens == 0:
+            return
+        seen, reach = cache.num_seen_tokens_per_stream, cache.max_rewind_now
+        if num_tokens > int(seen.min()):
             raise RewindError(
                 f"num_tokens={num_tokens}: only {int(seen.min())} tokens have been fed"
             )
-        limit = cache.max_rewind_now
-        evicted = self.num_seen_tokens > self.config.window_size
-        if evicted and num_tokens > min(limit - 1, self.config.max_rewind_tokens):
+        # Going on needs the logits of the last token that stays, so that one is fed again.
+        most = int(torch.where(reach < seen, reach - 1, seen).min())
+        if num_tokens > most:
             raise RewindError(
-                f"num_tokens={num_tokens}: this stream goes back at most {max(0, limit - 1)} "
-                f"tokens now; set max_rewind_tokens={self.config.max_rewind_tokens} higher"
+                f"num_tokens={num_tokens}: this stream goes back at most {max(0, most)} tokens now; "
+                f"set max_rewind_tokens={self.config.max_rewind_tokens} higher"
             )
-        # The logits of the last token that stays are needed again, so it is fed anew.
+        remains = seen - num_tokens
         back = torch.where(remains > 0, num_tokens + 1, num_tokens)
         cache.rewind(back)
         for ids in self._recent:

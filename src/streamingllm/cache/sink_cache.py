@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 from types import TracebackType
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from streamingllm.cache.clock import StreamClock
 from streamingllm.cache.moves import ChunkMoves
 from streamingllm.cache.ring import RingGeometry, RingLayer
 from streamingllm.config import StreamConfig
-from streamingllm.errors import InputError
+from streamingllm.errors import InputError, RewindError, UnsupportedFeatureError
 
 
 class SinkCache(Cache):
@@ -56,7 +57,7 @@ class SinkCache(Cache):
 
     def _setup(self, config: StreamConfig, attachment: Attachment) -> None:
         self.config = config
-        self._attachment = attachment
+        self.attachment = attachment
         self._encodings = attachment.encodings(config.cache_size)
         # One more than may be taken back: going on from there needs the logits of the token before.
         self._undo_size = config.max_rewind_tokens + 1 if config.max_rewind_tokens else 0
@@ -72,7 +73,7 @@ class SinkCache(Cache):
 
     def _geometries(self) -> list[RingGeometry]:
         """Each layer's share: sinks and window, or only its own window where that is smaller."""
-        n, m, own = self.config.num_sink_tokens, self.config.window_size, self._attachment.windows
+        n, m, own = self.config.num_sink_tokens, self.config.window_size, self.attachment.windows
         all_windowed = all(w is not None for w in own)
         geometries = []
         for window in own:
@@ -202,16 +203,23 @@ class SinkCache(Cache):
             layer.rewind(seen, back)
 
     @property
-    def max_rewind_now(self) -> int:
-        """Tokens that every stream of the batch could be rewound by now."""
-        return int(self.clock.reach(abs(self.batch_size), self._smallest_window).min())
+    def max_rewind_now(self) -> Tensor:
+        """Tokens that each stream can be rewound by now, int64, [batch]."""
+        return self.clock.reach(abs(self.batch_size), self._smallest_window)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SinkCache:
+        return self.clone()
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedFeatureError(
+            "a SinkCache cannot be pickled: save a Stream with snapshot(path)"
+        )
 
     def clone(self) -> SinkCache:
         """Return an independent copy; it costs `nbytes` + `rewind_nbytes`."""
         other = SinkCache.__new__(SinkCache)
-        other._setup(self.config, self._attachment)
-        state = {name: [b.clone() for b in buffers] for name, buffers in self.state().items()}
-        other.load_state(state, self.clock.copy())
+        other._setup(self.config, self.attachment)
+        other.load_state(self.state(), self.clock.copy())
         return other
 
     def state(self) -> dict[str, list[Tensor]]:
@@ -221,10 +229,11 @@ class SinkCache(Cache):
         names = self._rings[0].buffers
         return {name: [layer.buffers[name] for layer in self._rings] for name in names}
 
+    @torch.inference_mode(False)  # so that the copies can be written in and out of inference mode
     def load_state(self, state: dict[str, list[Tensor]], clock: StreamClock) -> None:
-        """Take over buffers, as `state` returned them, and the clock they belong to."""
+        """Copy buffers, as `state` returned them, and take over the clock they belong to."""
         for index, layer in enumerate(self._rings if state else ()):
-            layer.buffers = {name: tensors[index] for name, tensors in state.items()}
+            layer.buffers = {name: tensors[index].clone() for name, tensors in state.items()}
         self.clock = clock
 
     def disable(self) -> None:
@@ -258,9 +267,23 @@ class SinkCache(Cache):
         """Take back `-tokens_to_remove` tokens, as assisted generation asks for.
 
         Raises:
-            RewindError: see `rewind`.
+            RewindError: the number is positive, which once meant a length; see also `rewind`.
         """
-        self.rewind(abs(tokens_to_remove))
+        if tokens_to_remove > 0:
+            raise RewindError(f"tokens_to_remove={tokens_to_remove}: must be 0 or negative")
+        self.rewind(-tokens_to_remove)
+
+    def activate_past_recording(self) -> None:
+        """Get ready for assisted generation.
+
+        Raises:
+            UnsupportedFeatureError: tokens have been read, which transformers would feed again.
+        """
+        if self.num_seen_tokens:
+            raise UnsupportedFeatureError(
+                f"assisted generation: the cache has read {self.num_seen_tokens} tokens and must be "
+                "empty; give each turn a new SinkCache and all ids"
+            )
 
     def reset(self) -> None:
         """Forget everything."""
