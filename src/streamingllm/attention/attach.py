@@ -7,12 +7,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
-from typing import Any, Protocol, runtime_checkable
+from functools import partial, update_wrapper
+from typing import Any, NoReturn, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 
 from streamingllm.attention.adapters import ADAPTERS, Undo, override
 from streamingllm.attention.dispatch import IMPLEMENTATION
@@ -28,10 +28,21 @@ from streamingllm.positions.detect import (
 )
 from streamingllm.positions.rope import RopeEncoding
 
+_PREPARATION = "prepare_inputs_for_generation"
+
 
 @runtime_checkable
 class StreamingCache(Protocol):
     """What a forward pass asks of a cache."""
+
+    @property
+    def attachment(self) -> Attachment:
+        """The model that the cache was made for, with what is changed in it."""
+        ...
+
+    def get_seq_length(self) -> int:
+        """Columns read so far, padding included."""
+        ...
 
     def begin(
         self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device
@@ -47,9 +58,10 @@ class StreamingCache(Protocol):
 class Attachment:
     """What is changed in one model while it has streaming caches, shared by all of them.
 
-    The decoder's `forward` is shadowed. In a pass with a streaming cache `_attn_implementation`
-    names our attention, rotary modules return exact tables, and a lock keeps other threads out; any
-    other pass runs as if nothing were attached. The model itself is not kept alive.
+    The decoder's `forward` and the model's `prepare_inputs_for_generation` are shadowed. In a pass
+    with a streaming cache `_attn_implementation` names our attention, rotary modules return exact
+    tables, and a lock keeps other threads out; any other pass runs as if nothing were attached. The
+    model itself is not kept alive.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -104,23 +116,48 @@ class Attachment:
             for module in rotary_modules(self.decoder) if self.positions else ():
                 hook = module.register_forward_hook(self._exact_tables, with_kwargs=True)
                 undo.callback(hook.remove)
+            undo.callback(override(self.model, _PREPARATION, self._streaming_preparation()))
             undo.callback(_clear_cache_implementation(self.model))
             self._undo = undo.pop_all()
 
     def _streaming_forward(self) -> Callable[..., Any]:
         # Not torch's forward hooks: an interrupted pass (KeyboardInterrupt) never reaches them.
         own_forward = self.decoder.forward
+        return update_wrapper(partial(self._forward, own_forward), own_forward)
 
-        @wraps(own_forward)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            with self._lock:
-                cache = kwargs.get("past_key_values")
-                if not isinstance(cache, StreamingCache):
-                    return own_forward(*args, **kwargs)
-                with self._pass(cache, args, kwargs) as planned:
-                    return own_forward(*args, **planned)
+    def _forward(self, own_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            cache = kwargs.get("past_key_values")
+            if not self._owns(cache):
+                return own_forward(*args, **kwargs)
+            with self._pass(cache, args, kwargs) as planned:
+                return own_forward(*args, **planned)
 
-        return forward
+    def _streaming_preparation(self) -> Callable[..., Any]:
+        own_preparation = getattr(self.model, _PREPARATION)
+        return update_wrapper(partial(self._prepare, own_preparation), own_preparation)
+
+    def _prepare(
+        self, own_preparation: Callable[..., Any], input_ids: Tensor, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Choose what `generate` feeds next: the ids that the cache has not read yet."""
+        cache = kwargs.get("past_key_values")
+        if self._owns(cache):
+            _check_unread(input_ids, kwargs.get("next_sequence_length"), cache.get_seq_length())
+        prepared: dict[str, Any] = own_preparation(input_ids, **kwargs)
+        if self._owns(cache) and prepared.get("past_key_values") is not cache:
+            # Phi-3 drops its cache where its frequencies change with length; ours never change.
+            general: Callable[..., Any] = GenerationMixin.prepare_inputs_for_generation
+            prepared = general(self.model, input_ids, **kwargs)
+        return prepared
+
+    def _owns(self, cache: Any) -> TypeGuard[StreamingCache]:
+        return isinstance(cache, StreamingCache) and cache.attachment is self
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedFeatureError(
+            "a model cannot be copied or pickled while it has SinkCaches: disable() them first"
+        )
 
     @contextmanager
     def _pass(
@@ -227,6 +264,15 @@ def _valid_tokens(mask: Any, inputs: Tensor) -> Tensor | None:
         )
     valid = mask[:, -inputs.shape[1] :].to(device=inputs.device, dtype=torch.bool)
     return None if bool(valid.all()) else valid
+
+
+def _check_unread(input_ids: Tensor, num_unread: int | None, num_read: int) -> None:
+    """Refuse a turn that `generate` would cut at the wrong token, for want of the whole mask."""
+    if num_unread is not None and num_unread <= 0:
+        raise InputError(
+            f"input_ids has {input_ids.shape[1]} columns, but the cache has read {num_read}: pass "
+            "all ids so far, or only the new ones with an attention_mask for all"
+        )
 
 
 def _clear_cache_implementation(model: PreTrainedModel) -> Undo:

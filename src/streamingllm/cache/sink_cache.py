@@ -281,8 +281,8 @@ class SinkCache(Cache):
         """
         if self.num_seen_tokens:
             raise UnsupportedFeatureError(
-                f"assisted generation: the cache has read {self.num_seen_tokens} tokens and must be "
-                "empty; give each turn a new SinkCache and all ids"
+                f"assisted generation: the cache has read {self.num_seen_tokens} tokens and must "
+                "be empty; give each turn a new SinkCache and all ids"
             )
 
     def reset(self) -> None:

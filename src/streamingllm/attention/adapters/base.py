@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -81,12 +82,17 @@ class AttentionAdapter(ABC):
 
 
 def override(module: nn.Module, name: str, method: Callable[..., object]) -> Undo:
-    """Shadow a method of one module instance; return what takes the shadow away."""
+    """Shadow a method of one module instance; return what takes the shadow away.
+
+    The module is not kept alive.
+    """
     hidden = {key: value for key, value in vars(module).items() if key == name}
     setattr(module, name, method)
+    shadowed = weakref.ref(module)
 
     def undo() -> None:
-        delattr(module, name)
-        vars(module).update(hidden)
+        if (module := shadowed()) is not None:
+            delattr(module, name)
+            vars(module).update(hidden)
 
     return undo
