@@ -13,6 +13,8 @@ from streamingllm.errors import UnsupportedFeatureError
 class DenseStrategy:
     """The model as it comes, with transformers' growing cache (paper, figure 1a)."""
 
+    name = "dense"
+
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         self.model = model
         self.cache = DynamicCache(config=model.config)
@@ -35,7 +37,7 @@ class DenseStrategy:
 
     def step(self, ids: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""
-        refuse_padding("dense", valid)
+        refuse_padding(self.name, valid)
         return run_model(self.model, ids, keep, cache=self.cache)
 
 

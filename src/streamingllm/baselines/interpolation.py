@@ -21,6 +21,8 @@ from streamingllm.positions.detect import rotary_modules
 class InterpolationStrategy(DenseStrategy):
     """Dense attention with every rotary angle divided by `interpolation_factor`."""
 
+    name = "interpolation"
+
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         super().__init__(model, config)
         self.factor = config.interpolation_factor
