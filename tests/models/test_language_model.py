@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from streamingllm.models import CATALOG, DEFAULT_MODEL, LanguageModel
+
+TEXTS = [
+    "Call me Ishmael.",
+    "two  three   four    spaces\n\n\n\tand tabs \r\n",
+    "naïve Zürich 日本語 🙂 \u200b e\u0301",
+    "def f(x):\n    return {'a': 1_000, 'b': x**2}\n",
+    "don't , stop . now !",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_survives_the_round_trip(default_model: LanguageModel, text: str) -> None:
+    ids = default_model.encode(text)
+    assert ids.dtype is torch.long
+    assert ids.dim() == 1
+    assert default_model.decode(ids) == text
+    assert default_model.decode(ids.tolist()) == text
+
+
+def test_a_text_beyond_the_trained_length_raises_no_warning(default_model: LanguageModel) -> None:
+    text = "All work and no play makes Jack a dull boy.\n" * 1000
+    assert default_model.decode(default_model.encode(text)) == text
+
+
+def test_special_tokens_are_ids_but_not_text(default_model: LanguageModel) -> None:
+    ids = default_model.encode("<|im_start|>user\nHi<|im_end|>")
+    assert ids[0] == 1
+    assert ids[-1] == 2
+    assert default_model.decode(ids) == "user\nHi"
+
+
+def test_the_default_model_is_smollm2(default_model: LanguageModel) -> None:
+    config = default_model.model.config
+    assert default_model.name == DEFAULT_MODEL
+    assert default_model.source == f"package:{CATALOG[DEFAULT_MODEL].packaged.requirement}"
+    assert (config.num_hidden_layers, config.num_attention_heads) == (30, 9)
+    assert (config.num_key_value_heads, config.head_dim) == (3, 64)
+    assert (config.vocab_size, config.max_position_embeddings) == (49152, 8192)
+    assert config.rope_parameters["rope_theta"] == 100_000
+    assert default_model.end_token_ids == {2}
+    assert default_model.model.dtype is torch.float32
+
+
+def test_the_default_model_answers_in_its_chat_format(default_model: LanguageModel) -> None:
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    prompt = default_model.tokenizer.apply_chat_template(
+        question, add_generation_prompt=True, tokenize=False
+    )
+    assert isinstance(prompt, str)
+    ids = default_model.encode(prompt, add_special_tokens=False)[None]
+    model: Any = default_model.model
+    answer = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False
+    )
+    assert default_model.decode(answer[0, ids.shape[1] :]) == "The capital of France is Paris."
+    assert answer[0, -1].item() in default_model.end_token_ids
