@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from streamingllm.cli.demo import demo
+from streamingllm.cli.inspect import inspect
+from streamingllm.cli.perplexity import perplexity
 from streamingllm.cli.pull import pull
 from streamingllm.cli.run_record import package_version
 from streamingllm.errors import StreamingLLMError
@@ -21,6 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.command()(demo)
+app.command()(perplexity)
+app.command()(inspect)
 app.command()(pull)
 
 

@@ -1,0 +1,143 @@
+"""What a model is made of, as far as streaming is concerned."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from streamingllm.attention.attach import Attachment, attachment_of
+from streamingllm.cache.ring import RingLayer
+from streamingllm.cache.sink_cache import SinkCache
+from streamingllm.config import StreamConfig
+from streamingllm.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """What a number of layers have in common.
+
+    Args:
+        attention: `global`, or `local` for layers with a sliding window of their own.
+        own_window: that window in tokens, None for global layers.
+        position_encoding: its name, with the rule that scales it, if any.
+        num_kv_heads: key/value heads in the cache.
+        key_size, value_size: numbers per head in the cache's two tensors.
+        num_sink_tokens: sinks this layer keeps.
+        window_size: recent tokens this layer keeps.
+    """
+
+    attention: str
+    own_window: int | None
+    position_encoding: str
+    num_kv_heads: int
+    key_size: int
+    value_size: int
+    num_sink_tokens: int
+    window_size: int
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What `inspect_model` found out.
+
+    Args:
+        family: transformers' `model_type`.
+        parameters: how many, tied ones counted once.
+        dtype: of the weights, and so of the cache.
+        trained_length: positions the model was trained on; None where its config does not say.
+        refusal: why the model cannot stream; None if it can, and only then is there what follows.
+        layers: each kind of layer and how many there are, most frequent first.
+        bytes_per_cached_token: over all layers.
+        cache_bytes: of a full cache, for one stream.
+    """
+
+    family: str
+    parameters: int
+    dtype: str
+    trained_length: int | None
+    refusal: str | None = None
+    layers: tuple[tuple[LayerGroup, int], ...] = ()
+    bytes_per_cached_token: int | None = None
+    cache_bytes: int | None = None
+
+
+def inspect_model(model: PreTrainedModel, config: StreamConfig) -> ModelFacts:
+    """Find out whether a model can stream, and what its cache takes.
+
+    Args:
+        model: a causal language model.
+        config: sinks and window of the cache in question.
+    """
+    family, dtype = model.config.model_type, str(model.dtype).removeprefix("torch.")
+    parameters, length = model.num_parameters(), trained_length(model)
+    try:
+        attachment = attachment_of(model)
+        encodings = _encoding_names(attachment, config.cache_size)
+        measured = _run_one_token(model)
+    except UnsupportedModelError as error:
+        return ModelFacts(family, parameters, dtype, length, str(error))
+    with SinkCache(model, config.num_sink_tokens, config.window_size) as cache:
+        geometries = [layer.geometry for layer in _rings(cache)]
+    groups = [
+        LayerGroup(
+            attention="global" if own_window is None else "local",
+            own_window=own_window,
+            position_encoding=encoding,
+            num_kv_heads=layer.k_cache.shape[1],
+            key_size=layer.k_cache.shape[-1],
+            value_size=layer.v_cache.shape[-1],
+            num_sink_tokens=geometry.num_sink_tokens,
+            window_size=geometry.window_size,
+        )
+        for own_window, encoding, layer, geometry in zip(
+            attachment.windows, encodings, measured, geometries, strict=True
+        )
+    ]
+    entries = [geometry.num_entries for geometry in geometries]
+    return ModelFacts(
+        family,
+        parameters,
+        dtype,
+        length,
+        layers=tuple(Counter(groups).most_common()),
+        bytes_per_cached_token=sum(layer.nbytes for layer in measured),
+        cache_bytes=sum(layer.nbytes * n for layer, n in zip(measured, entries, strict=True)),
+    )
+
+
+def trained_length(model: PreTrainedModel) -> int | None:
+    """Return how many positions the model was trained on, None where its config does not say."""
+    config = model.config.get_text_config()
+    for name in ("max_position_embeddings", "max_seq_len"):
+        length = getattr(config, name, None)
+        if isinstance(length, int):
+            return length
+    return None
+
+
+def _encoding_names(attachment: Attachment, cache_size: int) -> list[str]:
+    names = [encoding.name for encoding in attachment.encodings(cache_size)]
+    if attachment.positions is None:
+        return names
+    tables = [layer.table for layer in attachment.positions.layers]
+    rules = [None if table is None else table.rope_type for table in tables]
+    return [
+        name if rule in (None, "default") else f"{name} ({rule})"
+        for name, rule in zip(names, rules, strict=True)
+    ]
+
+
+def _run_one_token(model: PreTrainedModel) -> list[RingLayer]:
+    """Return the layers of a cache with one entry, as one token has filled it."""
+    token = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+    cache = SinkCache(model, num_sink_tokens=0, window_size=1, max_rewind_tokens=0)
+    with cache, torch.no_grad():
+        model(input_ids=token, past_key_values=cache, use_cache=True)
+    return _rings(cache)
+
+
+def _rings(cache: SinkCache) -> list[RingLayer]:
+    return [layer for layer in cache.layers if isinstance(layer, RingLayer)]
