@@ -22,7 +22,9 @@ from streamingllm.errors import InputError, UnsupportedFeatureError, Unsupported
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.detect import (
     ModelPositions,
+    RotaryTable,
     detect_positions,
+    hidden_states_of,
     layer_type_of,
     rotary_modules,
 )
@@ -114,8 +116,7 @@ class Attachment:
             if self.adapter is not None:
                 undo.callback(self.adapter.install(self.model))
             for module in rotary_modules(self.decoder) if self.positions else ():
-                hook = module.register_forward_hook(self._exact_tables, with_kwargs=True)
-                undo.callback(hook.remove)
+                undo.callback(override(module, "forward", self._exact_tables(module)))
             undo.callback(override(self.model, _PREPARATION, self._streaming_preparation()))
             undo.callback(_clear_cache_implementation(self.model))
             self._undo = undo.pop_all()
@@ -198,19 +199,33 @@ class Attachment:
         # The tables are replaced by exact ones; zeros keep length-dependent scaling rules at rest.
         return torch.zeros_like(plan.chunk.positions)
 
-    def _exact_tables(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-        plan = active_plan.get()
-        if plan is None or not isinstance(output, tuple):
-            return None
+    def _exact_tables(self, rotary: nn.Module) -> Callable[..., Any]:
+        """Return a `forward` for a rotary module that is exact at any stream position."""
         assert self.positions is not None
-        layer_type = layer_type_of(args, kwargs)
-        for layer, encoding in zip(self.positions.layers, plan.encodings, strict=True):
-            table = layer.table
-            if table is None or table.module is not module or table.layer_type != layer_type:
-                continue
-            assert isinstance(encoding, RopeEncoding)
-            return encoding.tables(plan.chunk.model_positions, table.columns, output[0].dtype)
-        return None
+        tables = {
+            layer.table.layer_type: (index, layer.table)
+            for index, layer in enumerate(self.positions.layers)
+            if layer.table is not None and layer.table.module is rotary
+        }
+        own_forward = rotary.forward
+        return update_wrapper(partial(self._look_up, own_forward, tables), own_forward)
+
+    def _look_up(
+        self,
+        own_forward: Callable[..., Any],
+        tables: dict[str | None, tuple[int, RotaryTable]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        plan = active_plan.get()
+        used = tables.get(layer_type_of(args, kwargs))
+        if plan is None or used is None:
+            return own_forward(*args, **kwargs)
+        layer, table = used
+        encoding = plan.encodings[layer]
+        assert isinstance(encoding, RopeEncoding)
+        dtype = table.dtype or hidden_states_of(args, kwargs).dtype
+        return encoding.tables(plan.chunk.model_positions, table.columns, dtype)
 
 
 _attachments: weakref.WeakKeyDictionary[PreTrainedModel, Attachment] = weakref.WeakKeyDictionary()

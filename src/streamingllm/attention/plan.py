@@ -21,8 +21,6 @@ from torch import Tensor
 
 from streamingllm.positions.base import PositionEncoding, Shift
 
-QUERY_BLOCK = 256
-
 
 @dataclass(frozen=True)
 class Chunk:
@@ -98,8 +96,9 @@ class WindowPlan:
     chunk: Chunk
     sink_positions: Tensor
     window_size: int
+    _blocks: dict[int, tuple[Block, ...]] = field(default_factory=dict)
     _shifts: dict[tuple[int, torch.dtype], Shift | None] = field(default_factory=dict)
-    _added: dict[tuple[int, int, torch.dtype], Tensor | None] = field(default_factory=dict)
+    _added: dict[tuple[int, int, int, torch.dtype], Tensor | None] = field(default_factory=dict)
 
     @cached_property
     def in_place(self) -> bool:
@@ -128,10 +127,11 @@ class WindowPlan:
         shift = torch.where(self._sinks_outside > 0, shift, torch.zeros_like(shift))
         return shift if bool(shift.any()) else None
 
-    @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """Runs of queries small enough that a mask over their columns is cheap."""
-        return tuple(self._make_blocks())
+    def blocks(self, num_queries: int) -> tuple[Block, ...]:
+        """Return the queries in runs of `num_queries`, each with the columns it may see."""
+        if num_queries not in self._blocks:
+            self._blocks[num_queries] = tuple(self._make_blocks(num_queries))
+        return self._blocks[num_queries]
 
     @cached_property
     def window_positions(self) -> Tensor:
@@ -162,12 +162,16 @@ class WindowPlan:
     ) -> Tensor | None:
         """Return a block's mask and its encoding's bias as one tensor to add to scores.
 
-        [rows, 1 or num_heads, queries, sinks + keys], or None if there is nothing to add. The last
-        one is remembered: the layers of a pass ask for the same one in turn.
+        [rows, 1 or num_heads, queries, sinks + keys], or None if there is nothing to add. Masks are
+        remembered, for the layers of a pass ask for the same ones in turn; of biases, which are
+        num_heads times as large, only the last.
         """
-        key = (id(encoding) if encoding.has_bias else 0, block.band, dtype)
+        owner = id(encoding) if encoding.has_bias else 0
+        num_queries = block.queries.stop - block.queries.start
+        key = (owner, block.band, num_queries, dtype)
         if key not in self._added:
-            self._added.clear()
+            if encoding.has_bias:
+                self._added.clear()
             self._added[key] = self._make_additive_mask(block, encoding, dtype)
         return self._added[key]
 
@@ -192,11 +196,11 @@ class WindowPlan:
         """Where each query stands among the tokens kept, [rows, seq]."""
         return self._sinks_outside + self.chunk.positions.clamp(max=self.window_size - 1)
 
-    def _make_blocks(self) -> Iterator[Block]:
+    def _make_blocks(self, num_queries: int) -> Iterator[Block]:
         num_keys = self.window_positions.shape[1]
         steady: dict[tuple[int, int], Block] = {}
-        for first in range(0, self.chunk.num_tokens, QUERY_BLOCK):
-            last = min(first + QUERY_BLOCK, self.chunk.num_tokens)
+        for first in range(0, self.chunk.num_tokens, num_queries):
+            last = min(first + num_queries, self.chunk.num_tokens)
             queries = slice(first, last)
             if self.in_place:
                 keys = slice(0, num_keys)

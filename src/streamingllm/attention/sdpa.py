@@ -1,8 +1,8 @@
 """Attention with sinks and a window on torch's own kernels.
 
-One or a few queries go through two matrix products over grouped heads, which copies nothing. Many
-queries go through torch's fused CPU kernel over the window, whose log-sum-exp lets the few sinks,
-seen by a query turned to another position, join afterwards.
+One or a few queries, and any number in half precision, go through plain matrix products over
+grouped heads. Many queries in full precision go through torch's fused CPU kernel over the window,
+whose log-sum-exp lets the few sinks, seen by a query turned to another position, join afterwards.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from streamingllm.attention.plan import WindowPlan
 from streamingllm.attention.reference import score_dtype
 from streamingllm.positions.base import PositionEncoding
 
-# Below this many queries the fused kernel's set-up costs more than it saves (docs/performance.md).
+# Figures for these are in docs/performance.md: below so many queries the fused kernel's set-up
+# costs more than it saves, and plain products are fastest while a block's scores fit the L2 cache.
 FUSED_MIN_QUERIES = 16
+FUSED_BLOCK_QUERIES = 256
+PLAIN_BLOCK_QUERIES = 32
 _flash_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -55,15 +58,6 @@ class _Operands:
         """Sink columns."""
         return self.k_sinks.shape[2]
 
-    def can_fuse(self, rule: _ScoreRule) -> bool:
-        """Whether torch's fused CPU kernel can compute the window, and gains by it."""
-        q = self.q
-        same_heads = q.shape[-1] == self.v_window.shape[-1]
-        # On bfloat16 the plain products are faster than the fused kernel's own.
-        exact = q.dtype in (torch.float32, torch.float64)
-        enough = q.shape[2] >= FUSED_MIN_QUERIES
-        return enough and same_heads and exact and rule.softcap is None and q.device.type == "cpu"
-
 
 def attend(
     q: Tensor,
@@ -80,8 +74,11 @@ def attend(
     n = plan.num_sinks
     q_for_sinks = plan.shift_queries(q, encoding)
     rule = _ScoreRule(scale, softcap, sink_logits)
+    fused = _can_fuse(q, v, rule)
+    dtype = q.dtype if fused or _is_plain(rule, encoding) else score_dtype(q)
+    compute = _attend_fused if fused else _attend_plain
     outputs = []
-    for block in plan.blocks:
+    for block in plan.blocks(FUSED_BLOCK_QUERIES if fused else PLAIN_BLOCK_QUERIES):
         window = slice(n + block.keys.start, n + block.keys.stop)
         operands = _Operands(
             q[:, :, block.queries],
@@ -90,19 +87,32 @@ def attend(
             v[:, :, :n],
             k[:, :, window],
             v[:, :, window],
-            plan.additive_mask(block, encoding, score_dtype(q)),
+            plan.additive_mask(block, encoding, dtype),
         )
-        compute = _attend_fused if operands.can_fuse(rule) else _attend_matmul
-        outputs.append(compute(operands, rule))
+        outputs.append(compute(operands, rule, dtype))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
-def _attend_matmul(x: _Operands, rule: _ScoreRule) -> Tensor:
+def _can_fuse(q: Tensor, v: Tensor, rule: _ScoreRule) -> bool:
+    """Whether torch's fused CPU kernel can compute windows, and gains by it."""
+    # On bfloat16 plain products over small blocks are faster than the fused kernel's own.
+    gains = q.shape[2] >= FUSED_MIN_QUERIES and q.dtype in (torch.float32, torch.float64)
+    same_size = q.shape[-1] == v.shape[-1]
+    return gains and same_size and rule.softcap is None and q.device.type == "cpu"
+
+
+def _is_plain(rule: _ScoreRule, encoding: PositionEncoding) -> bool:
+    """Whether scores go straight into the softmax, which counts in float32 whatever it is given."""
+    return rule.softcap is None and rule.sink_logits is None and not encoding.has_bias
+
+
+def _attend_plain(x: _Operands, rule: _ScoreRule, dtype: torch.dtype) -> Tensor:
     n = x.num_sinks
-    scores = _grouped_scores(x.q, x.k_window)
+    scores = _grouped_scores(x.q * rule.scale, x.k_window)
     if n:
-        scores = torch.cat((_grouped_scores(x.q_for_sinks, x.k_sinks), scores), dim=-1)
-    scores = scores.to(score_dtype(x.q)) * rule.scale
+        to_sinks = _grouped_scores(x.q_for_sinks * rule.scale, x.k_sinks)
+        scores = torch.cat((to_sinks, scores), dim=-1)
+    scores = scores.to(dtype)
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
     if x.added is not None:
@@ -116,14 +126,14 @@ def _attend_matmul(x: _Operands, rule: _ScoreRule) -> Tensor:
     return out + _grouped_product(weights[..., :n], x.v_sinks) if n else out
 
 
-def _attend_fused(x: _Operands, rule: _ScoreRule) -> Tensor:
+def _attend_fused(x: _Operands, rule: _ScoreRule, dtype: torch.dtype) -> Tensor:
     n = x.num_sinks
     to_window = None if x.added is None else x.added[..., n:]
     out: Tensor
     out, log_sum = _flash_attention(
         x.q, x.k_window, x.v_window, attn_mask=to_window, scale=rule.scale
     )
-    log_sum = log_sum[..., None].to(x.q.dtype)
+    log_sum = log_sum[..., None].to(dtype)
     if n:
         scores = _grouped_scores(x.q_for_sinks, x.k_sinks) * rule.scale
         if x.added is not None:
@@ -132,7 +142,7 @@ def _attend_fused(x: _Operands, rule: _ScoreRule) -> Tensor:
         of_sinks = _grouped_product((scores - total).exp(), x.v_sinks)
         out = out * (log_sum - total).exp() + of_sinks
         log_sum = total
-    learned = rule.learned_sinks(x.q.dtype)
+    learned = rule.learned_sinks(dtype)
     return out if learned is None else out * (log_sum - learned).sigmoid()
 
 
