@@ -33,11 +33,13 @@ class RotaryTable:
         module: the module that computes the tables.
         layer_type: which of the module's sets, where it has one per kind of layer.
         columns: how the module lays out its tables.
+        dtype: dtype of the tables, None for that of the hidden states.
     """
 
     module: nn.Module
     layer_type: str | None
     columns: Columns
+    dtype: torch.dtype | None = None
 
     @property
     def rope_type(self) -> str:
@@ -50,15 +52,16 @@ class RotaryTable:
 
         Rules that depend on a text's length are pinned to the length a query can see.
         """
+        inv_freq = _buffer(self.module, self.layer_type)
         if self.rope_type in LENGTH_DEPENDENT:
             extra = {} if self.layer_type is None else {"layer_type": self.layer_type}
             config: Any = self.module.config
             rule = ROPE_INIT_FUNCTIONS[self.rope_type]
-            inv_freq, scaling = rule(config, torch.device("cpu"), seq_len=cache_size, **extra)
+            inv_freq, scaling = rule(config, inv_freq.device, seq_len=cache_size, **extra)
             return inv_freq.double(), float(scaling)
         prefix = "" if self.layer_type is None else f"{self.layer_type}_"
         scaling = getattr(self.module, f"{prefix}attention_scaling", 1.0)
-        return _buffer(self.module, self.layer_type).double().cpu(), float(scaling)
+        return inv_freq.double(), float(scaling)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def detect_positions(model: PreTrainedModel, decoder: nn.Module) -> ModelPositio
     """
     first, _ = _probe(model, decoder, 0)
     second, outputs = _probe(model, decoder, PROBE_POSITION)
-    tables = tuple(_find_tables(decoder, outputs))
+    tables = tuple(_find_tables(outputs))
     layers = []
     for index, (before, after) in enumerate(zip(first, second, strict=True)):
         found = _match(before, after, tables)
@@ -125,18 +128,31 @@ class _RecordingCache(DynamicCache):
 
 
 _Recorded = list[tuple[Tensor, Tensor]]
-_TableKey = tuple[nn.Module, str | None]
+
+
+@dataclass(frozen=True)
+class _TableOutput:
+    """Cosines that a rotary module returned, and their dtype if it is not the hidden states'."""
+
+    cos: Tensor
+    dtype: torch.dtype | None
+
+
+_TableOutputs = dict[tuple[nn.Module, str | None], _TableOutput]
 
 
 def _probe(
     model: PreTrainedModel, decoder: nn.Module, position: int
-) -> tuple[_Recorded, dict[_TableKey, Tensor]]:
+) -> tuple[_Recorded, _TableOutputs]:
     """Run one token at `position`; return its keys and values and the rotary modules' cosines."""
-    outputs: dict[_TableKey, Tensor] = {}
+    outputs: _TableOutputs = {}
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if isinstance(output, tuple) and isinstance(output[0], Tensor):
-            outputs[module, layer_type_of(args, kwargs)] = output[0].double()
+            cos = output[0]
+            follows = cos.dtype == hidden_states_of(args, kwargs).dtype
+            found = _TableOutput(cos.double(), None if follows else cos.dtype)
+            outputs[module, layer_type_of(args, kwargs)] = found
 
     hooks = [m.register_forward_hook(record, with_kwargs=True) for m in rotary_modules(decoder)]
     cache = _RecordingCache()
@@ -172,6 +188,12 @@ def layer_type_of(args: Any, kwargs: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def hidden_states_of(args: Any, kwargs: Any) -> Tensor:
+    """Return the hidden states that a rotary module was called with."""
+    given: Tensor = args[0] if args else next(iter(kwargs.values()))
+    return given
+
+
 def _own_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     return module.named_buffers(recurse=False)
 
@@ -181,8 +203,9 @@ def _buffer(module: nn.Module, layer_type: str | None) -> Tensor:
     return getattr(module, name)  # type: ignore[no-any-return]
 
 
-def _find_tables(decoder: nn.Module, outputs: dict[_TableKey, Tensor]) -> Iterator[RotaryTable]:
-    for (module, layer_type), cos in outputs.items():
+def _find_tables(outputs: _TableOutputs) -> Iterator[RotaryTable]:
+    for (module, layer_type), output in outputs.items():
+        cos = output.cos
         angles = _buffer(module, layer_type).double() * PROBE_POSITION
         prefix = "" if layer_type is None else f"{layer_type}_"
         scaling = getattr(module, f"{prefix}attention_scaling", 1.0)
@@ -192,7 +215,7 @@ def _find_tables(decoder: nn.Module, outputs: dict[_TableKey, Tensor]) -> Iterat
             if expected.shape[-1] == cos.shape[-1] and torch.allclose(
                 expected.expand_as(cos), cos, atol=0.01
             ):
-                yield RotaryTable(module, layer_type, columns)
+                yield RotaryTable(module, layer_type, columns, output.dtype)
                 break
         else:
             raise UnsupportedModelError(
