@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +35,9 @@ class Stream:
         model: a causal language model of transformers.
         config: which tokens are kept, and the strategy.
 
+    Attributes:
+        notes: JSON-able facts that belong to the stream, saved and restored with it.
+
     Raises:
         UnsupportedModelError: the model cannot stream; the message says why.
     """
@@ -41,6 +45,7 @@ class Stream:
     def __init__(self, model: PreTrainedModel, config: StreamConfig | None = None) -> None:
         self.model = model
         self.config = config or StreamConfig()
+        self.notes: dict[str, Any] = {}
         self._strategy: Strategy = STRATEGIES[self.config.strategy](model, self.config)
         self._logits: Tensor | None = None
         self._recent: list[deque[int]] = []
@@ -176,8 +181,8 @@ class Stream:
         most = int(torch.where(reach < seen, reach - 1, seen).min())
         if num_tokens > most:
             raise RewindError(
-                f"num_tokens={num_tokens}: this stream goes back at most {max(0, most)} tokens now; "
-                f"set max_rewind_tokens={self.config.max_rewind_tokens} higher"
+                f"num_tokens={num_tokens}: this stream goes back at most {max(0, most)} tokens "
+                f"now; set max_rewind_tokens={self.config.max_rewind_tokens} higher"
             )
         remains = seen - num_tokens
         back = torch.where(remains > 0, num_tokens + 1, num_tokens)
@@ -190,7 +195,7 @@ class Stream:
     def fork(self) -> Stream:
         """Return an independent copy that costs as much memory as this stream."""
         other = Stream.__new__(Stream)
-        other.model, other.config = self.model, self.config
+        other.model, other.config, other.notes = self.model, self.config, deepcopy(self.notes)
         other._strategy = self._sinks("fork").fork()
         other._logits = None if self._logits is None else self._logits.clone()
         other._recent = [deque(ids, ids.maxlen) for ids in self._recent]
@@ -217,6 +222,7 @@ class Stream:
             "clock": cache.clock.to_json(),
             "recent": [list(ids) for ids in self._recent],
             "is_single": self._is_single,
+            "notes": self.notes,
         }
         write_snapshot(Path(path), tensors, facts)
 
@@ -250,6 +256,7 @@ class Stream:
         self._sinks("restore").cache.load_state(state, StreamClock.from_json(facts["clock"]))
         self._recent = [self._remember(ids) for ids in facts["recent"]]
         self._is_single = facts["is_single"]
+        self.notes = facts["notes"]
 
     def _sinks(self, what: str) -> SinkStrategy:
         if not isinstance(self._strategy, SinkStrategy):

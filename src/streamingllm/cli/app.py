@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from streamingllm.cli.demo import demo
+from streamingllm.cli.generate import generate
 from streamingllm.cli.inspect import inspect
 from streamingllm.cli.perplexity import perplexity
 from streamingllm.cli.pull import pull
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(demo)
+app.command()(generate)
 app.command()(perplexity)
 app.command()(inspect)
 app.command()(pull)

@@ -1,0 +1,196 @@
+"""Write on from a prompt."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from streamingllm.cli.interrupt import EXIT_CODE, on_interrupt
+from streamingllm.cli.loading import load_shown
+from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.output import JsonOption, human_console, write_json
+from streamingllm.cli.perplexity import SinksOption, WindowOption
+from streamingllm.cli.run_record import run_record
+from streamingllm.cli.sampling import (
+    MinPOption,
+    RepetitionPenaltyOption,
+    SeedOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    check_max_new_tokens,
+    chosen_seed,
+    seeded_generator,
+)
+from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
+from streamingllm.config import StreamConfig
+from streamingllm.errors import InputError
+from streamingllm.models import DEFAULT_MODEL, LanguageModel
+from streamingllm.sampling import Sampling
+from streamingllm.sessions import ChatTemplate
+from streamingllm.stream import Stream
+from streamingllm.text import StopStrings, TextPieces, generate_text
+
+_STANDARD_INPUT = "-"
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="The text to go on from.")] = None,
+    prompt_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Read the prompt from FILE; `-` is standard input."),
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is what a user says to a chat model.")
+    ] = False,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Write no more tokens than this; 100000 is fine.")
+    ] = 256,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="End before this text; may be given several times."),
+    ] = None,
+    ignore_end_tokens: Annotated[
+        bool, typer.Option("--ignore-end-tokens", help="Go on when the model would end.")
+    ] = False,
+    temperature: TemperatureOption = 0.0,
+    top_p: TopPOption = 1.0,
+    top_k: TopKOption = 0,
+    min_p: MinPOption = 0.0,
+    repetition_penalty: RepetitionPenaltyOption = 1.0,
+    seed: SeedOption = None,
+    num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,
+    window_size: WindowOption = DEFAULT_WINDOW_SIZE,
+    model: ModelOption = DEFAULT_MODEL,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    cache_dir: CacheDirOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Write on from a prompt of any length, for as long as you like.
+
+    Example: `streamingllm generate "The sea is" --max-new-tokens 2000 --temperature 0.8`
+    """
+    config = StreamConfig(num_sink_tokens=num_sink_tokens, window_size=window_size)
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    seed = chosen_seed(seed)
+    check_max_new_tokens(max_new_tokens)
+    StopStrings(stop or ())
+    text = read_prompt(prompt, prompt_file)
+
+    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir)
+    ids = lm.encode(_as_said(lm, text), add_special_tokens=False) if chat else lm.encode(text)
+    stream = Stream(lm.model, config)
+    stream.feed(ids, logits="none")
+    pieces = generate_text(
+        stream,
+        lm,
+        max_new_tokens,
+        sampling=sampling,
+        stop_strings=stop or (),
+        ignore_end_tokens=ignore_end_tokens,
+        generator=seeded_generator(seed, lm.model.device),
+    )
+    started = time.perf_counter()
+    written = _write_shown(pieces, human_console(json))
+    result = {
+        "text": written,
+        "finish_reason": pieces.finish_reason,
+        **_counts(stream, len(ids), time.perf_counter() - started),
+    }
+    _print_counts(result)
+    if json is not None:
+        settings = {
+            "model": model,
+            "source": lm.source,
+            "chat": chat,
+            "max_new_tokens": max_new_tokens,
+            "stop": stop or [],
+            "ignore_end_tokens": ignore_end_tokens,
+            **asdict(sampling),
+            "num_sink_tokens": num_sink_tokens,
+            "window_size": window_size,
+            "dtype": str(lm.model.dtype).removeprefix("torch."),
+            "device": str(lm.model.device),
+        }
+        write_json(json, {**result, "config": settings, **run_record(seed)})
+    if pieces.finish_reason == "interrupted":
+        raise typer.Exit(EXIT_CODE)
+
+
+def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
+    """Return the prompt, from wherever it is given.
+
+    Raises:
+        InputError: it is given twice or not at all, is empty, or cannot be read.
+    """
+    if (prompt is None) == (prompt_file is None):
+        raise InputError(
+            "prompt: must be given either as PROMPT or by --prompt-file FILE (`-` is standard "
+            "input)"
+        )
+    text = prompt if prompt_file is None else _read_file(prompt_file)
+    if not text:
+        raise InputError("prompt is empty: must have at least one character")
+    return text
+
+
+def _read_file(name: str) -> str:
+    try:
+        content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).read_bytes()
+        return content.decode()
+    except OSError as error:
+        raise InputError(f"prompt_file={name!r}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"prompt_file={name!r}: must be UTF-8 text, byte {error.start} is not"
+        ) from error
+
+
+def _as_said(lm: LanguageModel, text: str) -> str:
+    template = ChatTemplate(lm)
+    return template.opening + template.first_turn(text)
+
+
+def _write_shown(pieces: TextPieces, console: Console) -> str:
+    """Write pieces as they come, until the end or Ctrl-C, and return them together."""
+    written = []
+    with on_interrupt(pieces.interrupt):
+        for piece in pieces:
+            written.append(piece)
+            console.file.write(piece)
+            console.file.flush()
+    if console.is_terminal:
+        console.file.write("\n")
+    return "".join(written)
+
+
+def _counts(stream: Stream, prompt_tokens: int, seconds: float) -> dict[str, Any]:
+    tokens = stream.num_seen_tokens - prompt_tokens
+    return {
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "seconds": seconds,
+        "prompt_tokens": prompt_tokens,
+        "seen_tokens": stream.num_seen_tokens,
+        "cached_tokens": stream.num_cached_tokens,
+        "evicted_tokens": stream.num_seen_tokens - stream.num_cached_tokens,
+        "cache_bytes": stream.nbytes,
+    }
+
+
+def _print_counts(result: dict[str, Any]) -> None:
+    console = Console(file=sys.stderr, markup=False, highlight=False, style="dim")
+    if console.is_terminal:
+        console.print(
+            f"{result['tokens']:,} tokens, {result['tokens_per_second']:,.1f} tokens/s; "
+            f"{result['seen_tokens']:,} seen, {result['cached_tokens']:,} visible, "
+            f"{result['evicted_tokens']:,} forgotten",
+            soft_wrap=True,
+        )
