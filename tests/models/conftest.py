@@ -54,6 +54,7 @@ def tiny_folder(tmp_path: Path, tiny_gguf: Path) -> Path:
     """A folder in transformers' layout, weights in bfloat16, with the tokenizer of `tiny_gguf`."""
     folder = tmp_path / "tiny"
     checkpoint = Checkpoint(tiny_gguf.parent, tiny_gguf.name, source="test")
-    checkpoint.read_model(torch.bfloat16).save_pretrained(folder)
-    checkpoint.read_tokenizer().save_pretrained(folder)
+    model = checkpoint.read_model(torch.bfloat16)
+    model.save_pretrained(folder)
+    checkpoint.read_tokenizer(model.config).save_pretrained(folder)
     return folder

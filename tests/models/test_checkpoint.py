@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models import Checkpoint
@@ -24,9 +25,15 @@ def test_weights_keep_their_dtype_unless_another_is_asked_for(tiny_folder: Path)
 
 def test_reading_is_silent(tiny_gguf: Path, capfd: pytest.CaptureFixture[str]) -> None:
     checkpoint = Checkpoint(tiny_gguf.parent, tiny_gguf.name, source="test")
-    checkpoint.read_model(dtype=None)
-    checkpoint.read_tokenizer()
+    checkpoint.read_tokenizer(checkpoint.read_model(dtype=None).config)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_gguf_names_its_special_tokens(tiny_gguf: Path) -> None:
+    checkpoint = Checkpoint(tiny_gguf.parent, tiny_gguf.name, source="test")
+    tokenizer = checkpoint.read_tokenizer(checkpoint.read_model(dtype=None).config)
+    assert tokenizer.bos_token == "<|im_start|>"
+    assert tokenizer.eos_token == "<|im_end|>"
 
 
 def test_missing_weights_are_not_made_up(tiny_folder: Path) -> None:
@@ -73,4 +80,4 @@ def test_a_folder_without_a_tokenizer_is_refused(tiny_folder: Path) -> None:
     for path in tiny_folder.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(ModelLoadError, match="has no usable tokenizer"):
-        checkpoint_of(tiny_folder).read_tokenizer()
+        checkpoint_of(tiny_folder).read_tokenizer(LlamaConfig())

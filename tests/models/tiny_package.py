@@ -19,7 +19,7 @@ _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 def write_gguf(path: Path) -> dict[str, np.ndarray]:
     """Write a Llama of one layer with random weights in Q4_1, and return them as GGUF reads them.
 
-    Its tokens are three special ones, the 256 bytes and "ab".
+    Its tokens are three special ones, the 256 bytes, "ab" and "ac".
     """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
@@ -55,7 +55,7 @@ def _tokens() -> list[str]:
     # GPT-2's alphabet: printable bytes stand for themselves, the others are moved past 255.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     moved = [chr(256 + i) for i in range(256 - len(printable))]
-    return [*_SPECIAL, *(chr(i) for i in printable), *moved, "ab"]
+    return [*_SPECIAL, *(chr(i) for i in printable), *moved, "ab", "ac"]
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
@@ -64,7 +64,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([control] * len(_SPECIAL) + [normal] * (len(tokens) - len(_SPECIAL)))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "a c"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
 

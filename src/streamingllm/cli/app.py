@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from streamingllm.cli.chat import chat
 from streamingllm.cli.demo import demo
 from streamingllm.cli.generate import generate
 from streamingllm.cli.inspect import inspect
@@ -26,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(demo)
+app.command()(chat)
 app.command()(generate)
 app.command()(perplexity)
 app.command()(inspect)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from streamingllm.evaluation import Reading
 
-_PLAIN_INTERVAL_SECONDS = 10.0
+_PLAIN_INTERVAL_SECONDS = 20.0
 
 
 class ReadingBoard:

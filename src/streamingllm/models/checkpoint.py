@@ -10,6 +10,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -73,13 +74,26 @@ class Checkpoint:
         assert isinstance(model, PreTrainedModel)
         return model
 
-    def read_tokenizer(self) -> PreTrainedTokenizerBase:
+    def read_tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
         """Read the tokenizer.
+
+        Args:
+            config: the model's; for GGUF it says which tokens begin, end and pad a text.
 
         Raises:
             ModelLoadError: there is none, or it is damaged.
         """
         with failing_as_load_error(f"{self.path}: has no usable tokenizer"), quiet_libraries():
             tokenizer = AutoTokenizer.from_pretrained(**self._location)
+            if self.gguf_file is not None:
+                _name_special_tokens(tokenizer, config)
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         return tokenizer
+
+
+def _name_special_tokens(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    # transformers 5.17 reads these from GGUF rightly for the model, wrongly for the tokenizer.
+    for role in ("bos", "eos", "pad"):
+        token_id = getattr(config, f"{role}_token_id", None)
+        if isinstance(token_id, int):
+            setattr(tokenizer, f"{role}_token", tokenizer.convert_ids_to_tokens(token_id))

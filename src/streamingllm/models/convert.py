@@ -47,7 +47,8 @@ def convert_gguf(gguf_path: Path, gguf_sha256: str, folder: Path, progress: Prog
     total_bytes = gguf_path.stat().st_size
     progress("convert", 0, total_bytes)
     source = Checkpoint(gguf_path.parent, gguf_path.name, source=f"gguf:{gguf_path}")
-    model, tokenizer = source.read_model(dtype=None), source.read_tokenizer()
+    model = source.read_model(dtype=None)
+    tokenizer = source.read_tokenizer(model.config)
     with staging_folder(gguf_path.parent) as staging:
         converted = staging / folder.name
         subject = f"{gguf_path}: cannot be converted in {gguf_path.parent}"

@@ -55,8 +55,8 @@ def load_model(
 def _read(
     checkpoint: Checkpoint, name: str, dtype: torch.dtype | None, device: torch.device
 ) -> LanguageModel:
-    tokenizer = checkpoint.read_tokenizer()
     model = checkpoint.read_model(dtype)
+    tokenizer = checkpoint.read_tokenizer(model.config)
     placed: nn.Module = model
     if dtype is None and device.type == "cpu" and model.dtype in _HALF_PRECISION:
         # Half precision is slower than float32 on most CPUs, and less exact.

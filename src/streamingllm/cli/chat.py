@@ -1,0 +1,171 @@
+"""Talk with a model, for as long as you like."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from streamingllm.cli.chat_commands import COMMAND_MARK, ChatCommands
+from streamingllm.cli.interrupt import on_interrupt
+from streamingllm.cli.loading import load_shown
+from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.output import JsonOption, human_console, write_json
+from streamingllm.cli.run_record import run_record
+from streamingllm.cli.sampling import (
+    MinPOption,
+    RepetitionPenaltyOption,
+    SeedOption,
+    TemperatureOption,
+    TopKOption,
+    TopPOption,
+    check_max_new_tokens,
+    chosen_seed,
+    seeded_generator,
+)
+from streamingllm.errors import StreamingLLMError
+from streamingllm.models import DEFAULT_MODEL
+from streamingllm.sampling import Sampling
+from streamingllm.sessions import DEFAULT_SYSTEM_PROMPT, Conversation
+
+_PROMPT = "> "
+
+
+def chat(
+    model: ModelOption = DEFAULT_MODEL,
+    system: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="System prompt: never forgotten; '' for none."),
+    ] = DEFAULT_SYSTEM_PROMPT,
+    cache_size: Annotated[
+        int, typer.Option(help="Tokens that the model sees, the system prompt included.")
+    ] = 1024,
+    max_rewind_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Tokens that /rewind takes back at once; each costs as much memory as a visible "
+            "one. Beyond them the text before is read again."
+        ),
+    ] = 512,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens of one answer at most.")] = 512,
+    temperature: TemperatureOption = 0.2,
+    top_p: TopPOption = 0.9,
+    top_k: TopKOption = 0,
+    min_p: MinPOption = 0.0,
+    repetition_penalty: RepetitionPenaltyOption = 1.1,
+    seed: SeedOption = None,
+    dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
+    cache_dir: CacheDirOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Talk with a chat model without end; it sees the system prompt and the last tokens.
+
+    What has left the window is forgotten, and a line after each answer says what that is. `/help`
+    lists what you can do besides talking.
+
+    Example: `streamingllm chat --system "You are a pirate." --cache-size 2048`
+    """
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    seed = chosen_seed(seed)
+    check_max_new_tokens(max_new_tokens)
+    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir)
+    conversation = Conversation(
+        lm, system_prompt=system, cache_size=cache_size, max_rewind_tokens=max_rewind_tokens
+    )
+    settings = {
+        "model": model,
+        "source": lm.source,
+        "system": system,
+        "cache_size": cache_size,
+        "max_rewind_tokens": max_rewind_tokens,
+        "max_new_tokens": max_new_tokens,
+        **asdict(sampling),
+        "dtype": str(lm.model.dtype).removeprefix("torch."),
+        "device": str(lm.model.device),
+    }
+    writing = {
+        "max_new_tokens": max_new_tokens,
+        "sampling": sampling,
+        "generator": seeded_generator(seed, lm.model.device),
+    }
+    last = _talk(conversation, human_console(json), writing)
+    if json is not None:
+        write_json(json, {**_report(last), "config": settings, **run_record(seed)})
+
+
+def _talk(conversation: Conversation, console: Console, writing: dict[str, Any]) -> Conversation:
+    """Read lines and answer them until the user leaves; return the branch that was left."""
+
+    def remark(text: str) -> None:
+        console.print(text, style="dim", soft_wrap=True)
+
+    commands = ChatCommands(conversation, remark)
+    remark("/help lists the commands")
+    for line in _lines(console):
+        try:
+            if line.startswith(COMMAND_MARK):
+                remark(commands.run(line))
+            else:
+                _answer(commands.conversation, line, console, writing)
+                remark(_status(commands.conversation))
+        except StreamingLLMError as error:
+            console.print(f"error: {error}", soft_wrap=True)
+        except KeyboardInterrupt:
+            remark("\ninterrupted")
+        if commands.is_over:
+            break
+    return commands.conversation
+
+
+def _lines(console: Console) -> Iterator[str]:
+    """Yield what the user types, line by line, without empty ones, until the end of the input."""
+    # With readline a prompt is part of the line that is edited; it is written by input() itself.
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401
+    while True:
+        try:
+            with contextlib.redirect_stdout(console.file):
+                line = input(_PROMPT)
+        except KeyboardInterrupt:
+            console.print("\n(/quit or Ctrl-D leaves)")
+            continue
+        except EOFError:
+            console.print()
+            return
+        # Bytes that are no text arrive as lone surrogates, which no tokenizer takes.
+        line = line.encode(errors="surrogateescape").decode(errors="replace").strip()
+        if line:
+            yield line
+
+
+def _answer(
+    conversation: Conversation, text: str, console: Console, writing: dict[str, Any]
+) -> None:
+    with on_interrupt(conversation.interrupt):
+        for piece in conversation.say(text, **writing):
+            console.file.write(piece)
+            console.file.flush()
+    console.file.write("\n")
+
+
+def _status(conversation: Conversation) -> str:
+    endings = {"length": "the answer was cut at max_new_tokens; ", "interrupted": "interrupted; "}
+    ending = endings.get(conversation.finish_reason or "", "")
+    return f"[{ending}{conversation.visibility.describe()}]"
+
+
+def _report(conversation: Conversation) -> dict[str, Any]:
+    seen = conversation.visibility
+    return {
+        "turns": [{"user": turn.user, "assistant": turn.assistant} for turn in conversation.turns],
+        "seen_tokens": seen.num_seen_tokens,
+        "cached_tokens": seen.num_visible_tokens,
+        "evicted_tokens": seen.num_forgotten_tokens,
+        "forgotten_turns": seen.num_forgotten_turns,
+        "cache_bytes": conversation.stream.nbytes,
+    }
