@@ -37,7 +37,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     names = _available_devices()
     name = str(device)
     if name == "auto":
-        return torch.device(names[-1] if "cuda" not in names else "cuda")
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if kind in names))
     if name not in names:
         raise ConfigError(f"device={name!r}: must be one of auto, {', '.join(names)}")
     return torch.device(name)
