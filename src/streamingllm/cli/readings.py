@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -72,5 +73,7 @@ def _cells(reading: Reading) -> tuple[str, ...]:
 
 
 def format_perplexity(perplexity: float) -> str:
-    """Write a perplexity in at most seven characters."""
+    """Write a perplexity in at most seven characters, a dash where there is none yet."""
+    if math.isnan(perplexity):
+        return "-"
     return f"{perplexity:.1f}" if perplexity < 99_999 else f"{perplexity:.0e}"

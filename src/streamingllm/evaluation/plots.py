@@ -59,7 +59,8 @@ def plot_strategies(curves: Sequence[Curve], landmarks: Mapping[str, int], title
     memory.set_ylabel("keys and values (MB)")
     memory.set_ylim(bottom=0)
     memory.set_xlabel("position in the text (tokens)")
-    memory.xaxis.set_major_formatter(FuncFormatter(lambda position, _: f"{position:,.0f}"))
+    for axis in (quality.yaxis, memory.yaxis, memory.xaxis):
+        axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,.0f}"))
     for axes in (quality, memory):
         axes.grid(alpha=0.3)
     _mark(quality, memory, landmarks)
