@@ -166,7 +166,9 @@ def rewind_moves(start: Tensor, back: Tensor, window_size: int, undo_size: int) 
     rows, positions = [], []
     for row, (seen, count) in enumerate(zip(start.tolist(), back.tolist(), strict=True)):
         first = max(0, seen - count - window_size)
-        run = torch.arange(first, max(first, seen - window_size), device=start.device)
+        # What is taken off leaves no entry to restore, though the ring has overwritten it too.
+        stop = seen - max(window_size, count)
+        run = torch.arange(first, max(first, stop), device=start.device)
         positions.append(run)
         rows.append(torch.full_like(run, row))
     flat = torch.cat(positions)
