@@ -234,13 +234,13 @@ def _phi3(name: str, shapes: tuple[tuple[int, int], ...]) -> Family:
     )
 
 
-def _deepseek(name: str, **fields: Any) -> Family:
+def _deepseek(name: str, layout: str = "half", **fields: Any) -> Family:
     latent, rotary, still = 24, HEAD_DIM, 12
     return Family(
         name,
-        "deepseek_v3",
-        # The rotary key is shared by all heads; with rope_interleave it is laid out anew first.
-        same(rope(elements=latent + rotary, start=still, cached="values")),
+        "deepseek_v2" if "v2" in name else "deepseek_v3",
+        # The rotary key is shared by all heads; V3 with rope_interleave lays it out anew first.
+        same(rope(elements=latent + rotary, start=still, cached="values", layout=layout)),
         {
             "num_key_value_heads": HEADS,
             "kv_lora_rank": latent,
@@ -404,6 +404,8 @@ _ALL = (
     ),
     _deepseek("deepseek-v3"),
     _deepseek("deepseek-v3-half", rope_interleave=False),
+    # Its keys stay interleaved.
+    _deepseek("deepseek-v2", layout="interleaved", topk_method="greedy"),
     _falcon("falcon", rope(elements=2 * HEAD_DIM)),
     _falcon("falcon-new", rope(), new_decoder_architecture=True, num_kv_heads=KV_HEADS),
     _falcon(

@@ -17,7 +17,7 @@ from streamingllm import SinkCache
 from tests.families import FAMILIES, VOCAB_SIZE, model_of
 from tests.oracles import banded_logits, reaches, token_by_token_logits
 
-NUM_TOKENS = 80
+NUM_TOKENS = 64
 SHAPES = [(name, n, m) for name, family in FAMILIES.items() for n, m in family.shapes]
 IMPLEMENTATIONS = [(name, i) for name, family in FAMILIES.items() for i in family.implementations]
 PADDED = ("llama", "gemma2-6", "bloom", "falcon-new", "gptj", "deepseek-v3")
@@ -90,7 +90,7 @@ def test_float32_equals_the_oracles(name: str, n: int, m: int) -> None:
     assert difference(logits, banded(name, n, m)) <= 1e-3
 
 
-@pytest.mark.parametrize(("n", "m"), [(0, 8), (3, 1), (20, 7), (40, 30), (1, 79)])
+@pytest.mark.parametrize(("n", "m"), [(0, 8), (3, 1), (20, 7), (40, 30), (1, 63)])
 def test_any_shape(n: int, m: int) -> None:
     model = model_of("llama")
     for sizes in ([NUM_TOKENS], list(random_sizes(NUM_TOKENS, seed=m))):
@@ -183,9 +183,9 @@ def test_the_model_is_as_it_was(name: str) -> None:
     try:
         before = everything(model)
         first, second = SinkCache(model, 2, 5), SinkCache(model, 4, 12)
-        stream(first, model, IDS, [50, 30])
+        stream(first, model, IDS, [50, 14])
         first.disable()
-        stream(second, model, IDS, [40, 1, 39])
+        stream(second, model, IDS, [40, 1, 23])
         assert everything(model) != before
         second.disable()
         assert everything(model) == before
@@ -220,10 +220,10 @@ def test_rows_with_padding_equal_each_row_alone(name: str) -> None:
     ids, batch = tokens(3, NUM_TOKENS, seed=2), 3
     mask = torch.ones(batch, NUM_TOKENS, dtype=torch.int64)
     mask[0, :17], mask[1, :3] = 0, 0  # left padding of the prompt
-    mask[1, 20:45], mask[2, 33:41:2], mask[0, 66:70], mask[2, 70:] = 0, 0, 0, 0
+    mask[1, 20:45], mask[2, 33:41:2], mask[0, 50:54], mask[2, 57:] = 0, 0, 0, 0
     done, logits = 0, []
     with SinkCache(model, n, m) as together:
-        for size in (25, 1, 14, *[1] * 6, 11, *[1] * 23):
+        for size in (25, 1, 14, *[1] * 6, 11, *[1] * 7):
             done += size
             chunk = ids[:, done - size : done]
             logits.append(stream(together, model, chunk, [size], attention_mask=mask[:, :done]))

@@ -18,6 +18,7 @@ from streamingllm.attention.adapters import ADAPTERS, Undo, override
 from streamingllm.attention.dispatch import IMPLEMENTATION
 from streamingllm.attention.forward_plan import ForwardPlan, active_plan
 from streamingllm.attention.support import check_can_stream, layer_windows
+from streamingllm.attention.trial import agree, trial_failed, trial_ids, trial_plan
 from streamingllm.errors import InputError, UnsupportedFeatureError, UnsupportedModelError
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.detect import (
@@ -67,20 +68,21 @@ class Attachment:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        check_can_stream(model)
+        check_can_stream(model, ADAPTERS)
         self._model = weakref.ref(model)
         self.decoder: nn.Module = model.get_decoder()
         self.windows = layer_windows(model)
         self.adapter = ADAPTERS.get(model.config.model_type)
         self.positions: ModelPositions | None = None
         if self.adapter is None:
-            _check_interface(model, self.decoder)
             self.positions = detect_positions(model, self.decoder)
         self._parameters = inspect.signature(self.decoder.forward).parameters
         self._configs = _configs(model)
         self._lock = threading.RLock()
         self._users = 0
         self._undo = ExitStack()
+        if self.adapter is None and not model.training:
+            self._try_out()
 
     @property
     def model(self) -> PreTrainedModel:
@@ -169,6 +171,17 @@ class Attachment:
         inputs = _tensor_input(args, kwargs)
         valid = _valid_tokens(kwargs.get("attention_mask"), inputs)
         plan = cache.begin(inputs.shape[0], inputs.shape[1], valid, inputs.device)
+        with self._following(plan):
+            try:
+                yield {**kwargs, **self._planned(plan)}
+            except BaseException:
+                cache.end(succeeded=False)
+                raise
+            cache.end(succeeded=True)
+
+    @contextmanager
+    def _following(self, plan: ForwardPlan) -> Iterator[None]:
+        """Let attention and rotary modules follow `plan`."""
         with ExitStack() as undo:
             undo.callback(active_plan.reset, active_plan.set(plan))
             for config in self._configs:
@@ -176,15 +189,28 @@ class Attachment:
                 name = "_attn_implementation_internal"
                 undo.callback(setattr, config, name, getattr(config, name))
                 setattr(config, name, IMPLEMENTATION)
-            planned = {**kwargs, "attention_mask": None}
-            if "position_ids" in self._parameters:
-                planned["position_ids"] = self._position_ids(plan)
+            yield
+
+    def _planned(self, plan: ForwardPlan) -> dict[str, Any]:
+        """Return the decoder's keyword arguments that the plan decides."""
+        if "position_ids" not in self._parameters:
+            return {"attention_mask": None}
+        return {"attention_mask": None, "position_ids": self._position_ids(plan)}
+
+    def _try_out(self) -> None:
+        """Refuse a model that computes something else in a stream than by itself."""
+        ids = trial_ids(self.model)
+        plan = trial_plan(ids, self.windows, self.encodings(ids.shape[1]))
+        self._install()
+        with self._undo, torch.no_grad():
+            by_itself = self.decoder(ids, use_cache=False)[0]
             try:
-                yield planned
-            except BaseException:
-                cache.end(succeeded=False)
-                raise
-            cache.end(succeeded=True)
+                with self._following(plan):
+                    in_stream = self.decoder(ids, use_cache=False, **self._planned(plan))[0]
+            except (AttributeError, TypeError, RuntimeError, UnsupportedModelError) as error:
+                raise trial_failed(self.model) from error
+        if not agree(by_itself, in_stream):
+            raise trial_failed(self.model)
 
     def _check_outputs(self, kwargs: dict[str, Any]) -> None:
         asked = kwargs.get("output_attentions")
@@ -203,9 +229,9 @@ class Attachment:
         """Return a `forward` for a rotary module that is exact at any stream position."""
         assert self.positions is not None
         tables = {
-            layer.table.layer_type: (index, layer.table)
-            for index, layer in enumerate(self.positions.layers)
-            if layer.table is not None and layer.table.module is rotary
+            table.layer_type: (layer, table)
+            for table in self.positions.tables
+            if table.module is rotary and (layer := self.positions.first_user(table)) is not None
         }
         own_forward = rotary.forward
         return update_wrapper(partial(self._look_up, own_forward, tables), own_forward)
@@ -240,16 +266,6 @@ def attachment_of(model: PreTrainedModel) -> Attachment:
     if model not in _attachments:
         _attachments[model] = Attachment(model)
     return _attachments[model]
-
-
-def _check_interface(model: PreTrainedModel, decoder: nn.Module) -> None:
-    """Refuse families that neither use the attention interface nor have an adapter."""
-    if not hasattr(inspect.getmodule(type(decoder)), "ALL_ATTENTION_FUNCTIONS"):
-        raise UnsupportedModelError(
-            f"{model.config.model_type} cannot stream: it computes attention outside "
-            "transformers' attention interface and has no adapter here; adapters exist for "
-            f"{', '.join(sorted(ADAPTERS))}"
-        )
 
 
 def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Collection
+
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -11,8 +14,12 @@ _LEARNED_POSITIONS = ("wpe", "embed_positions", "position_embedding", "position_
 _ALTERNATIVES = "use a decoder with rotary or ALiBi positions (Llama, Qwen, Mistral, Gemma, MPT...)"
 
 
-def check_can_stream(model: PreTrainedModel) -> None:
+def check_can_stream(model: PreTrainedModel, adapted: Collection[str]) -> None:
     """Refuse a model whose architecture cannot stream.
+
+    Args:
+        model: the model.
+        adapted: families, by `config.model_type`, that need not use the attention interface.
 
     Raises:
         UnsupportedModelError: with the reason and the alternatives.
@@ -33,6 +40,11 @@ def check_can_stream(model: PreTrainedModel) -> None:
         reason = (
             f"its positions are learned ({name}): there are none past the trained length, and a "
             "cached key cannot be moved to another position"
+        )
+    elif family not in adapted and not _uses_attention_interface(model):
+        reason = (
+            "it computes attention outside transformers' attention interface and has no adapter "
+            f"here, unlike {', '.join(sorted(adapted))}"
         )
     else:
         return
@@ -59,6 +71,10 @@ def _has_recurrent_state(model: PreTrainedModel) -> bool:
     stateful = bool(getattr(model, "_is_stateful", False))
     attention = {"full_attention", "sliding_attention", "chunked_attention"}
     return stateful or any(kind not in attention for kind in _layer_types(model))
+
+
+def _uses_attention_interface(model: PreTrainedModel) -> bool:
+    return hasattr(inspect.getmodule(type(model.get_decoder())), "ALL_ATTENTION_FUNCTIONS")
 
 
 def _learned_positions(model: PreTrainedModel) -> str | None:

@@ -47,6 +47,11 @@ class RotaryTable:
         rope_type: Any = getattr(self.module, "rope_type", "default")
         return str(rope_type if self.layer_type is None else rope_type[self.layer_type])
 
+    def equals(self, other: RotaryTable) -> bool:
+        """Whether two tables turn by the same angles."""
+        mine, its = (_buffer(t.module, t.layer_type) for t in (self, other))
+        return self.rope_type == other.rope_type and torch.equal(mine, its)
+
     def frequencies(self, cache_size: int) -> tuple[Tensor, float]:
         """Return radians per position (float64, [pairs]) and the attention scaling.
 
@@ -87,6 +92,14 @@ class ModelPositions:
         distinct = {layer: _encoding(layer, cache_size) for layer in set(self.layers)}
         return tuple(distinct[layer] for layer in self.layers)
 
+    def first_user(self, table: RotaryTable) -> int | None:
+        """Return the first layer that turns its keys as `table` does, None if there is none.
+
+        Models may have a rotary module per layer; those of equal frequencies count as one.
+        """
+        tables = enumerate(layer.table for layer in self.layers)
+        return next((i for i, used in tables if used is not None and used.equals(table)), None)
+
 
 def detect_positions(model: PreTrainedModel, decoder: nn.Module) -> ModelPositions:
     """Return how `model` encodes positions.
@@ -106,8 +119,8 @@ def detect_positions(model: PreTrainedModel, decoder: nn.Module) -> ModelPositio
         found = _match(before, after, tables)
         if found is None:
             raise UnsupportedModelError(
-                f"{model.config.model_type}: the keys of layer {index} follow no known rotary, "
-                "ALiBi or position-free encoding; use a model with one of these"
+                f"{model.config.model_type} cannot stream: the keys of layer {index} follow no "
+                "known rotary or position-free encoding; use a decoder with rotary positions"
             )
         layers.append(found)
     return ModelPositions(tables, tuple(layers))
@@ -132,10 +145,17 @@ _Recorded = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class _TableOutput:
-    """Cosines that a rotary module returned, and their dtype if it is not the hidden states'."""
+    """What a rotary module returned.
+
+    Args:
+        cos: cosines, [1, 1, columns].
+        dtype: dtype of the tables, None for that of the hidden states.
+        is_complex: whether cosines and sines are one tensor of complex numbers.
+    """
 
     cos: Tensor
     dtype: torch.dtype | None
+    is_complex: bool
 
 
 _TableOutputs = dict[tuple[nn.Module, str | None], _TableOutput]
@@ -148,10 +168,12 @@ def _probe(
     outputs: _TableOutputs = {}
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if isinstance(output, tuple) and isinstance(output[0], Tensor):
-            cos = output[0]
-            follows = cos.dtype == hidden_states_of(args, kwargs).dtype
-            found = _TableOutput(cos.double(), None if follows else cos.dtype)
+        table = output[0] if isinstance(output, tuple) else output
+        if isinstance(table, Tensor):
+            follows = table.dtype == hidden_states_of(args, kwargs).dtype
+            dtype, is_complex = None if follows else table.dtype, table.is_complex()
+            cos = table.real if is_complex else table
+            found = _TableOutput(cos.double(), dtype, is_complex)
             outputs[module, layer_type_of(args, kwargs)] = found
 
     hooks = [m.register_forward_hook(record, with_kwargs=True) for m in rotary_modules(decoder)]
@@ -171,8 +193,8 @@ def _probe(
     num_layers = model.config.get_text_config().num_hidden_layers
     if sorted(cache.recorded) != list(range(num_layers)):
         raise UnsupportedModelError(
-            f"{model.config.model_type}: only {len(cache.recorded)} of {num_layers} layers keep "
-            "keys and values; every layer must, to stream"
+            f"{model.config.model_type} cannot stream: only {len(cache.recorded)} of {num_layers} "
+            "layers keep keys and values of their own; use a decoder whose layers all do"
         )
     return [cache.recorded[i] for i in range(num_layers)], outputs
 
@@ -210,7 +232,7 @@ def _find_tables(outputs: _TableOutputs) -> Iterator[RotaryTable]:
         prefix = "" if layer_type is None else f"{layer_type}_"
         scaling = getattr(module, f"{prefix}attention_scaling", 1.0)
         options: tuple[Columns, ...] = ("concatenated", "repeated", "single")
-        for columns in options:
+        for columns in ("complex",) if output.is_complex else options:
             expected = expand_columns(angles.cos() * scaling, columns)
             if expected.shape[-1] == cos.shape[-1] and torch.allclose(
                 expected.expand_as(cos), cos, atol=0.01

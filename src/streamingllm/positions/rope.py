@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Layout = Literal["half", "interleaved"]
-Columns = Literal["concatenated", "repeated", "single"]
+Columns = Literal["concatenated", "repeated", "single", "complex"]
 
 
 def expand_columns(per_pair: Tensor, columns: Columns) -> Tensor:
@@ -101,10 +101,15 @@ class RopeEncoding:
 
     def tables(
         self, positions: Tensor, columns: Columns, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """Return the model's own (cos, sin) tables for int64 `positions` [batch, seq]."""
+    ) -> tuple[Tensor, Tensor] | Tensor:
+        """Return what the model's rotary module returns for int64 `positions` [batch, seq].
+
+        Cosines and sines, or one tensor of complex numbers if `columns` says so.
+        """
         angles = positions.double()[..., None] * self.inv_freq.to(positions.device)
         cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        if columns == "complex":
+            return torch.complex(cos, sin).to(dtype)
         return expand_columns(cos, columns).to(dtype), expand_columns(sin, columns).to(dtype)
 
     def place(self, positions: Tensor, like: Tensor) -> Rotation:
