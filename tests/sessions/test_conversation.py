@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from streamingllm import LanguageModel, Sampling, Stream, StreamConfig
+from streamingllm.errors import ConfigError, InputError, RewindError, SnapshotError
+from streamingllm.sessions import Conversation
+from tests.tiny_chat import END
+
+SYSTEM = "Be kind."
+OPENING = f"s:{SYSTEM}{END}"
+SAID = ("How are you?", "And now?", "Why?", "What else is there to say about it?", "Bye")
+
+
+def begin(lm: LanguageModel, **options: Any) -> Conversation:
+    """A conversation that sees the system prompt and 40 tokens more."""
+    options = {"cache_size": len(OPENING) + 40, "max_rewind_tokens": 50, **options}
+    return Conversation(lm, system_prompt=SYSTEM, **options)
+
+
+def say(conversation: Conversation, text: str, max_new_tokens: int = 12) -> str:
+    """The whole answer, without sampling."""
+    return "".join(conversation.say(text, max_new_tokens=max_new_tokens))
+
+
+def held(lm: LanguageModel, **options: Any) -> Conversation:
+    """A conversation of five turns."""
+    conversation = begin(lm, **options)
+    for text in SAID:
+        say(conversation, text)
+    return conversation
+
+
+def test_turns_are_pieces_of_one_stream(tiny_chat: LanguageModel) -> None:
+    conversation = begin(tiny_chat)
+    stream = Stream(tiny_chat.model, StreamConfig(len(OPENING), 40))
+    written = OPENING
+    for text in SAID:
+        written += f"u:{text}{END}a:"
+        stream.feed(tiny_chat.encode(written), logits="none")
+        expected = tiny_chat.decode(list(stream.generate(12)))
+        assert say(conversation, text) == expected
+        assert (conversation.turns[-1].user, conversation.turns[-1].assistant) == (text, expected)
+        assert conversation.turns[-1].stop == stream.num_seen_tokens
+        assert conversation.finish_reason == "length"
+        written = END  # closes an answer that was cut
+    assert conversation.stream.num_cached_tokens == len(OPENING) + 40
+
+
+def test_an_answer_that_ended_is_not_closed_twice(tiny_chat: LanguageModel) -> None:
+    for seed in range(50):
+        conversation = begin(tiny_chat)
+        generator = torch.Generator().manual_seed(seed)
+        sampling = Sampling(temperature=3.0)
+        list(conversation.say("Hi", max_new_tokens=200, sampling=sampling, generator=generator))
+        if conversation.finish_reason == "end_token":
+            break
+    assert conversation.finish_reason == "end_token"
+    before = conversation.stream.num_seen_tokens
+    say(conversation, "Hi", max_new_tokens=0)
+    assert conversation.stream.num_seen_tokens - before == len("u:Hi~a:")
+
+
+def test_the_system_prompt_is_pinned(tiny_chat: LanguageModel) -> None:
+    assert begin(tiny_chat).stream.config.num_sink_tokens == len(OPENING)
+    assert Conversation(tiny_chat, system_prompt="").stream.config.num_sink_tokens == 4
+    with pytest.raises(ConfigError, match="cache_size=11: must be greater than the 11 tokens"):
+        begin(tiny_chat, cache_size=len(OPENING))
+
+
+def test_visibility_is_what_the_stream_holds(tiny_chat: LanguageModel) -> None:
+    conversation = begin(tiny_chat)
+    assert conversation.visibility.num_turns == 0
+    for number, text in enumerate(SAID, start=1):
+        say(conversation, text)
+        seen = conversation.visibility
+        positions = range(max(0, seen.num_seen_tokens - 40), seen.num_seen_tokens)
+        shown = [sum(p in positions for p in range(t.first, t.stop)) for t in conversation.turns]
+        first = conversation.turns[seen.num_forgotten_turns]
+        assert seen.num_turns == number
+        assert seen.num_forgotten_turns == shown.count(0)
+        assert seen.is_cut == (0 < shown[seen.num_forgotten_turns] < first.stop - first.first)
+        held_tokens = len(set(positions) | set(range(len(OPENING))))
+        assert seen.num_visible_tokens == held_tokens
+        assert seen.num_forgotten_tokens == seen.num_seen_tokens - held_tokens
+    assert seen.num_forgotten_turns > 1
+
+
+@pytest.mark.parametrize("num_turns", [1, 2, 4, 5])
+@pytest.mark.parametrize("max_rewind_tokens", [0, 50, 500])
+def test_turns_taken_back_have_never_been(
+    num_turns: int, max_rewind_tokens: int, tiny_chat: LanguageModel
+) -> None:
+    conversation = held(tiny_chat, max_rewind_tokens=max_rewind_tokens)
+    before = conversation.num_tokens_before(num_turns)
+    turns = list(conversation.turns)
+    try:
+        conversation.rewind(num_turns)
+        assert max_rewind_tokens > 0
+    except RewindError:
+        assert conversation.turns == turns
+        assert max_rewind_tokens < 500
+        conversation.reread(num_turns)
+    assert conversation.stream.num_seen_tokens == before
+
+    other = begin(tiny_chat)
+    for text in SAID[: 5 - num_turns]:
+        say(other, text)
+    assert conversation.turns == other.turns
+    assert say(conversation, "So?", 30) == say(other, "So?", 30)
+    assert conversation.turns == other.turns
+
+
+@pytest.mark.parametrize("num_turns", [-1, 0, 6])
+def test_turns_that_never_were_cannot_be_taken_back(
+    num_turns: int, tiny_chat: LanguageModel
+) -> None:
+    conversation = held(tiny_chat)
+    with pytest.raises(InputError, match=f"num_turns={num_turns}: must be 1 to 5"):
+        conversation.rewind(num_turns)
+    with pytest.raises(InputError, match="no turns yet"):
+        begin(tiny_chat).reread()
+
+
+def test_an_interrupted_reread_changes_nothing(
+    tiny_chat: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation, other = held(tiny_chat), held(tiny_chat)
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "feed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            conversation.reread(5)
+    assert conversation.turns == other.turns
+    assert say(conversation, "So?") == say(other, "So?")
+
+
+def test_branches_go_their_own_way(tiny_chat: LanguageModel) -> None:
+    conversation = held(tiny_chat)
+    branch = conversation.fork()
+    say(branch, "Tell me more.")
+    say(branch, "And more.")
+    assert len(conversation.turns) == 5
+    assert len(branch.turns) == 7
+    branch.reread(2)
+    assert say(branch, "So?", 30) == say(conversation, "So?", 30)
+
+
+def test_a_saved_conversation_goes_on(tiny_chat: LanguageModel, tmp_path: Path) -> None:
+    conversation = held(tiny_chat)
+    conversation.save(tmp_path / "saved")
+    loaded = Conversation.load(tiny_chat, tmp_path / "saved")
+    assert loaded.turns == conversation.turns
+    assert loaded.visibility == conversation.visibility
+    assert torch.equal(loaded.stream.next_logits, conversation.stream.next_logits)
+    assert say(loaded, "So?", 30) == say(conversation, "So?", 30)
+    loaded.reread(6)
+    assert say(loaded, SAID[0]) == conversation.turns[0].assistant
+    assert conversation.stream.notes == loaded.stream.notes == {}
+
+
+def test_files_that_are_no_conversation(tiny_chat: LanguageModel, tmp_path: Path) -> None:
+    stream = Stream(tiny_chat.model)
+    stream.feed(tiny_chat.encode("Hi"))
+    stream.snapshot(tmp_path / "stream")
+    (tmp_path / "text").write_text("Hi")
+    for name, message in (("stream", "without a conversation"), ("text", "cannot be read")):
+        with pytest.raises(SnapshotError, match=message):
+            Conversation.load(tiny_chat, tmp_path / name)
+
+
+def test_an_interrupted_answer_is_a_turn(tiny_chat: LanguageModel) -> None:
+    conversation = begin(tiny_chat)
+    answer = ""
+    for number, piece in enumerate(conversation.say("Hi", max_new_tokens=1000)):
+        answer += piece
+        if number == 5:
+            conversation.interrupt()
+    assert conversation.finish_reason == "interrupted"
+    assert conversation.turns[-1].assistant == answer
+    assert conversation.turns[-1].stop == conversation.stream.num_seen_tokens < 100
+
+    abandoned = begin(tiny_chat)
+    pieces = abandoned.say("Hi", max_new_tokens=1000)
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert len(abandoned.turns) == 1
+    assert say(abandoned, "And now?")
+    assert len(abandoned.turns) == 2
+
+
+def test_a_long_text_can_be_interrupted_while_it_is_read(
+    tiny_chat: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = begin(tiny_chat)
+    feed = Stream.feed
+
+    def feed_and_interrupt(stream: Stream, *args: Any, **kwargs: Any) -> Any:
+        conversation.interrupt()
+        return feed(stream, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "feed", feed_and_interrupt)
+        assert say(conversation, "long " * 1000) == ""
+    assert conversation.finish_reason == "interrupted"
+    assert conversation.stream.num_seen_tokens == len(OPENING) + 256
+    conversation.reread()
+    assert say(conversation, "Hi") == say(begin(tiny_chat), "Hi")
+
+
+def test_nothing_cannot_be_said(tiny_chat: LanguageModel) -> None:
+    conversation = begin(tiny_chat)
+    with pytest.raises(InputError, match="text is empty"):
+        say(conversation, "")
+    assert conversation.turns == []
