@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
 from streamingllm.cache.moves import ChunkMoves, rewind_moves
+from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.positions.base import PositionEncoding
 
@@ -32,6 +34,29 @@ class RingGeometry:
     def num_entries(self) -> int:
         """Entries held per stream: n + m."""
         return self.num_sink_tokens + self.window_size
+
+
+def layer_geometries(
+    config: StreamConfig, own_windows: Sequence[int | None], undo_size: int
+) -> list[RingGeometry]:
+    """Return each layer's share of a stream.
+
+    A layer whose own window is no larger than m keeps that, without sinks if other layers see
+    further; all others keep sinks and window.
+
+    Args:
+        config: n and m.
+        own_windows: tokens that the model lets each layer see, None for all.
+        undo_size: overwritten entries that each layer remembers.
+    """
+    n, m = config.num_sink_tokens, config.window_size
+    sinks_of_local = n if all(window is not None for window in own_windows) else 0
+    return [
+        RingGeometry(n, m, undo_size)
+        if window is None or window > m
+        else RingGeometry(sinks_of_local, window, undo_size)
+        for window in own_windows
+    ]
 
 
 class RingLayer(CacheLayerMixin):

@@ -16,7 +16,7 @@ from streamingllm.attention.forward_plan import ForwardPlan
 from streamingllm.attention.plan import Chunk, WindowPlan
 from streamingllm.cache.clock import StreamClock
 from streamingllm.cache.moves import ChunkMoves
-from streamingllm.cache.ring import RingGeometry, RingLayer
+from streamingllm.cache.ring import RingGeometry, RingLayer, layer_geometries
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, RewindError, UnsupportedFeatureError
 
@@ -67,22 +67,10 @@ class SinkCache(Cache):
         self.clock = StreamClock()
         attachment.acquire()
         self._release = weakref.finalize(self, attachment.release)
-        pairs = zip(self._geometries(), self._encodings, strict=True)
+        geometries = layer_geometries(config, attachment.windows, self._undo_size)
+        pairs = zip(geometries, self._encodings, strict=True)
         self._rings = [RingLayer(geometry, encoding) for geometry, encoding in pairs]
         Cache.__init__(self, layers=[*self._rings])
-
-    def _geometries(self) -> list[RingGeometry]:
-        """Each layer's share: sinks and window, or only its own window where that is smaller."""
-        n, m, own = self.config.num_sink_tokens, self.config.window_size, self.attachment.windows
-        all_windowed = all(w is not None for w in own)
-        geometries = []
-        for window in own:
-            if window is None or window > m:
-                geometries.append(RingGeometry(n, m, self._undo_size))
-            else:
-                sinks = n if all_windowed else 0
-                geometries.append(RingGeometry(sinks, window, self._undo_size))
-        return geometries
 
     @property
     def cache_size(self) -> int:
