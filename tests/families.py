@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tests.oracles import LayerFacts
 
@@ -65,8 +65,7 @@ def model_of(
 ) -> PreTrainedModel:
     """Return a family's model; the weights are the same for every dtype and implementation."""
     family = FAMILIES[name]
-    fields = deepcopy(COMMON | family.fields)  # configs fill in the dictionaries they are given
-    config = AutoConfig.for_model(family.model_type, **fields)
+    config = config_of(family.model_type, COMMON | family.fields)
     implementation = implementation or family.implementations[-1]
     transformers.logging.set_verbosity_error()
     with torch.random.fork_rng():
@@ -76,6 +75,11 @@ def model_of(
             experts_implementation="eager",  # the default has no kernel for float64
         )
     return with_random_weights(model).to(dtype)
+
+
+def config_of(model_type: str, fields: dict[str, Any]) -> PreTrainedConfig:
+    """Return a config; it gets a copy of `fields`, for configs complete what they are given."""
+    return AutoConfig.for_model(model_type, **deepcopy(fields))
 
 
 def with_random_weights(model: PreTrainedModel) -> PreTrainedModel:
