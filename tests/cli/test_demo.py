@@ -4,12 +4,14 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from streamingllm.cli.demo import results_table
 from streamingllm.cli.readings import ReadingBoard, format_perplexity
 from streamingllm.config import StreamConfig
-from streamingllm.evaluation import Reading
+from streamingllm.evaluation import PerplexityResult, Reading
 from tests.cli.terminal import run_command, run_with_full_disk
 from tests.tiny import random_ids, tiny_llama
 
@@ -30,6 +32,7 @@ def test_the_three_strategies_are_compared(
     assert run_command(*arguments, "--dtype", "float32") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "reads 308 tokens" in printed
+    assert "dense attention stops after 128" in printed
     assert "308 tokens perplexity" in printed
     assert "tokens sinks window dense 0 to 308" in printed
     assert "A window is not a memory" in printed
@@ -39,9 +42,9 @@ def test_the_three_strategies_are_compared(
     found = json.loads((tmp_path / "streamingllm-demo.json").read_text())
     assert list(found["strategies"]) == ["sinks", "window", "dense"]
     sinks, window, dense = found["strategies"].values()
-    assert sinks["tokens"] == window["tokens"] == dense["tokens"] == 308
+    assert (sinks["tokens"], window["tokens"], dense["tokens"]) == (308, 308, 128)
     assert sinks["cache_bytes"] == window["cache_bytes"]
-    assert dense["cache_bytes"] == sinks["cache_bytes"] // 32 * 308
+    assert dense["cache_bytes"] == sinks["cache_bytes"] // 32 * 128
     assert window["config"]["window_size"] == 32
     assert found["config"]["trained_length"] == 64
     assert found["hardware"]["cores"] >= 1
@@ -107,3 +110,18 @@ def test_a_terminal_shows_a_line_that_moves() -> None:
 def test_perplexities_keep_to_their_column() -> None:
     for perplexity in (1.0, 99_998.9, 1e5, 3.4e12, float("inf"), float("nan")):
         assert len(format_perplexity(perplexity)) <= 7
+
+
+def test_the_table_goes_on_where_dense_attention_stops() -> None:
+    def result(tokens: int) -> PerplexityResult:
+        return PerplexityResult(np.zeros(tokens - 1, np.float32), 100, 1.0, cache_bytes=5)
+
+    screen = io.StringIO()
+    table = results_table({"sinks": result(250), "dense": result(150)})
+    Console(file=screen, width=60).print(table)
+    rows = [line.split() for line in screen.getvalue().splitlines()]
+    assert rows[2:5] == [
+        ["0", "to", "100", "1.0", "1.0"],
+        ["100", "to", "200", "1.0", "1.0"],
+        ["200", "to", "250", "1.0", "-"],
+    ]

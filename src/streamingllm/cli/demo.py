@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from transformers import PreTrainedModel
 
 from streamingllm.cli.files import check_writable, write_whole
 from streamingllm.cli.loading import load_shown
@@ -36,9 +39,12 @@ from streamingllm.cli.strategies import (
 from streamingllm.config import StreamConfig
 from streamingllm.evaluation import PerplexityResult, Reading, open_documents, read_tokens
 from streamingllm.evaluation.inspection import trained_length
+from streamingllm.evaluation.texts import PYTHON_REFERENCE
 from streamingllm.models import DEFAULT_MODEL, LanguageModel
 
-DEMO_TOKENS = 24_576
+DEMO_TOKENS = 32_768
+# Dense attention is broken long before, and each of its tokens costs more than the last.
+_DENSE_TRAINED_LENGTHS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +81,8 @@ def demo(
     """Read a text far past the trained length with attention sinks, and with what breaks.
 
     Three streams take turns, chunk by chunk: sinks and a window, a window of the same size without
-    sinks, and dense attention. About three minutes on two cores.
+    sinks, and dense attention, which stops at twice the trained length. About three minutes on two
+    cores.
 
     Example: `streamingllm demo --max-tokens 100000`
     """
@@ -88,12 +95,16 @@ def demo(
     console = human_console(json)
     lm = load_shown(model, dtype=dtype or _fast_dtype(), device=device, cache_dir=cache_dir)
     ids = read_tokens(lm, documents, max_tokens)
-    console.print(_introduction(lm, text, len(ids)), soft_wrap=True)
-    contestants = {name: _Contestant(Reading(lm.model, ids, c)) for name, c in configs.items()}
+    limits = dict.fromkeys(configs, len(ids)) | {"dense": _dense_limit(lm.model, len(ids))}
+    console.print(_introduction(lm, text, limits), soft_wrap=True)
+    contestants = {
+        name: _Contestant(Reading(lm.model, ids[: limits[name]], config))
+        for name, config in configs.items()
+    }
     _race(console, contestants)
 
     results = {name: contestant.reading.result() for name, contestant in contestants.items()}
-    console.print(_table(results))
+    console.print(results_table(results))
     write_whole("plot", plot, _draw(lm, configs["sinks"], contestants, results))
     settings = {
         "model": model,
@@ -128,31 +139,38 @@ def _fast_dtype() -> str:
     return "bfloat16" if native or torch.cuda.is_available() else "auto"
 
 
-def _introduction(lm: LanguageModel, text: str, num_tokens: int) -> str:
+def _dense_limit(model: PreTrainedModel, num_tokens: int) -> int:
+    length = trained_length(model)
+    return num_tokens if length is None else min(num_tokens, _DENSE_TRAINED_LENGTHS * length)
+
+
+def _introduction(lm: LanguageModel, text: str, limits: Mapping[str, int]) -> str:
     length = trained_length(lm.model)
     trained = "" if length is None else f", trained on {length:,} at a time,"
-    source = "Python's own reference" if text == "pydoc" else text
-    return f"{lm.name}{trained} reads {num_tokens:,} tokens of {source} in three ways at once."
+    source = "Python's own reference" if text == PYTHON_REFERENCE else text
+    tokens, dense_tokens = limits["sinks"], limits["dense"]
+    stop = f"; dense attention stops after {dense_tokens:,}" if dense_tokens < tokens else ""
+    return f"{lm.name}{trained} reads {tokens:,} tokens of {source} in three ways at once{stop}."
 
 
 def _race(console: Console, contestants: Mapping[str, _Contestant]) -> None:
     readings = {name: contestant.reading for name, contestant in contestants.items()}
     with ReadingBoard(console, readings) as board:
-        while not all(reading.done for reading in readings.values()):
-            for contestant in contestants.values():
+        while running := [c for c in contestants.values() if not c.reading.done]:
+            for contestant in running:
                 contestant.step()
                 board.update()
 
 
-def _table(results: Mapping[str, PerplexityResult]) -> Table:
+def results_table(results: Mapping[str, PerplexityResult]) -> Table:
     table = Table(box=None, pad_edge=False, title="Perplexity by segment", title_justify="left")
     for heading in ("tokens", *results):
         table.add_column(heading, justify="right")
-    any_result = next(iter(results.values()))
-    segments = zip(*(result.segments for result in results.values()), strict=True)
-    for number, row in enumerate(segments):
-        start = number * any_result.segment_size
-        end = min(start + any_result.segment_size, any_result.tokens)
+    longest = max(results.values(), key=lambda result: result.tokens)
+    rows = zip_longest(*(r.segments for r in results.values()), fillvalue=math.nan)
+    for number, row in enumerate(rows):
+        start = number * longest.segment_size
+        end = min(start + longest.segment_size, longest.tokens)
         table.add_row(f"{start:,} to {end:,}", *map(format_perplexity, row))
     table.add_row()
     table.add_row("tokens/s", *(f"{r.tokens_per_second:,.0f}" for r in results.values()))
@@ -178,10 +196,11 @@ def _draw(
         Curve(labels[name], result.nll, contestants[name].cache_samples)
         for name, result in results.items()
     ]
+    num_tokens = results["sinks"].tokens
     landmarks = {"cache full": sinks.cache_size}
-    if (length := trained_length(lm.model)) is not None and length < curves[0].nll.size:
+    if (length := trained_length(lm.model)) is not None and length < num_tokens:
         landmarks["trained length"] = length
-    return plot_strategies(curves, landmarks, f"{lm.name}, {len(curves[0].nll) + 1:,} tokens")
+    return plot_strategies(curves, landmarks, f"{lm.name} reads {num_tokens:,} tokens")
 
 
 def _moral(sinks: StreamConfig) -> str:
