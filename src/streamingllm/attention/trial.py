@@ -21,7 +21,7 @@ from streamingllm.positions.base import PositionEncoding
 TRIAL_TOKENS = 8
 # Median over tokens of the relative difference: kernels round differently, and a mixture of
 # experts may send a token elsewhere for it.
-TOLERANCE_FULL, TOLERANCE_HALF = 0.01, 0.1
+TOLERANCE_FULL, TOLERANCE_HALF = 0.01, 0.2
 
 
 def trial_ids(model: PreTrainedModel) -> Tensor:
