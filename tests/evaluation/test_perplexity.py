@@ -12,7 +12,7 @@ from streamingllm.config import STRATEGIES, StreamConfig
 from streamingllm.errors import ConfigError, InputError
 from streamingllm.evaluation import PerplexityResult, Reading, measure_perplexity
 from streamingllm.evaluation.perplexity import perplexity_of, token_nll
-from streamingllm.positions.detect import rotary_modules
+from streamingllm.positions.tables import rotary_modules
 from streamingllm.stream import Stream
 from tests.tiny import random_ids, tiny_llama
 

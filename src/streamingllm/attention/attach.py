@@ -17,19 +17,24 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from streamingllm.attention.adapters import ADAPTERS, Undo, override
 from streamingllm.attention.dispatch import IMPLEMENTATION
 from streamingllm.attention.forward_plan import ForwardPlan, active_plan
+from streamingllm.attention.pass_inputs import (
+    check_outputs,
+    check_unread,
+    tensor_input,
+    valid_tokens,
+)
 from streamingllm.attention.support import check_can_stream, layer_windows
 from streamingllm.attention.trial import agree, trial_failed, trial_ids, trial_plan
-from streamingllm.errors import InputError, UnsupportedFeatureError, UnsupportedModelError
+from streamingllm.errors import UnsupportedFeatureError, UnsupportedModelError
 from streamingllm.positions.base import PositionEncoding
-from streamingllm.positions.detect import (
-    ModelPositions,
+from streamingllm.positions.detect import ModelPositions, detect_positions
+from streamingllm.positions.rope import RopeEncoding
+from streamingllm.positions.tables import (
     RotaryTable,
-    detect_positions,
     hidden_states_of,
     layer_type_of,
     rotary_modules,
 )
-from streamingllm.positions.rope import RopeEncoding
 
 _PREPARATION = "prepare_inputs_for_generation"
 
@@ -146,7 +151,7 @@ class Attachment:
         """Choose what `generate` feeds next: the ids that the cache has not read yet."""
         cache = kwargs.get("past_key_values")
         if self._owns(cache):
-            _check_unread(input_ids, kwargs.get("next_sequence_length"), cache.get_seq_length())
+            check_unread(input_ids, kwargs.get("next_sequence_length"), cache.get_seq_length())
         prepared: dict[str, Any] = own_preparation(input_ids, **kwargs)
         if self._owns(cache) and prepared.get("past_key_values") is not cache:
             # Phi-3 drops its cache where its frequencies change with length; ours never change.
@@ -167,9 +172,9 @@ class Attachment:
         self, cache: StreamingCache, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """Plan a pass, yield the decoder's keyword arguments for it, and undo everything after."""
-        self._check_outputs(kwargs)
-        inputs = _tensor_input(args, kwargs)
-        valid = _valid_tokens(kwargs.get("attention_mask"), inputs)
+        check_outputs(kwargs, self._configs)
+        inputs = tensor_input(args, kwargs)
+        valid = valid_tokens(kwargs.get("attention_mask"), inputs)
         plan = cache.begin(inputs.shape[0], inputs.shape[1], valid, inputs.device)
         with self._following(plan):
             try:
@@ -211,13 +216,6 @@ class Attachment:
                 raise trial_failed(self.model) from error
         if not agree(by_itself, in_stream):
             raise trial_failed(self.model)
-
-    def _check_outputs(self, kwargs: dict[str, Any]) -> None:
-        asked = kwargs.get("output_attentions")
-        if any(c.output_attentions for c in self._configs) if asked is None else asked:
-            raise UnsupportedFeatureError(
-                "output_attentions=True: attention in a stream keeps no weights; leave it False"
-            )
 
     def _position_ids(self, plan: ForwardPlan) -> Tensor:
         if self.adapter is not None:
@@ -272,38 +270,6 @@ def _configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """Return the configs that the model's modules read their attention implementation from."""
     configs = [getattr(module, "config", None) for module in model.modules()]
     return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
-
-
-def _tensor_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    for candidate in (kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args[:1]):
-        if isinstance(candidate, Tensor):
-            return candidate
-    raise InputError("input_ids: a forward pass with a SinkCache needs input_ids or inputs_embeds")
-
-
-def _valid_tokens(mask: Any, inputs: Tensor) -> Tensor | None:
-    """Return which of this pass's tokens are not padding, bool, [batch, seq]; None if all."""
-    if mask is None:
-        return None
-    if not isinstance(mask, Tensor) or mask.ndim != 2:
-        raise UnsupportedFeatureError(
-            "attention_mask: a SinkCache takes a 2-D padding mask [batch, tokens], not a custom one"
-        )
-    if mask.shape[1] < inputs.shape[1]:
-        raise InputError(
-            f"attention_mask has {mask.shape[1]} columns: must cover {inputs.shape[1]} new tokens"
-        )
-    valid = mask[:, -inputs.shape[1] :].to(device=inputs.device, dtype=torch.bool)
-    return None if bool(valid.all()) else valid
-
-
-def _check_unread(input_ids: Tensor, num_unread: int | None, num_read: int) -> None:
-    """Refuse a turn that `generate` would cut at the wrong token, for want of the whole mask."""
-    if num_unread is not None and num_unread <= 0:
-        raise InputError(
-            f"input_ids has {input_ids.shape[1]} columns, but the cache has read {num_read}: pass "
-            "all ids so far, or only the new ones with an attention_mask for all"
-        )
 
 
 def _clear_cache_implementation(model: PreTrainedModel) -> Undo:

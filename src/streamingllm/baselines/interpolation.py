@@ -15,7 +15,7 @@ from streamingllm.baselines.base import Keep
 from streamingllm.baselines.dense import DenseStrategy
 from streamingllm.config import StreamConfig
 from streamingllm.errors import UnsupportedFeatureError
-from streamingllm.positions.detect import rotary_modules
+from streamingllm.positions.tables import rotary_modules
 
 
 class InterpolationStrategy(DenseStrategy):

@@ -14,8 +14,8 @@ from streamingllm.attention.dispatch import stream_attention
 from streamingllm.attention.forward_plan import ForwardPlan
 from streamingllm.positions.alibi import AlibiEncoding
 from streamingllm.positions.base import PositionEncoding
-from streamingllm.positions.detect import RotaryTable
 from streamingllm.positions.rope import RopeEncoding
+from streamingllm.positions.tables import RotaryTable
 
 
 class FalconAdapter(AttentionAdapter):
