@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from streamingllm import Stream, StreamConfig
-from streamingllm.errors import UnsupportedFeatureError
+from streamingllm.errors import InputError, UnsupportedFeatureError
 from tests.tiny import random_ids, tiny_llama
 
 IDS = random_ids(45)
@@ -77,3 +78,11 @@ def test_what_each_strategy_holds(strategy: str, cached: int, nbytes: int) -> No
     stream.feed(IDS)
     assert (stream.num_seen_tokens, stream.num_cached_tokens) == (45, cached)
     assert stream.nbytes == nbytes
+
+
+def test_learned_positions_end_in_one_line() -> None:
+    config = GPT2Config(vocab_size=61, n_positions=20, n_embd=16, n_layer=1, n_head=2)
+    stream = Stream(GPT2LMHeadModel(config).eval(), StreamConfig(strategy="dense"))
+    stream.feed(IDS[:20])
+    with pytest.raises(InputError, match="last learned position"):
+        stream.feed(IDS[20:30])

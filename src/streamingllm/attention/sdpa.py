@@ -116,7 +116,7 @@ def _attend_plain(x: _Operands, rule: _ScoreRule, dtype: torch.dtype) -> Tensor:
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
     if x.added is not None:
-        scores = scores + x.added
+        scores += x.added
     num_columns = scores.shape[-1]
     learned = rule.learned_sinks(scores.dtype)
     if learned is not None:

@@ -7,7 +7,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from streamingllm.baselines.base import Keep, run_model
 from streamingllm.config import StreamConfig
-from streamingllm.errors import UnsupportedFeatureError
+from streamingllm.errors import InputError, UnsupportedFeatureError
 
 
 class DenseStrategy:
@@ -36,9 +36,20 @@ class DenseStrategy:
         return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
 
     def step(self, ids: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
-        """Feed ids [batch, seq] and return logits."""
+        """Feed ids [batch, seq] and return logits.
+
+        Raises:
+            InputError: the model has learned positions and no more of them.
+        """
         refuse_padding(self.name, valid)
-        return run_model(self.model, ids, keep, cache=self.cache)
+        try:
+            return run_model(self.model, ids, keep, cache=self.cache)
+        except IndexError as error:
+            # Learned positions are a table, and the text has come to its end.
+            raise InputError(
+                f"ids: strategy {self.name!r} of {self.model.config.model_type} ends at its last "
+                f"learned position, after {self.num_seen_tokens} tokens"
+            ) from error
 
 
 def refuse_padding(strategy: str, valid: Tensor | None) -> None:
