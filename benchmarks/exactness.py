@@ -1,6 +1,6 @@
 """Hold the default model's stream against the paper's rule on a real text.
 
-    python -m benchmarks.exactness --text pydoc --json benchmarks/results/exactness.json
+Run: `python -m benchmarks.exactness --text pydoc --json benchmarks/results/exactness.json`
 
 Checks, in float32 unless said otherwise: logits do not depend on how a text is split; a stream's
 perplexity equals that of the token-by-token reference loop; the same tokens give the same logits at
@@ -26,7 +26,9 @@ from streamingllm.evaluation.perplexity import measure_perplexity
 from streamingllm.evaluation.texts import open_documents, read_tokens
 
 CHUNKS = (1, 7, 64, 255, 256, 257, 1000)
-SPLIT_CONFIG = StreamConfig(num_sink_tokens=4, window_size=252, max_rewind_tokens=0, chunk_size=4096)
+SPLIT_CONFIG = StreamConfig(
+    num_sink_tokens=4, window_size=252, max_rewind_tokens=0, chunk_size=4096
+)
 
 
 def logits_in_blocks(stream: Stream, ids: Tensor, chunk: int, block: int = 512) -> Iterator[Tensor]:

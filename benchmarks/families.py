@@ -1,6 +1,6 @@
 """Measure every family's distance from both oracles of tests/oracles.py.
 
-    python -m benchmarks.families --json benchmarks/results/families.json
+python -m benchmarks.families --json benchmarks/results/families.json
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def measure(name: str) -> dict[str, float]:
     return worst
 
 
-def main(json: Annotated[str, typer.Option(help="Where results go; `-` prints them.")] = "-") -> None:
+def main(
+    json: Annotated[str, typer.Option(help="Where results go; `-` prints them.")] = "-",
+) -> None:
     """Measure all families; write a table and JSON."""
     results = {name: measure(name) for name in tqdm(FAMILIES, desc="families")}
     table = Table("family", "class", "float64", "float32")

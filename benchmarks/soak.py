@@ -1,6 +1,6 @@
 """Feed a million tokens, write twenty thousand, and watch what grows.
 
-    python -m benchmarks.soak --json benchmarks/results/soak.json
+Run: `python -m benchmarks.soak --json benchmarks/results/soak.json`
 
 Reported: cache bytes (must not change), resident memory after the first 50,000 tokens, and speed in
 the first and last tenth, by the wall clock and by processor time (which other programs on the
@@ -48,7 +48,8 @@ class Ledger:
 
     def summary(self, tokens_per_step: int, settled_after: int) -> dict[str, Any]:
         """Return what changed between the first and the last tenth."""
-        settled = [rss for done, rss in self.resident_bytes.items() if done >= settled_after]
+        times = sorted(self.resident_bytes)
+        settled = [self.resident_bytes[t] for t in times if t >= min(settled_after, times[-1])]
         return {
             "cache_bytes": sorted(self.cache_bytes),
             "resident_growth_bytes": settled[-1] - settled[0],

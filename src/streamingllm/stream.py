@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,17 +14,15 @@ from transformers import PreTrainedModel
 
 from streamingllm.baselines import STRATEGIES, SinkStrategy, Strategy
 from streamingllm.baselines.base import Keep
-from streamingllm.cache.clock import StreamClock
-from streamingllm.cache.snapshot import model_fingerprint, read_snapshot, write_snapshot
 from streamingllm.config import StreamConfig
 from streamingllm.errors import (
     InputError,
     RewindError,
-    SnapshotError,
     UnsupportedFeatureError,
 )
 from streamingllm.inputs import TokenBatch, check_tokens
 from streamingllm.sampling import GREEDY, Sampling
+from streamingllm.stream_state import StreamState
 
 
 class Stream:
@@ -209,22 +206,16 @@ class Stream:
             SnapshotError: the file cannot be written; one that was there before is untouched.
         """
         cache = self._sinks("snapshot").cache
-        tensors = {
-            f"{name}.{layer}": tensor
-            for name, buffers in cache.state().items()
-            for layer, tensor in enumerate(buffers)
-        }
-        if self._logits is not None:
-            tensors["next_logits"] = self._logits
-        facts = {
-            "model": model_fingerprint(self.model),
-            "config": asdict(self.config),
-            "clock": cache.clock.to_json(),
-            "recent": [list(ids) for ids in self._recent],
-            "is_single": self._is_single,
-            "notes": self.notes,
-        }
-        write_snapshot(Path(path), tensors, facts)
+        state = StreamState(
+            config=self.config,
+            buffers=cache.state(),
+            clock=cache.clock,
+            next_logits=self._logits,
+            recent_ids=[list(ids) for ids in self._recent],
+            is_single=self._is_single,
+            notes=self.notes,
+        )
+        state.write(Path(path), self.model)
 
     @classmethod
     def restore(cls, model: PreTrainedModel, path: str | Path) -> Stream:
@@ -233,30 +224,14 @@ class Stream:
         Raises:
             SnapshotError: the file is missing, damaged, or of another model.
         """
-        tensors, facts = read_snapshot(Path(path))
-        if facts["model"] != model_fingerprint(model):
-            raise SnapshotError(
-                f"{path}: belongs to another model or dtype than {model.config.model_type} in "
-                f"{model.dtype}; load the one it was made with"
-            )
-        fields = facts["config"]
-        if fields["sink_positions"] is not None:
-            fields["sink_positions"] = tuple(fields["sink_positions"])
-        stream = cls(model, StreamConfig(**fields))
-        stream._load(tensors, facts)
+        state = StreamState.read(Path(path), model)
+        stream = cls(model, state.config)
+        stream._sinks("restore").cache.load_state(state.buffers, state.clock)
+        stream._logits = state.next_logits
+        stream._recent = [stream._remember(ids) for ids in state.recent_ids]
+        stream._is_single = state.is_single
+        stream.notes = state.notes
         return stream
-
-    def _load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        device = self.model.device
-        logits = tensors.pop("next_logits", None)
-        self._logits = None if logits is None else logits.to(device)
-        names = sorted({name.rsplit(".", 1)[0] for name in tensors})
-        layers = range(len(tensors) // len(names)) if names else range(0)
-        state = {name: [tensors[f"{name}.{i}"].to(device) for i in layers] for name in names}
-        self._sinks("restore").cache.load_state(state, StreamClock.from_json(facts["clock"]))
-        self._recent = [self._remember(ids) for ids in facts["recent"]]
-        self._is_single = facts["is_single"]
-        self.notes = facts["notes"]
 
     def _sinks(self, what: str) -> SinkStrategy:
         if not isinstance(self._strategy, SinkStrategy):
