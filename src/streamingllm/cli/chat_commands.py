@@ -65,9 +65,13 @@ class ChatCommands:
         conversation = self.conversation
         try:
             conversation.rewind(num_turns)
-        except RewindError as error:
+        except RewindError:
+            remembered = conversation.stream.config.max_rewind_tokens
             tokens = conversation.num_tokens_before(num_turns)
-            self._show(f"{error}; so the {tokens:,} tokens before are read again...")
+            self._show(
+                f"further back than max_rewind_tokens={remembered}: reading the {tokens:,} tokens "
+                "before once more..."
+            )
             conversation.reread(num_turns)
         return conversation.visibility.describe()
 
