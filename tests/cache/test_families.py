@@ -17,7 +17,7 @@ from streamingllm import SinkCache
 from tests.families import FAMILIES, VOCAB_SIZE, model_of
 from tests.oracles import banded_logits, reaches, token_by_token_logits
 
-NUM_TOKENS = 64
+NUM_TOKENS = 48
 SHAPES = [(name, n, m) for name, family in FAMILIES.items() for n, m in family.shapes]
 IMPLEMENTATIONS = [(name, i) for name, family in FAMILIES.items() for i in family.implementations]
 PADDED = ("llama", "gemma2-6", "bloom", "falcon-new", "gptj", "deepseek-v3")
@@ -90,7 +90,7 @@ def test_float32_equals_the_oracles(name: str, n: int, m: int) -> None:
     assert difference(logits, banded(name, n, m)) <= 1e-3
 
 
-@pytest.mark.parametrize(("n", "m"), [(0, 8), (3, 1), (20, 7), (40, 30), (1, 63)])
+@pytest.mark.parametrize(("n", "m"), [(0, 8), (3, 1), (20, 7), (20, 15), (1, 47)])
 def test_any_shape(n: int, m: int) -> None:
     model = model_of("llama")
     for sizes in ([NUM_TOKENS], list(random_sizes(NUM_TOKENS, seed=m))):
@@ -100,7 +100,7 @@ def test_any_shape(n: int, m: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2-6", "bloom", "deepseek-v3"])
-@pytest.mark.parametrize("sinks", [(0, 5, 30), (2, 3, 41, 60)])
+@pytest.mark.parametrize("sinks", [(0, 5, 30), (2, 3, 31, 36)])
 def test_sinks_at_chosen_positions(name: str, sinks: tuple[int, ...]) -> None:
     model, n, m = model_of(name), len(sinks), 9
     facts = FAMILIES[name].facts(n + m)
@@ -183,9 +183,9 @@ def test_the_model_is_as_it_was(name: str) -> None:
     try:
         before = everything(model)
         first, second = SinkCache(model, 2, 5), SinkCache(model, 4, 12)
-        stream(first, model, IDS, [50, 14])
+        stream(first, model, IDS, [34, 14])
         first.disable()
-        stream(second, model, IDS, [40, 1, 23])
+        stream(second, model, IDS, [30, 1, 17])
         assert everything(model) != before
         second.disable()
         assert everything(model) == before
@@ -220,10 +220,10 @@ def test_rows_with_padding_equal_each_row_alone(name: str) -> None:
     ids, batch = tokens(3, NUM_TOKENS, seed=2), 3
     mask = torch.ones(batch, NUM_TOKENS, dtype=torch.int64)
     mask[0, :17], mask[1, :3] = 0, 0  # left padding of the prompt
-    mask[1, 20:45], mask[2, 33:41:2], mask[0, 50:54], mask[2, 57:] = 0, 0, 0, 0
+    mask[1, 14:34], mask[2, 33:41:2], mask[0, 40:43], mask[2, 44:] = 0, 0, 0, 0
     done, logits = 0, []
     with SinkCache(model, n, m) as together:
-        for size in (25, 1, 14, *[1] * 6, 11, *[1] * 7):
+        for size in (25, 1, 6, *[1] * 6, 5, *[1] * 5):
             done += size
             chunk = ids[:, done - size : done]
             logits.append(stream(together, model, chunk, [size], attention_mask=mask[:, :done]))
