@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 import typer
 from torch import Tensor
-from tqdm import tqdm
 
+from benchmarks.progress import shown
 from benchmarks.reference_loop import reference_logits
 from streamingllm import LanguageModel, Stream, StreamConfig, load_model
 from streamingllm.cli.output import write_json
@@ -49,7 +49,7 @@ def largest_differences(model: Any, ids: Tensor, chunks: tuple[int, ...]) -> dic
     """Return, per chunk size, the largest logit difference from feeding everything at once."""
     whole = Stream(model, SPLIT_CONFIG).feed(ids)
     worst = {}
-    for chunk in tqdm(chunks, desc="chunk sizes"):
+    for chunk in shown(chunks, "chunk sizes"):
         stream, first, worst[chunk] = Stream(model, SPLIT_CONFIG), 0, 0.0
         for block in logits_in_blocks(stream, ids, chunk):
             difference = (block - whole[first : first + len(block)]).abs().max()
@@ -67,7 +67,9 @@ def mean_nll(model: Any, ids: Tensor, chunk_size: int) -> float:
 def against_reference(model: Any, ids: Tensor) -> dict[str, float]:
     """Compare perplexity with the reference loop's, 4 sinks and 1,020 recent tokens."""
     ours = measure_perplexity(model, ids, StreamConfig(4, 1020))
-    rows = tqdm(reference_logits(model, ids, 4, 1020), total=len(ids), desc="reference loop")
+    rows = shown(
+        reference_logits(model, ids, 4, 1020), total=len(ids), "reference loop"
+    )
     nll = [
         F.cross_entropy(row[None].float(), target[None])
         for row, target in zip(rows, ids[1:], strict=False)

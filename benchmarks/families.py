@@ -11,8 +11,8 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from tqdm import tqdm
 
+from benchmarks.progress import shown
 from streamingllm import SinkCache
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
@@ -44,7 +44,7 @@ def main(
     json: Annotated[str, typer.Option(help="Where results go; `-` prints them.")] = "-",
 ) -> None:
     """Measure all families; write a table and JSON."""
-    results = {name: measure(name) for name in tqdm(FAMILIES, desc="families")}
+    results = {name: measure(name) for name in shown(FAMILIES, "families")}
     table = Table("family", "class", "float64", "float32")
     for name, apart in results.items():
         figures = (f"{apart[dtype]:.1e}" for dtype in ("float64", "float32"))

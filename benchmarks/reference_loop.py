@@ -56,7 +56,7 @@ def reference_logits(
     model: PreTrainedModel, ids: Tensor, num_sink_tokens: int, window_size: int
 ) -> Iterator[Tensor]:
     """Yield the logits after each token of `ids` [seq], each [vocab]."""
-    inv_freq: Tensor = model.get_decoder().rotary_emb.inv_freq  # type: ignore[union-attr,assignment]
+    inv_freq: Tensor = model.get_decoder().rotary_emb.inv_freq
     cache = ReferenceCache(inv_freq, num_sink_tokens, window_size)
     for token in ids:
         position = torch.tensor([[cache.get_seq_length()]])

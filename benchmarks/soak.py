@@ -18,8 +18,8 @@ from typing import Annotated, Any
 import psutil
 import torch
 import typer
-from tqdm import tqdm
 
+from benchmarks.progress import shown
 from streamingllm import Sampling, Stream, StreamConfig, load_model
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
@@ -60,8 +60,7 @@ class Ledger:
 
 def _speeds(seconds: list[float], tokens_per_step: int) -> dict[str, float]:
     tenth = max(1, len(seconds) // 10)
-    # The first steps fill the window and are cheaper, so they are not compared.
-    first = statistics.median(seconds[tenth // 2 : tenth + tenth // 2])
+    first = statistics.median(seconds[:tenth])
     last = statistics.median(seconds[-tenth:])
     return {
         "first_tenth_tokens_per_second": tokens_per_step / first,
@@ -85,7 +84,7 @@ def main(
     stream = Stream(lm.model, StreamConfig(num_sink_tokens=4, window_size=1020))
     chunk = stream.config.chunk_size
     reading = Ledger(stream)
-    for done in tqdm(range(chunk, feed + 1, chunk), desc="reading", unit_scale=chunk, unit="tok"):
+    for done in shown(range(chunk, feed + 1, chunk), "reading"):
         first = (done - chunk) % (len(ids) - chunk)
         part = ids[first : first + chunk]
         reading.run(lambda part=part: stream.feed(part, logits="none"), done)  # type: ignore[misc]
@@ -93,7 +92,7 @@ def main(
     generator = torch.Generator().manual_seed(seed)
     tokens = stream.generate(write, sampling=Sampling(temperature=0.8), generator=generator)
     writing = Ledger(stream)
-    for done in tqdm(range(1, write + 1), desc="writing", unit="tok"):
+    for done in shown(range(1, write + 1), "writing"):
         writing.run(lambda: next(tokens), done)
     results = {
         "tokens_seen": stream.num_seen_tokens,
