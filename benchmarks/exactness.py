@@ -67,9 +67,7 @@ def mean_nll(model: Any, ids: Tensor, chunk_size: int) -> float:
 def against_reference(model: Any, ids: Tensor) -> dict[str, float]:
     """Compare perplexity with the reference loop's, 4 sinks and 1,020 recent tokens."""
     ours = measure_perplexity(model, ids, StreamConfig(4, 1020))
-    rows = shown(
-        reference_logits(model, ids, 4, 1020), total=len(ids), "reference loop"
-    )
+    rows = shown(reference_logits(model, ids, 4, 1020), "reference loop", len(ids))
     nll = [
         F.cross_entropy(row[None].float(), target[None])
         for row, target in zip(rows, ids[1:], strict=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from streamingllm.errors import ConfigError
 
@@ -34,7 +35,7 @@ class StreamConfig:
     window_size: int = 1020
     sink_positions: tuple[int, ...] | None = None
     max_rewind_tokens: int = 64
-    chunk_size: int = 256
+    chunk_size: int = 512
     strategy: str = "sinks"
     interpolation_factor: float = 1.0
 
@@ -55,7 +56,7 @@ class StreamConfig:
                 f"sink_positions has {len(positions)} entries: must have num_sink_tokens="
                 f"{self.num_sink_tokens} of them"
             )
-        rising = all(a < b for a, b in zip(positions, positions[1:], strict=False))
+        rising = all(a < b for a, b in pairwise(positions))
         if not rising or any(p < 0 for p in positions):
             raise ConfigError(
                 f"sink_positions={positions}: must be strictly increasing stream positions >= 0"

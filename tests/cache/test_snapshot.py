@@ -78,7 +78,7 @@ def test_a_flipped_byte_is_noticed(tmp_path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
     content[position] ^= 0x10
     path.write_bytes(bytes(content))
-    with pytest.raises(SnapshotError, match="damaged|cannot be read|is not a snapshot"):
+    with pytest.raises(SnapshotError, match=r"damaged|cannot be read|is not a snapshot"):
         Stream.restore(tiny_llama(), path)
 
 

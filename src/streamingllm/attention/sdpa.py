@@ -20,7 +20,7 @@ from streamingllm.positions.base import PositionEncoding
 # costs more than it saves, and plain products are fastest while a block's scores fit the L2 cache.
 FUSED_MIN_QUERIES = 16
 FUSED_BLOCK_QUERIES = 256
-PLAIN_BLOCK_QUERIES = 32
+PLAIN_BLOCK_QUERIES = 64
 _flash_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -41,22 +41,16 @@ class _ScoreRule:
 class _Operands:
     """What one block of queries is computed from.
 
-    `q` and `q_for_sinks` are [batch, num_heads, queries, head_dim]; keys and values are
-    [batch, num_kv_heads, columns, head_dim]; `added` is the mask and bias of [sinks | window].
+    `q` and `q_for_sinks` are [batch, num_heads, queries, head_dim]; `k` and `v` hold the columns
+    [sinks | window], [batch, num_kv_heads, columns, head_dim]; `added` is their mask and bias.
     """
 
     q: Tensor
     q_for_sinks: Tensor
-    k_sinks: Tensor
-    v_sinks: Tensor
-    k_window: Tensor
-    v_window: Tensor
+    k: Tensor
+    v: Tensor
+    num_sinks: int
     added: Tensor | None
-
-    @property
-    def num_sinks(self) -> int:
-        """Sink columns."""
-        return self.k_sinks.shape[2]
 
 
 def attend(
@@ -79,18 +73,24 @@ def attend(
     compute = _attend_fused if fused else _attend_plain
     outputs = []
     for block in plan.blocks(FUSED_BLOCK_QUERIES if fused else PLAIN_BLOCK_QUERIES):
-        window = slice(n + block.keys.start, n + block.keys.stop)
         operands = _Operands(
             q[:, :, block.queries],
             q_for_sinks[:, :, block.queries],
-            k[:, :, :n],
-            v[:, :, :n],
-            k[:, :, window],
-            v[:, :, window],
+            _columns(k, n, block.keys),
+            _columns(v, n, block.keys),
+            n,
             plan.additive_mask(block, encoding, dtype),
         )
         outputs.append(compute(operands, rule, dtype))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+
+def _columns(x: Tensor, num_sinks: int, window: slice) -> Tensor:
+    """Return the sinks and a run of the window in one piece; a copy only where one is between."""
+    if num_sinks == 0 or window.start == 0:
+        return x[:, :, window.start : num_sinks + window.stop]
+    recent = x[:, :, num_sinks + window.start : num_sinks + window.stop]
+    return torch.cat((x[:, :, :num_sinks], recent), dim=2)
 
 
 def _can_fuse(q: Tensor, v: Tensor, rule: _ScoreRule) -> bool:
@@ -107,23 +107,21 @@ def _is_plain(rule: _ScoreRule, encoding: PositionEncoding) -> bool:
 
 
 def _attend_plain(x: _Operands, rule: _ScoreRule, dtype: torch.dtype) -> Tensor:
-    n = x.num_sinks
-    scores = _grouped_scores(x.q * rule.scale, x.k_window)
+    n, num_columns = x.num_sinks, x.k.shape[2]
+    scores = _grouped_scores(x.q * rule.scale, x.k)
     if n:
-        to_sinks = _grouped_scores(x.q_for_sinks * rule.scale, x.k_sinks)
-        scores = torch.cat((to_sinks, scores), dim=-1)
+        # The few columns of the sinks again, by queries that stand where the sinks see them.
+        scores[..., :n] = _grouped_scores(x.q_for_sinks * rule.scale, x.k[:, :, :n])
     scores = scores.to(dtype)
     if rule.softcap is not None:
         scores = rule.softcap * torch.tanh(scores / rule.softcap)
     if x.added is not None:
         scores += x.added
-    num_columns = scores.shape[-1]
-    learned = rule.learned_sinks(scores.dtype)
+    learned = rule.learned_sinks(dtype)
     if learned is not None:
         scores = torch.cat((scores, learned.expand(*scores.shape[:3], 1)), dim=-1)
-    weights = scores.softmax(dim=-1).to(x.v_window.dtype)
-    out = _grouped_product(weights[..., n:num_columns], x.v_window)
-    return out + _grouped_product(weights[..., :n], x.v_sinks) if n else out
+    weights = scores.softmax(dim=-1).to(x.v.dtype)
+    return _grouped_product(weights[..., :num_columns], x.v)
 
 
 def _attend_fused(x: _Operands, rule: _ScoreRule, dtype: torch.dtype) -> Tensor:
@@ -131,15 +129,15 @@ def _attend_fused(x: _Operands, rule: _ScoreRule, dtype: torch.dtype) -> Tensor:
     to_window = None if x.added is None else x.added[..., n:]
     out: Tensor
     out, log_sum = _flash_attention(
-        x.q, x.k_window, x.v_window, attn_mask=to_window, scale=rule.scale
+        x.q, x.k[:, :, n:], x.v[:, :, n:], attn_mask=to_window, scale=rule.scale
     )
     log_sum = log_sum[..., None].to(dtype)
     if n:
-        scores = _grouped_scores(x.q_for_sinks, x.k_sinks) * rule.scale
+        scores = _grouped_scores(x.q_for_sinks, x.k[:, :, :n]) * rule.scale
         if x.added is not None:
             scores = scores + x.added[..., :n]
         total = torch.logaddexp(log_sum, scores.logsumexp(dim=-1, keepdim=True))
-        of_sinks = _grouped_product((scores - total).exp(), x.v_sinks)
+        of_sinks = _grouped_product((scores - total).exp(), x.v[:, :, :n])
         out = out * (log_sum - total).exp() + of_sinks
         log_sum = total
     learned = rule.learned_sinks(dtype)
