@@ -73,6 +73,7 @@ def main(
     feed: Annotated[int, typer.Option(help="Tokens to read.")] = 1_000_000,
     write: Annotated[int, typer.Option(help="Tokens to generate.")] = 20_000,
     text: Annotated[str, typer.Option(help="A file or `pydoc`; repeated as needed.")] = "pydoc",
+    window_size: Annotated[int, typer.Option(help="Recent tokens that are kept.")] = 1020,
     dtype: str = "bfloat16",
     threads: int = 2,
     json: Annotated[str, typer.Option(help="Where results go; `-` prints them.")] = "-",
@@ -81,7 +82,7 @@ def main(
     torch.set_num_threads(threads)
     lm = load_model(dtype=dtype)
     ids = read_tokens(lm, open_documents(text))
-    stream = Stream(lm.model, StreamConfig(num_sink_tokens=4, window_size=1020))
+    stream = Stream(lm.model, StreamConfig(num_sink_tokens=4, window_size=window_size))
     chunk = stream.config.chunk_size
     reading = Ledger(stream)
     for done in shown(range(chunk, feed + 1, chunk), "reading"):
@@ -99,7 +100,8 @@ def main(
         "reading": {"tokens": feed, **reading.summary(chunk, 50_000)},
         "writing": {"tokens": write, **writing.summary(1, min(1000, write))},
     }
-    write_json(json, {"dtype": dtype, "text": text, **results, **run_record(seed)})
+    settings = {"dtype": dtype, "text": text, "window_size": window_size}
+    write_json(json, {**settings, **results, **run_record(seed)})
 
 
 if __name__ == "__main__":

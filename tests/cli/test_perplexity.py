@@ -81,11 +81,11 @@ def test_settings_are_reported_as_they_apply(arguments: list[str], capsys: Captu
     sinks = config("--window-size", "30", "--chunk-size", "50")
     assert [sinks[name] for name in names] == [4, 30, None, 50]
     window = config("--strategy", "window", "--window-size", "34")
-    assert [window[name] for name in names] == [0, 34, None, 256]
+    assert [window[name] for name in names] == [0, 34, None, 1024]
     dense = config("--strategy", "dense")
-    assert [dense[name] for name in names] == [0, None, None, 256]
+    assert [dense[name] for name in names] == [0, None, None, 1024]
     interpolation = config("--strategy", "interpolation", "--interpolation-factor", "3")
-    assert [interpolation[name] for name in names] == [0, None, 3.0, 256]
+    assert [interpolation[name] for name in names] == [0, None, 3.0, 1024]
     recompute = config("--strategy", "recompute", "--window-size", "34")
     assert [recompute[name] for name in names] == [0, 34, None, 16]
 

@@ -55,7 +55,7 @@ def plot_strategies(curves: Sequence[Curve], landmarks: Mapping[str, int], title
         memory.plot(tokens, np.array(cache_bytes) / 1e6, **style)
     quality.set_yscale("log")
     quality.set_ylabel(f"perplexity of {BIN_TOKENS} tokens")
-    quality.legend(loc="upper left")
+    quality.legend(loc="upper right")
     memory.set_ylabel("keys and values (MB)")
     memory.set_ylim(bottom=0)
     memory.set_xlabel("position in the text (tokens)")
