@@ -210,7 +210,8 @@ def test_a_long_text_can_be_interrupted_while_it_is_read(
         patch.setattr(Stream, "feed", feed_and_interrupt)
         assert say(conversation, "long " * 1000) == ""
     assert conversation.finish_reason == "interrupted"
-    assert conversation.stream.num_seen_tokens == len(OPENING) + 256
+    chunk_size = conversation.stream.config.chunk_size
+    assert conversation.stream.num_seen_tokens == len(OPENING) + chunk_size
     conversation.reread()
     assert say(conversation, "Hi") == say(begin(tiny_chat), "Hi")
 
