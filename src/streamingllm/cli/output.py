@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from streamingllm.errors import ConfigError
+from streamingllm.cli.files import check_writable, write_whole
 
 _STANDARD_OUTPUT = "-"
 
@@ -22,9 +20,7 @@ _STANDARD_OUTPUT = "-"
 def _check_json_target(target: str | None) -> str | None:
     # Asked before the work begins: hours of results deserve a place to go.
     if target is not None and target != _STANDARD_OUTPUT:
-        path = Path(target)
-        if path.is_dir() or not os.access(path.parent, os.W_OK):
-            raise ConfigError(f"json={target!r}: must be `-` or a file in a writable folder")
+        check_writable("json", Path(target))
     return target
 
 
@@ -60,19 +56,7 @@ def write_json(target: str, payload: Mapping[str, Any]) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    try:
-        _write_atomically(Path(target), text)
-    except OSError as error:
-        raise ConfigError(
-            f"json={target!r}: must be `-` or a file that can be written ({error.strerror})"
-        ) from error
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as staging:
-        staged = Path(staging) / path.name
-        staged.write_text(text, encoding="utf-8")
-        staged.replace(path)
+    write_whole("json", Path(target), text.encode())
 
 
 def _without_non_finite(value: Any) -> Any:
