@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from streamingllm.errors import InputError
 from streamingllm.models import CATALOG, DEFAULT_MODEL, LanguageModel
 
 TEXTS = [
@@ -23,6 +24,11 @@ def test_text_survives_the_round_trip(default_model: LanguageModel, text: str) -
     assert ids.dim() == 1
     assert default_model.decode(ids) == text
     assert default_model.decode(ids.tolist()) == text
+
+
+def test_half_a_character_is_refused(default_model: LanguageModel) -> None:
+    with pytest.raises(InputError, match=r"text: U\+D800 at index 2 is half"):
+        default_model.encode("ab\ud800")
 
 
 def test_a_text_beyond_the_trained_length_raises_no_warning(default_model: LanguageModel) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from streamingllm.errors import InputError
+
 
 @dataclass(frozen=True)
 class LanguageModel:
@@ -45,7 +47,16 @@ class LanguageModel:
 
         Returns:
             LongTensor [T] on the model's device.
+
+        Raises:
+            InputError: the text holds half of a UTF-16 pair, which is no character.
         """
+        surrogate = next((i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff"), None)
+        if surrogate is not None:
+            raise InputError(
+                f"text: U+{ord(text[surrogate]):04X} at index {surrogate} is half of a character; "
+                "all of it must be text that UTF-8 can write"
+            )
         # verbose=False: the tokenizer would warn of texts longer than the trained length.
         encoded = self.tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
         return torch.tensor(encoded["input_ids"], dtype=torch.long, device=self.model.device)
