@@ -1,0 +1,28 @@
+// Included once per instruction set, inside its namespace.
+
+// e^x for x <= 0 to 2e-7: 2^n times a polynomial (Cephes' expf) on [-ln2 / 2, ln2 / 2].
+inline Vector exponential(Vector x) {
+  x = maximum(x, broadcast(-127.0f * 0.693147181f));
+  const Vector n = round(multiply(x, broadcast(1.44269504f)));
+  Vector r = fused(n, broadcast(-0.693359375f), x);
+  r = fused(n, broadcast(2.12194440e-4f), r);
+  Vector p = broadcast(1.9875691500e-4f);
+  p = fused(p, r, broadcast(1.3981999507e-3f));
+  p = fused(p, r, broadcast(8.3334519073e-3f));
+  p = fused(p, r, broadcast(4.1665795894e-2f));
+  p = fused(p, r, broadcast(1.6666665459e-1f));
+  p = fused(p, r, broadcast(5.0000001201e-1f));
+  p = add(fused(p, multiply(r, r), r), broadcast(1.0f));
+  return multiply(p, power_of_two(n));
+}
+
+// softcap * tanh(x / softcap), with tanh(y) = sign(y) * (1 - e^-2|y|) / (1 + e^-2|y|).
+inline Vector capped(Vector x, float softcap) {
+  const Vector y = divide(x, broadcast(softcap));
+  const Vector size = maximum(y, subtract(zero(), y));
+  const Vector e = exponential(multiply(size, broadcast(-2.0f)));
+  const Vector t = divide(subtract(broadcast(1.0f), e), add(broadcast(1.0f), e));
+  // y / |y| without a branch; t is 0 where y is.
+  const Vector sign = divide(y, maximum(size, broadcast(1e-30f)));
+  return multiply(multiply(t, sign), broadcast(softcap));
+}

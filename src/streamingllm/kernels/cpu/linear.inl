@@ -1,0 +1,116 @@
+// Products of a few activations with weights that are read once: the cost of decoding.
+// Included once per instruction set, inside its namespace.
+
+constexpr int64_t kAhead = 2048;  // lanes fetched before they are needed
+
+// One group of kGroup weights of kWidth rows, as signed 16-bit pairs times those of the activations.
+template <int kBits, int kBatch>
+inline void dot_group(const int32_t* codes, const int16_t* const* x, int64_t first,
+                      Integers (&sums)[kBatch][2]) {
+  constexpr int kPerLane = 32 / kBits;
+  for (int j = 0; j < kGroup / kPerLane; ++j) {
+    __builtin_prefetch(codes + j * kRowTile + kAhead);
+    const Integers packed = load_integers(codes + j * kRowTile);
+    Integers pairs[kPerLane / 2];
+    if constexpr (kBits == 4) {
+      for (int p = 0; p < 4; ++p) pairs[p] = low_nibbles(packed, 4 * p);
+    } else {
+      pairs[0] = even_bytes(packed);
+      pairs[1] = odd_bytes(packed);
+    }
+    for (int p = 0; p < kPerLane / 2; ++p)
+      for (int b = 0; b < kBatch; ++b)
+        sums[b][p & 1] = dot_pairs(sums[b][p & 1], pairs[p],
+                                   broadcast_pair(x[b] + first + j * kPerLane + 2 * p));
+  }
+}
+
+// out[b][0..kWidth) for kBatch activations, of the rows that begin at lane `lane` of a tile.
+template <int kBits, int kBatch>
+void multiply_lanes(const QuantizedTile& w, const Activations& x, int64_t batch, int lane,
+                    float* out, int64_t out_stride) {
+  const int16_t* codes[kBatch];
+  Vector result[kBatch];
+  for (int b = 0; b < kBatch; ++b) {
+    codes[b] = x.codes + (batch + b) * x.num_groups * kGroup;
+    result[b] = zero();
+  }
+  for (int64_t g = 0; g < x.num_groups; ++g) {
+    Integers sums[kBatch][2];
+    for (auto& s : sums) s[0] = s[1] = no_integers();
+    dot_group<kBits, kBatch>(w.codes + g * kRowTile * kBits + lane, codes, g * kGroup, sums);
+    __builtin_prefetch(w.scales + g * kRowTile + lane + kAhead / 4);
+    __builtin_prefetch(w.minimums + g * kRowTile + lane + kAhead / 4);
+    const Vector scale = load_half(w.scales + g * kRowTile + lane);
+    const Vector offset = w.minimums ? load_half(w.minimums + g * kRowTile + lane)
+                          : kBits == 4 ? multiply(scale, broadcast(-8.0f))
+                                       : zero();
+    for (int b = 0; b < kBatch; ++b) {
+      const int64_t i = (batch + b) * x.num_groups + g;
+      const Vector sum = multiply(to_float(add(sums[b][0], sums[b][1])), broadcast(x.scales[i]));
+      result[b] = fused(scale, sum, result[b]);
+      if (kBits == 4 || w.minimums) result[b] = fused(offset, broadcast(x.sums[i]), result[b]);
+    }
+  }
+  for (int b = 0; b < kBatch; ++b) store(out + b * out_stride + lane, result[b]);
+}
+
+template <int kBits>
+void multiply_tile(const QuantizedTile& w, const Activations& x, float* out, int64_t out_stride) {
+  for (int lane = 0; lane < kRowTile; lane += kWidth) {
+    int64_t b = 0;
+    for (; b + 8 <= x.batch; b += 8)
+      multiply_lanes<kBits, 8>(w, x, b, lane, out + b * out_stride, out_stride);
+    for (; b + 4 <= x.batch; b += 4)
+      multiply_lanes<kBits, 4>(w, x, b, lane, out + b * out_stride, out_stride);
+    for (; b + 2 <= x.batch; b += 2)
+      multiply_lanes<kBits, 2>(w, x, b, lane, out + b * out_stride, out_stride);
+    for (; b < x.batch; ++b)
+      multiply_lanes<kBits, 1>(w, x, b, lane, out + b * out_stride, out_stride);
+  }
+}
+
+void multiply_quantized(const QuantizedTile& w, const Activations& x, float* out,
+                        int64_t out_stride) {
+  if (w.bits == 4)
+    multiply_tile<4>(w, x, out, out_stride);
+  else
+    multiply_tile<8>(w, x, out, out_stride);
+}
+
+// Sixteen-bit codes of x [num_groups * kGroup] with one scale for each group.
+void quantize_activations(const float* x, int64_t num_groups, int16_t* codes, float* scales,
+                          float* sums) {
+  for (int64_t g = 0; g < num_groups; ++g, x += kGroup, codes += kGroup) {
+    Vector top = zero(), total = zero();
+    for (int i = 0; i < kGroup; i += kWidth) {
+      const Vector v = load(x + i);
+      top = maximum(top, maximum(v, subtract(zero(), v)));
+      total = add(total, v);
+    }
+    const float greatest_size = greatest(top);
+    scales[g] = greatest_size / 32767.0f;
+    sums[g] = sum(total);
+    const float inverse = greatest_size == 0.0f ? 0.0f : 32767.0f / greatest_size;
+    for (int i = 0; i < kGroup; ++i) codes[i] = static_cast<int16_t>(__builtin_rintf(x[i] * inverse));
+  }
+}
+
+template <typename T>
+void multiply_rows(const char* w, const float* x, int64_t batch, int64_t dim, int64_t count,
+                   float* out, int64_t out_stride) {
+  const int64_t stride = dim * sizeof(T);
+  int64_t b = 0;
+  for (; b + kHeadTile <= batch; b += kHeadTile)
+    dot_rows<T, kHeadTile>(x + b * dim, dim, w, stride, count, out + b * out_stride, out_stride);
+  for (; b < batch; ++b)
+    dot_rows<T, 1>(x + b * dim, dim, w, stride, count, out + b * out_stride, out_stride);
+}
+
+void multiply_dense(const char* w, Element element, const float* x, int64_t batch, int64_t dim,
+                    int64_t count, float* out, int64_t out_stride) {
+  if (element == Element::kFloat32)
+    multiply_rows<float>(w, x, batch, dim, count, out, out_stride);
+  else
+    multiply_rows<uint16_t>(w, x, batch, dim, count, out, out_stride);
+}

@@ -1,0 +1,34 @@
+// The operator `rotary_table`; see kernels/reference.py for shapes.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <tuple>
+
+namespace streamingllm {
+namespace {
+
+std::tuple<at::Tensor, at::Tensor> rotary_table(const at::Tensor& positions,
+                                                const at::Tensor& inv_freq, double scaling) {
+  const at::Tensor where = positions.contiguous(), turns = inv_freq.to(at::kDouble).contiguous();
+  auto shape = positions.sizes().vec();
+  shape.push_back(turns.size(0));
+  const at::Tensor cosines = at::empty(shape, positions.options().dtype(at::kFloat));
+  const at::Tensor sines = at::empty(shape, positions.options().dtype(at::kFloat));
+  float *c = cosines.mutable_data_ptr<float>(), *s = sines.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < where.numel(); ++i)
+    for (int64_t pair = 0; pair < turns.numel(); ++pair) {
+      const double angle = static_cast<double>(where.const_data_ptr<int64_t>()[i]) *
+                           turns.const_data_ptr<double>()[pair];
+      *c++ = static_cast<float>(std::cos(angle) * scaling);
+      *s++ = static_cast<float>(std::sin(angle) * scaling);
+    }
+  return {cosines, sines};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(streamingllm, CPU, library) { library.impl("rotary_table", &rotary_table); }
+
+}  // namespace streamingllm

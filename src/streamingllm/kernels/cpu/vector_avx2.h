@@ -1,0 +1,76 @@
+// Eight floats in a register, and what the kernels ask of them (AVX2 and FMA).
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace streamingllm::avx2 {
+
+constexpr int kWidth = 8;
+constexpr int kHeadTile = 2;  // heads whose accumulators fit the 16 registers beside four keys
+
+using Vector = __m256;
+
+inline Vector zero() { return _mm256_setzero_ps(); }
+inline Vector broadcast(float x) { return _mm256_set1_ps(x); }
+inline Vector load(const float* p) { return _mm256_loadu_ps(p); }
+inline Vector load(const uint16_t* p) {  // bfloat16: the upper half of a float
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+inline Vector load(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+}
+inline void store(float* p, Vector x) { _mm256_storeu_ps(p, x); }
+inline Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
+inline Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
+inline Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
+inline Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
+inline Vector fused(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+inline Vector maximum(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+inline float sum(Vector x) {
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_shuffle_ps(half, half, 1)));
+}
+inline float greatest(Vector x) {
+  __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
+}
+inline Vector round(Vector x) {
+  return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+// 2^n for whole n; 0 where a float would be denormal.
+inline Vector power_of_two(Vector n) {
+  const Vector normal = _mm256_cmp_ps(n, _mm256_set1_ps(-126.0f), _CMP_GE_OQ);
+  const __m256i bits = _mm256_slli_epi32(
+      _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  return _mm256_and_ps(normal, _mm256_castsi256_ps(bits));
+}
+
+using Integers = __m256i;  // eight 32-bit lanes, or sixteen of 16 bits
+
+inline Vector load_half(const uint16_t* p) {  // IEEE half precision
+  return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
+}
+inline Integers load_integers(const int32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+inline Integers no_integers() { return _mm256_setzero_si256(); }
+inline Integers broadcast_pair(const int16_t* p) {
+  int32_t pair;
+  __builtin_memcpy(&pair, p, sizeof pair);
+  return _mm256_set1_epi32(pair);
+}
+inline Integers low_nibbles(Integers x, int shift) {
+  return _mm256_and_si256(_mm256_srli_epi32(x, shift), _mm256_set1_epi32(0x000F000F));
+}
+inline Integers even_bytes(Integers x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
+inline Integers odd_bytes(Integers x) { return _mm256_srai_epi16(x, 8); }
+// sum + a[0] * b[0] + a[1] * b[1] in each lane, of signed 16-bit pairs.
+inline Integers dot_pairs(Integers sum, Integers a, Integers b) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+inline Integers add(Integers a, Integers b) { return _mm256_add_epi32(a, b); }
+inline Vector to_float(Integers x) { return _mm256_cvtepi32_ps(x); }
+
+}  // namespace streamingllm::avx2

@@ -1,0 +1,139 @@
+"""Build the C++ kernels on first use and load them.
+
+What is built stays in the user's cache folder, under a name that depends on sources, compiler,
+torch and processor; `streamingllm pull --kernels` builds them ahead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from platformdirs import user_cache_path
+from torch.utils import cpp_extension
+
+from streamingllm.kernels import operators  # noqa: F401  (their signatures come before their code)
+
+_SOURCES = Path(__file__).parent / "cpu"
+_COMPILERS = ("c++", "g++", "clang++")
+_FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fopenmp", "-fno-math-errno")
+_FLAGS_OF = {
+    "kernels_avx512.cpp": (
+        "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx512bf16",
+        "-mavx2", "-mfma", "-mf16c",
+    ),
+    "kernels_avx2.cpp": ("-mavx2", "-mfma", "-mf16c"),
+}  # fmt: skip
+_log = logging.getLogger("streamingllm")
+
+
+@cache
+def load() -> bool:
+    """Make the C++ kernels known to torch, building them if need be; tell whether there are any.
+
+    Without a compiler, or on a processor they were not written for, the plain PyTorch operators
+    stay in charge; that is said once in the log.
+    """
+    reason = _why_not()
+    if reason is None:
+        try:
+            torch.ops.load_library(build())
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            reason = _first_line(error)
+    if reason is not None:
+        _log.warning("no native kernels, decoding will be slower: %s", reason)
+    return reason is None
+
+
+def build() -> Path:
+    """Return the built library, compiled now unless the cache folder has it.
+
+    Raises:
+        OSError: no compiler is found, or the folder cannot be written.
+        subprocess.CalledProcessError: the compiler refuses.
+    """
+    compiler = _compiler()
+    folder = user_cache_path("streamingllm") / "kernels"
+    library = folder / f"{_fingerprint(compiler)}.so"
+    if library.is_file():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not library.is_file():
+            _log.info("building kernels for this processor, once (about 15 seconds)")
+            with tempfile.TemporaryDirectory(dir=folder) as name:
+                _compile(compiler, Path(name)).replace(library)
+    return library
+
+
+def _why_not() -> str | None:
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return f"{platform.machine()} is not a processor they are written for"
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability not in ("AVX2", "AVX512"):
+        return f"this processor offers {capability}, not AVX2"
+    if os.environ.get("STREAMINGLLM_NATIVE") == "0":
+        return "STREAMINGLLM_NATIVE=0"
+    return None
+
+
+def _compiler() -> str:
+    for name in (os.environ.get("CXX"), *_COMPILERS):
+        if name and shutil.which(name):
+            return name
+    raise FileNotFoundError("no C++ compiler: install g++ or clang++, or set CXX")
+
+
+def _fingerprint(compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    digest = hashlib.sha256(version)
+    for part in (torch.__version__, platform.machine(), str(_FLAGS), str(_FLAGS_OF)):
+        digest.update(part.encode())
+    for path in sorted(_SOURCES.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def _compile(compiler: str, folder: Path) -> Path:
+    """Compile every source beside the others and link them."""
+
+    def to_object(source: Path) -> str:
+        target = str(folder / f"{source.stem}.o")
+        command = [compiler, *_FLAGS, *_FLAGS_OF.get(source.name, _includes())]
+        _run([*command, "-c", str(source), "-o", target])
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(to_object, sorted(_SOURCES.glob("*.cpp"))))
+    library = folder / "kernels.so"
+    folders = [f"-L{path}" for path in cpp_extension.library_paths()]
+    torch_libraries = ["-ltorch_cpu", "-ltorch", "-lc10"]
+    _run(
+        [compiler, "-shared", "-fopenmp", *objects, *folders, *torch_libraries, "-o", str(library)]
+    )
+    return library
+
+
+def _includes() -> tuple[str, ...]:
+    return tuple(f"-I{path}" for path in cpp_extension.include_paths())
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, subprocess.CalledProcessError):
+        text = error.stderr.decode(errors="replace")
+    return next((line for line in text.splitlines() if line.strip()), type(error).__name__)

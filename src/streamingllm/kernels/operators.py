@@ -1,0 +1,79 @@
+"""The operators `torch.ops.streamingllm.*`: their signatures, known to compilers and exporters.
+
+Implementations are picked by torch's own dispatcher: C++ for CPU tensors once `native.load()` has
+succeeded, Triton for CUDA tensors, else the plain PyTorch of `reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamingllm.kernels import reference
+
+_LIBRARY = torch.library.Library("streamingllm", "DEF")  # kept: operators go when it does
+
+_SCHEMAS = {
+    "decode_attention": (
+        "(Tensor q, Tensor q_for_sinks, Tensor? k, Tensor? v, Tensor(a!) k_cache, "
+        "Tensor(b!) v_cache, Tensor(c!)? k_undo, Tensor(d!)? v_undo, Tensor? k_sinks, "
+        "Tensor? v_sinks, Tensor rows, Tensor positions, Tensor sink_positions, float scale, "
+        "float softcap, Tensor? sink_logits) -> Tensor"
+    ),
+    "windowed_attention": (
+        "(Tensor q, Tensor q_for_sinks, Tensor k, Tensor v, Tensor sinks_seen, int num_sinks, "
+        "int window_size, float scale, float softcap, Tensor? sink_logits) -> Tensor"
+    ),
+    "linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
+    "dense_linear": "(Tensor x, Tensor weight) -> Tensor",
+    "rotary_table": "(Tensor positions, Tensor inv_freq, float scaling) -> (Tensor, Tensor)",
+}
+
+
+def _like_queries(q: Tensor, q_for_sinks: Tensor, k: Any, v: Any, *rest: Any) -> Tensor:
+    v_cache: Tensor = rest[1]
+    width = v_cache.shape[-1] if v is None else v.shape[-1]
+    return q.new_empty((*q.shape[:-1], width))
+
+
+def _like_windows(q: Tensor, q_for_sinks: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+    return q.new_empty((*q.shape[:-1], v.shape[-1]))
+
+
+def _like_tiles(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], scales.shape[0] * scales.shape[2]))
+
+
+def _like_rows(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def _like_angles(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    shape = (*positions.shape, inv_freq.shape[0])
+    return (
+        positions.new_empty(shape, dtype=torch.float32),
+        positions.new_empty(shape, dtype=torch.float32),
+    )
+
+
+_SHAPES: dict[str, Callable[..., Any]] = {
+    "decode_attention": _like_queries,
+    "windowed_attention": _like_windows,
+    "linear": _like_tiles,
+    "dense_linear": _like_rows,
+    "rotary_table": _like_angles,
+}
+
+for _name, _schema in _SCHEMAS.items():
+    _LIBRARY.define(_name + _schema)
+    _LIBRARY.impl(_name, getattr(reference, _name), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"streamingllm::{_name}", _SHAPES[_name], lib=_LIBRARY)
+
+decode_attention = torch.ops.streamingllm.decode_attention.default
+windowed_attention = torch.ops.streamingllm.windowed_attention.default
+linear = torch.ops.streamingllm.linear.default
+dense_linear = torch.ops.streamingllm.dense_linear.default
+rotary_table = torch.ops.streamingllm.rotary_table.default

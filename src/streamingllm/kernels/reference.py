@@ -1,0 +1,220 @@
+"""Every operator as plain PyTorch: the truth that kernels must equal, and the fallback.
+
+Tensors' layouts are stated here, once, for all implementations.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from streamingllm.kernels.packing import unpack_weight
+from streamingllm.kernels.rows import decode_rows, encode_rows
+
+
+def decode_attention(
+    q: Tensor,
+    q_for_sinks: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    k_undo: Tensor | None,
+    v_undo: Tensor | None,
+    k_sinks: Tensor | None,
+    v_sinks: Tensor | None,
+    rows: Tensor,
+    positions: Tensor,
+    sink_positions: Tensor,
+    scale: float,
+    softcap: float,
+    sink_logits: Tensor | None,
+) -> Tensor:
+    """Put one token per stream into its ring, then attend from it to the sinks and the window.
+
+    Args:
+        q: queries rotated at their stream positions, [batch, num_heads, head_dim].
+        q_for_sinks: the same queries where the sinks see them, likewise.
+        k: the tokens' keys, [batch, num_kv_heads, head_dim]; None if they are in the ring already.
+        v: their values, [batch, num_kv_heads, value_dim]; None likewise.
+        k_cache: [streams, num_kv_heads, n + m, head_dim], sinks before the ring, where stream
+            position t lies at n + t mod m; or quantised [streams, num_kv_heads, m, head_dim + 4]
+            without sinks, int8, see `rows.encode_rows`.
+        v_cache: likewise.
+        k_undo: takes what the ring overwrites, stream position p at p mod u,
+            [streams, num_kv_heads, u, width of k_cache]; None to forget it.
+        v_undo: likewise.
+        k_sinks: the sinks beside a quantised cache, [streams, num_kv_heads, n, head_dim]; else None.
+        v_sinks: likewise.
+        rows: which stream of the cache each of the batch is, int64, [batch].
+        positions: stream position of each token, int64, [batch].
+        sink_positions: stream positions of the sinks, ascending, int64, [n].
+        scale: factor of the scores.
+        softcap: scores pass through softcap * tanh(score / softcap); 0 for none.
+        sink_logits: a learned logit per head that takes part in the softmax, [num_heads]; or None.
+
+    Returns:
+        [batch, num_heads, value_dim], in the dtype of q.
+
+    Source: Xiao et al. (arXiv 2309.17453), section 3.2.
+    """
+    n = len(sink_positions)
+    first_slot = n if k_sinks is None else 0
+    m = k_cache.shape[2] - first_slot
+    outputs = []
+    for b, (row, t) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
+        if k is not None and v is not None:
+            _write(k[b], k_cache[row], None if k_undo is None else k_undo[row], t, m, first_slot)
+            _write(v[b], v_cache[row], None if v_undo is None else v_undo[row], t, m, first_slot)
+        num_outside = int((sink_positions <= t - m).sum())
+        num_slots = min(t + 1, m)
+        keys = _columns(k_cache[row], k_sinks, row, num_outside, first_slot, num_slots)
+        values = _columns(v_cache[row], v_sinks, row, num_outside, first_slot, num_slots)
+        outputs.append(
+            _attend_one(
+                q[b], q_for_sinks[b], keys, values, num_outside, scale, softcap, sink_logits
+            )
+        )
+    return torch.stack(outputs).to(q.dtype)
+
+
+def _write(
+    new: Tensor, cache: Tensor, undo: Tensor | None, t: int, window_size: int, first_slot: int
+) -> None:
+    """Write one token [heads, dim] over the oldest entry of a stream's ring."""
+    slot = first_slot + t % window_size
+    if undo is not None and undo.shape[1] and t >= window_size:
+        undo[:, (t - window_size) % undo.shape[1]] = cache[:, slot]
+    cache[:, slot] = encode_rows(new) if cache.dtype is torch.int8 else new
+
+
+def _columns(
+    cache: Tensor,
+    sinks: Tensor | None,
+    row: int,
+    num_outside: int,
+    first_slot: int,
+    num_slots: int,
+) -> Tensor:
+    """Return what a query sees of a stream, sinks first, [heads, columns, dim]."""
+    window = cache[:, first_slot : first_slot + num_slots]
+    if sinks is None:
+        return torch.cat((cache[:, :num_outside], window), dim=1).to(_wide(cache))
+    return torch.cat((sinks[row, :, :num_outside].float(), decode_rows(window)), dim=1)
+
+
+def _attend_one(
+    q: Tensor,
+    q_for_sinks: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    num_sinks: int,
+    scale: float,
+    softcap: float,
+    sink_logits: Tensor | None,
+) -> Tensor:
+    groups = q.shape[0] // keys.shape[0]
+    keys, values = keys.repeat_interleave(groups, dim=0), values.repeat_interleave(groups, dim=0)
+    to_sinks = keys[:, :num_sinks] @ q_for_sinks.to(keys.dtype)[:, :, None]
+    to_window = keys[:, num_sinks:] @ q.to(keys.dtype)[:, :, None]
+    scores = torch.cat((to_sinks, to_window), dim=1)[:, :, 0] * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    if sink_logits is not None:
+        scores = torch.cat((scores, sink_logits.to(scores.dtype)[:, None]), dim=1)
+    weights = scores.softmax(dim=-1)[:, : keys.shape[1]]
+    return (weights[:, None] @ values)[:, 0]
+
+
+def windowed_attention(
+    q: Tensor,
+    q_for_sinks: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sinks_seen: Tensor,
+    num_sinks: int,
+    window_size: int,
+    scale: float,
+    softcap: float,
+    sink_logits: Tensor | None,
+) -> Tensor:
+    """Attend from a chunk of consecutive tokens to the sinks and to each one's window.
+
+    Args:
+        q: queries rotated at their stream positions, [batch, num_heads, seq, head_dim].
+        q_for_sinks: the same queries where the sinks see them, likewise.
+        k: [batch, num_kv_heads, num_sinks + old + seq, head_dim]: the sinks, the window's tokens of
+            earlier passes in order, the tokens of this pass.
+        v: likewise, value_dim wide.
+        sinks_seen: how many of the sinks each query sees, the first ones, int64, [seq].
+        num_sinks: columns that hold sinks.
+        window_size: tokens a query sees, itself included (m); query i sees window columns
+            old + i - m + 1 to old + i.
+        scale: factor of the scores.
+        softcap: see `decode_attention`.
+        sink_logits: see `decode_attention`.
+
+    Returns:
+        [batch, num_heads, seq, value_dim].
+
+    Source: Xiao et al. (arXiv 2309.17453), section 3.2 and figure 4.
+    """
+    seq, dtype = q.shape[2], _wide(q)
+    groups = q.shape[1] // k.shape[1]
+    keys = k.to(dtype).repeat_interleave(groups, dim=1)
+    values = v.to(dtype).repeat_interleave(groups, dim=1)
+    to_sinks = q_for_sinks.to(dtype) @ keys[:, :, :num_sinks].mT
+    to_window = q.to(dtype) @ keys[:, :, num_sinks:].mT
+    scores = torch.cat((to_sinks, to_window), dim=-1) * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    query = torch.arange(seq, device=q.device)[:, None] + (k.shape[2] - num_sinks - seq)
+    column = torch.arange(k.shape[2] - num_sinks, device=q.device)
+    in_window = (column <= query) & (column > query - window_size)
+    sees_sink = torch.arange(num_sinks, device=q.device) < sinks_seen[:, None]
+    scores = scores.masked_fill(~torch.cat((sees_sink, in_window), dim=-1), float("-inf"))
+    if sink_logits is not None:
+        learned = sink_logits.to(dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+        scores = torch.cat((scores, learned), dim=-1)
+    weights = scores.softmax(dim=-1)[..., : k.shape[2]]
+    return (weights @ values).to(q.dtype)
+
+
+def linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Tensor:
+    """Multiply activations with quantised weights.
+
+    Args:
+        x: [..., in_features].
+        codes: see `packing.PackedWeight`.
+        scales: likewise.
+        minimums: likewise.
+
+    Returns:
+        [..., out_features], in the dtype of x.
+    """
+    weight = unpack_weight(codes, scales, minimums)
+    return (x.float() @ weight.mT).to(x.dtype)
+
+
+def dense_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiply a few activations [..., in_features] with weights [out_features, in_features]."""
+    return (x.float() @ weight.float().mT).to(x.dtype)
+
+
+def rotary_table(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines of the angles positions x inv_freq, times `scaling`.
+
+    Args:
+        positions: int64, of any shape.
+        inv_freq: radians per position, float64, [pairs].
+        scaling: factor of both tables.
+
+    Returns:
+        two of [*positions.shape, pairs], float32; angles are float64.
+    """
+    angles = positions.double()[..., None] * inv_freq.double()
+    return (angles.cos() * scaling).float(), (angles.sin() * scaling).float()
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
