@@ -8,7 +8,7 @@ export PIP_DEFAULT_TIMEOUT ?= 120
 export PIP_RETRIES ?= 10
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/streamingllm demo
@@ -16,6 +16,11 @@ demo: $(INSTALLED)
 # Two workers of one thread each: more threads fight over the cores of a small machine.
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# Ours beside its peers, each in an environment of its own under .bench/ (several gigabytes).
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.peers --json benchmarks/results/peers.json \
+		--table benchmarks/results/peers.md --plot docs/images/peers.png
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -28,7 +33,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .bench
 
 # The stamp is written last, so an interrupted install is taken up again by the next make.
 $(INSTALLED): pyproject.toml constraints.txt

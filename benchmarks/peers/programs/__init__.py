@@ -1,0 +1,1 @@
+"""One program per peer, run by that peer's own Python."""
