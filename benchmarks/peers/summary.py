@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from os.path import commonprefix
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,9 @@ def _agreement(record: Record, records: Sequence[Record]) -> str | None:
     truth = _ours(records, "float32")
     if truth is None:
         return None
-    pairs = zip(record.greedy_tokens, truth.greedy_tokens, strict=True)
-    same = sum(len(commonprefix([written, expected])) for written, expected in pairs)
+    same = 0
+    for written, expected in zip(record.greedy_tokens, truth.greedy_tokens, strict=True):
+        same += len(list(takewhile(bool, map(eq, written, expected))))
     return f"{same}/{sum(map(len, truth.greedy_tokens))}"
 
 

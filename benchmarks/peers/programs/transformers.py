@@ -27,7 +27,7 @@ class Transformers(Peer):
         self.cache = DynamicCache(config=self.model.config)
 
     def crop(self, num_tokens: int) -> None:
-        self.cache.crop(num_tokens)
+        self.cache.crop(num_tokens - self.cache.get_seq_length())  # below zero: that many go
 
     def feed(self, tokens: list[int]) -> int:
         with torch.inference_mode():
