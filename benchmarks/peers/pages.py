@@ -71,10 +71,10 @@ def plot(decode: Figures, title: str) -> bytes:
         colors = [_OURS_COLOR if each.program == OURS else _PEER_COLOR for each in names]
         bars = axes.barh(range(len(names)), medians, color=colors)
         axes.bar_label(bars, [f"{value:.1f}" if value else "" for value in medians], padding=2)
-        axes.set_xscale("log")
         axes.set_xlabel(f"milliseconds per token, cache of {int(window):,} recent tokens")
         axes.set_yticks(range(len(names)), _tick_labels(names))
         axes.margins(x=0.12)
+        axes.set_xlim(left=0)
     panels[0].invert_yaxis()
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=150)
