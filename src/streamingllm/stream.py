@@ -189,6 +189,40 @@ class Stream:
                 ids.pop()
         self._feed_last_again(remains > 0)
 
+    def compile(self, *, wait: bool = False) -> bool:
+        """Compile the decode step of this stream and its forks; tell whether that can be done.
+
+        A step that was compiled before, for this model on this machine, is loaded from the cache
+        folder; otherwise a process of its own takes up to a minute, and until then steps run
+        uncompiled.
+
+        Args:
+            wait: return only when it is done.
+
+        Raises:
+            InputError: nothing has been fed yet.
+        """
+        _ = self.next_logits
+        return isinstance(self._strategy, SinkStrategy) and self._strategy.compile(wait=wait)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether steps run compiled now."""
+        return isinstance(self._strategy, SinkStrategy) and self._strategy.is_compiled
+
+    def jump_to(self, position: int) -> None:
+        """Set the clock forward, as if tokens had passed unseen; the cache keeps what it has.
+
+        What follows takes the same time as in a stream of that age, which is what this is for.
+
+        Raises:
+            InputError: nothing has been fed yet, or the position is in the past.
+        """
+        _ = self.next_logits
+        if position < self.num_seen_tokens:
+            raise InputError(f"position={position}: must be at least {self.num_seen_tokens}")
+        self._sinks("jump_to").cache.clock.jump_to(position)
+
     def fork(self) -> Stream:
         """Return an independent copy that costs as much memory as this stream."""
         other = Stream.__new__(Stream)

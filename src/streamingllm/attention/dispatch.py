@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from streamingllm.attention import sdpa
 from streamingllm.attention.forward_plan import ForwardPlan, active_plan
 from streamingllm.errors import UnsupportedModelError
 
@@ -50,13 +49,11 @@ def stream_attention(
             f"{type(module).__name__} cannot stream: its model makes masks of its own; "
             "use a decoder whose mask is causal or a sliding window"
         )
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    out = sdpa.attend(
+    out = plan.attend(
+        int(module.layer_idx),  # type: ignore[arg-type]
         query,
         key,
         value,
-        plan.windows[layer],
-        plan.encodings[layer],
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
         softcap=softcap,
         sink_logits=s_aux,

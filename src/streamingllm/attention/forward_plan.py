@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamingllm.attention import sdpa
 from streamingllm.attention.plan import Chunk, WindowPlan
 from streamingllm.positions.base import PositionEncoding, Shift
 
@@ -42,6 +43,29 @@ class ForwardPlan:
             self._placements[key] = encoding.place(self.chunk.model_positions, like=q)
         placement = self._placements[key]
         return (q, k) if placement is None else (placement.queries(q), placement.keys(k))
+
+    def attend(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        softcap: float | None,
+        sink_logits: Tensor | None,
+    ) -> Tensor:
+        """Attend in one layer; see `reference.attend`."""
+        return sdpa.attend(
+            q,
+            k,
+            v,
+            self.windows[layer],
+            self.encodings[layer],
+            scale=scale,
+            softcap=softcap,
+            sink_logits=sink_logits,
+        )
 
     def to(self, *args: Any, **kwargs: Any) -> ForwardPlan:
         """Return itself: models cast their masks."""

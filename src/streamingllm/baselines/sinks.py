@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.baselines.base import Keep, run_model
 from streamingllm.cache.sink_cache import SinkCache
 from streamingllm.config import StreamConfig
+from streamingllm.decoding.step import DecodeStep, why_not
 
 
 class SinkStrategy:
@@ -22,6 +24,8 @@ class SinkStrategy:
             sink_positions=config.sink_positions,
             max_rewind_tokens=config.max_rewind_tokens,
         )
+        self._decoding: DecodeStep | None = None
+        self._can_decode = why_not(model, self.cache.attachment, self.cache.encodings) is None
 
     @property
     def num_seen_tokens(self) -> int:
@@ -40,6 +44,8 @@ class SinkStrategy:
 
     def step(self, ids: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""
+        if ids.shape[1] == 1 and valid is None and self._can_decode and self.cache.has_all_sinks:
+            return self._decode(ids[:, 0])[:, None]
         mask = None if valid is None else valid.long()
         return run_model(self.model, ids, keep, cache=self.cache, attention_mask=mask)
 
@@ -47,4 +53,41 @@ class SinkStrategy:
         """Return an independent copy."""
         other = SinkStrategy.__new__(SinkStrategy)
         other.model, other.cache = self.model, self.cache.clone()
+        other._decoding, other._can_decode = self._decoding, self._can_decode
         return other
+
+    def compile(self, *, wait: bool) -> bool:
+        """Compile the decode step; tell whether that can be done, and is if `wait`.
+
+        Until it is done, steps run uncompiled.
+        """
+        if not self._can_decode or not self.cache.is_initialized:
+            return False
+        step = self._step()
+        step.compile(self.cache.batch_size, self.cache.ring_buffers)
+        if wait:
+            step.wait()
+        return True
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether decode steps run compiled now."""
+        return self._decoding is not None and self._decoding.is_compiled(self.cache.batch_size)
+
+    def _step(self) -> DecodeStep:
+        if self._decoding is None:
+            cache = self.cache
+            self._decoding = DecodeStep(
+                self.model, cache.attachment, cache.encodings, cache.geometries
+            )
+        return self._decoding
+
+    def _decode(self, ids: Tensor) -> Tensor:
+        """Feed ids [batch] by a step that writes the rings itself; return logits."""
+        step, batch = self._step(), self.cache.batch_size
+        step.poll()
+        seen = self.cache.clock.seen.tolist()
+        positions = seen if len(seen) == batch else seen * batch
+        logits = step.run(ids, torch.arange(batch), positions, self.cache.ring_buffers)
+        self.cache.count_step()
+        return logits

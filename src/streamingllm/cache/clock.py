@@ -49,6 +49,17 @@ class StreamClock:
         self.oldest = torch.maximum(self.oldest.to(chunk.end.device), chunk.end - remembered)
         self.num_columns += chunk.num_tokens
 
+    def advance_one(self, remembered: int) -> None:
+        """Count one token for every stream."""
+        self.seen = self.seen + 1
+        self.oldest = torch.maximum(self.oldest.to(self.seen.device), self.seen - remembered)
+        self.num_columns += 1
+
+    def jump_to(self, position: int) -> None:
+        """Stand at a later stream position; nothing before it can be gone back to."""
+        self.num_columns += position - int(self.seen.max())
+        self.oldest = self.seen = torch.full_like(self.seen, position)
+
     def per_stream(self, batch_size: int) -> Tensor:
         """Return the tokens fed to each of `batch_size` streams, int64, [batch]."""
         return self.seen.expand(batch_size).clone()

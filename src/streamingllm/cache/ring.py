@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
+from streamingllm.attention.step_plan import RingBuffers
 from streamingllm.cache.moves import ChunkMoves, rewind_moves
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
@@ -91,6 +92,11 @@ class RingLayer(CacheLayerMixin):
         for name, tensor in tensors.items():
             setattr(self, name, tensor)
         self.is_initialized = True
+
+    @property
+    def ring_buffers(self) -> RingBuffers:
+        """The tensors as a decode step takes them."""
+        return RingBuffers(self.k_cache, self.v_cache, self.k_undo, self.v_undo, None, None)
 
     @property
     def nbytes(self) -> int:

@@ -14,11 +14,13 @@ from transformers import Cache, PreTrainedModel
 from streamingllm.attention.attach import Attachment, attachment_of
 from streamingllm.attention.forward_plan import ForwardPlan
 from streamingllm.attention.plan import Chunk, WindowPlan
+from streamingllm.attention.step_plan import RingBuffers
 from streamingllm.cache.clock import StreamClock
 from streamingllm.cache.moves import ChunkMoves
 from streamingllm.cache.ring import RingGeometry, RingLayer, layer_geometries
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, RewindError, UnsupportedFeatureError
+from streamingllm.positions.base import PositionEncoding
 
 
 class SinkCache(Cache):
@@ -172,6 +174,35 @@ class SinkCache(Cache):
                 layer.shift_stored_keys(amount.expand(self.batch_size))
         self.clock.origin = chunk.origin - amount
         return replace(chunk, origin=self.clock.origin)
+
+    # A decode step writes the rings by itself.
+
+    @property
+    def geometries(self) -> tuple[tuple[tuple[int, ...], int], ...]:
+        """Sink positions and window size of each layer."""
+        sinks = self._sink_positions()
+        layers = [layer.geometry for layer in self._rings]
+        return tuple((sinks if g.num_sink_tokens else (), g.window_size) for g in layers)
+
+    @property
+    def encodings(self) -> tuple[PositionEncoding, ...]:
+        """The position encoding of each layer."""
+        return self._encodings
+
+    @property
+    def ring_buffers(self) -> list[RingBuffers]:
+        """Each layer's tensors."""
+        return [layer.ring_buffers for layer in self._rings]
+
+    @property
+    def has_all_sinks(self) -> bool:
+        """Whether every stream has read its sinks, so that what comes belongs to the window."""
+        last = max(self._sink_positions(), default=-1)
+        return self.is_initialized and int(self.clock.seen.min()) > last
+
+    def count_step(self) -> None:
+        """Count the token that a decode step has written for every stream."""
+        self.clock.advance_one(self._smallest_window + self._undo_size)
 
     # What users and `generate` call between passes.
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from streamingllm.cli import bench
 from streamingllm.cli.chat import chat
 from streamingllm.cli.demo import demo
 from streamingllm.cli.generate import generate
@@ -32,6 +33,7 @@ app.command()(generate)
 app.command()(perplexity)
 app.command()(inspect)
 app.command()(pull)
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

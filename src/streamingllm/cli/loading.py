@@ -12,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from streamingllm.models import LanguageModel, load_model
 from streamingllm.models import Progress as ProgressCallback
+from streamingllm.stream import Stream
 
 
 @contextmanager
@@ -37,7 +38,23 @@ def fetch_progress() -> Iterator[ProgressCallback]:
         yield show
 
 
-def load_shown(model: str, *, dtype: str, device: str, cache_dir: Path | None) -> LanguageModel:
+def load_shown(
+    model: str, *, dtype: str, device: str, cache_dir: Path | None, quantize: str = "none"
+) -> LanguageModel:
     """Load a model as `load_model` does, with `fetch_progress`."""
     with fetch_progress() as progress:
-        return load_model(model, dtype=dtype, device=device, cache_dir=cache_dir, progress=progress)
+        return load_model(
+            model,
+            dtype=dtype,
+            device=device,
+            quantize=quantize,
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+
+
+def compile_shown(stream: Stream) -> None:
+    """Compile a stream's decode step and show that this takes a while, the first time."""
+    console = Console(file=sys.stderr)
+    with console.status("compiling the decode step, once for this model and machine"):
+        stream.compile(wait=True)

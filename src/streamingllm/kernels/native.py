@@ -117,10 +117,8 @@ def _compile(compiler: str, folder: Path) -> Path:
         objects = list(pool.map(to_object, sorted(_SOURCES.glob("*.cpp"))))
     library = folder / "kernels.so"
     folders = [f"-L{path}" for path in cpp_extension.library_paths()]
-    torch_libraries = ["-ltorch_cpu", "-ltorch", "-lc10"]
-    _run(
-        [compiler, "-shared", "-fopenmp", *objects, *folders, *torch_libraries, "-o", str(library)]
-    )
+    linked = [*objects, *folders, "-ltorch_cpu", "-ltorch", "-lc10", "-o", str(library)]
+    _run([compiler, "-shared", "-fopenmp", *linked])
     return library
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from streamingllm.kernels import reference
+from streamingllm.kernels.packing import GROUP_SIZE
 
 _LIBRARY = torch.library.Library("streamingllm", "DEF")  # kept: operators go when it does
 
@@ -29,6 +30,7 @@ _SCHEMAS = {
     ),
     "linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
     "dense_linear": "(Tensor x, Tensor weight) -> Tensor",
+    "dequantize": "(Tensor codes, Tensor scales, Tensor? minimums, ScalarType dtype) -> Tensor",
     "rotary_table": "(Tensor positions, Tensor inv_freq, float scaling) -> (Tensor, Tensor)",
 }
 
@@ -51,6 +53,13 @@ def _like_rows(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
+def _like_weight(
+    codes: Tensor, scales: Tensor, minimums: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    tiles, groups, rows = scales.shape
+    return codes.new_empty((tiles * rows, groups * GROUP_SIZE), dtype=dtype)
+
+
 def _like_angles(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     shape = (*positions.shape, inv_freq.shape[0])
     return (
@@ -64,6 +73,7 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "windowed_attention": _like_windows,
     "linear": _like_tiles,
     "dense_linear": _like_rows,
+    "dequantize": _like_weight,
     "rotary_table": _like_angles,
 }
 
@@ -76,4 +86,5 @@ decode_attention = torch.ops.streamingllm.decode_attention.default
 windowed_attention = torch.ops.streamingllm.windowed_attention.default
 linear = torch.ops.streamingllm.linear.default
 dense_linear = torch.ops.streamingllm.dense_linear.default
+dequantize = torch.ops.streamingllm.dequantize.default
 rotary_table = torch.ops.streamingllm.rotary_table.default

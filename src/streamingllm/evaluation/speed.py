@@ -1,0 +1,160 @@
+"""How fast a model reads and writes, beside what the memory allows."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from streamingllm.models.quantize import QuantizedLinear
+from streamingllm.stream import Stream
+
+_READ_BYTES = 1 << 28  # well past any cache
+_WARM_UP = 10
+_IMPORTED = time.perf_counter()
+_BANDWIDTH_SAMPLES = 12
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds of repeated work.
+
+    Args:
+        seconds: one number per repetition.
+    """
+
+    seconds: Sequence[float]
+
+    @property
+    def median(self) -> float:
+        """The middle one."""
+        return statistics.median(self.seconds)
+
+    @property
+    def p95(self) -> float:
+        """What 95 of 100 stay below."""
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+
+    def in_milliseconds(self) -> dict[str, float]:
+        """Return median, p95 and least in milliseconds."""
+        named = {"median": self.median, "p95": self.p95, "min": min(self.seconds)}
+        return {name: value * 1e3 for name, value in named.items()}
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return how long `work` takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def seconds_since_process_start() -> float:
+    """Return the age of this process, the interpreter's start and imports included."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        booted = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return booted - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError, IndexError):
+        return time.perf_counter() - _IMPORTED  # not on Linux: all but the imports before this one
+
+
+class BandwidthMeter:
+    """Measure how fast this machine's memory can be read, with as many threads as torch has."""
+
+    def __init__(self) -> None:
+        self._bytes = torch.ones(_READ_BYTES // 4)
+        self._rates: list[float] = []
+
+    def sample(self) -> None:
+        """Read the memory once."""
+        self._rates.append(_READ_BYTES / seconds_of(self._bytes.sum))
+
+    @property
+    def bytes_per_second(self) -> float:
+        """The best of the samples: what is there when nobody else takes any."""
+        return max(self._rates)
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Return the bytes of weights that a decode step reads: all but the embedding table's rows."""
+    embedding = model.get_input_embeddings()
+    head = model.get_output_embeddings()
+    total = 0
+    for module in model.modules():
+        if module is embedding and not _is_tied(embedding, head):
+            continue
+        if isinstance(module, QuantizedLinear):
+            total += sum(t.nbytes for t in module.packed.tensors if t is not None)
+        elif module is not head or not _is_tied(embedding, head):
+            total += sum(p.nbytes for p in module.parameters(recurse=False))
+    return total
+
+
+def _is_tied(embedding: nn.Module, head: nn.Module | None) -> bool:
+    return head is not None and getattr(head, "weight", None) is embedding.weight
+
+
+@dataclass(frozen=True)
+class DecodeSpeed:
+    """What a run of decode steps showed.
+
+    Args:
+        steps: seconds per step.
+        bytes_per_step: weights and cache that a step reads.
+        bandwidth: bytes per second that the memory gave in the same run.
+        batch_size: streams per step.
+    """
+
+    steps: Timings
+    bytes_per_step: int
+    bandwidth: float
+    batch_size: int
+
+    @property
+    def bandwidth_share(self) -> float:
+        """The part of the memory's bandwidth that the median step used."""
+        return self.bytes_per_step / self.steps.median / self.bandwidth
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of all streams together."""
+        return self.batch_size / self.steps.median
+
+
+def measure_decode(
+    stream: Stream, num_steps: int, *, on_step: Callable[[], object] = lambda: None
+) -> DecodeSpeed:
+    """Time greedy steps of a stream whose cache is full, so that each one evicts.
+
+    The memory's bandwidth is sampled between steps, so that both meet the same neighbours.
+
+    Args:
+        stream: has been fed.
+        num_steps: timed steps; a few more come before, untimed.
+        on_step: called after each.
+    """
+    meter = BandwidthMeter()
+    seconds = []
+    tokens = stream.generate(num_steps + _WARM_UP)
+    for number in range(num_steps + _WARM_UP):
+        start = time.perf_counter()
+        last = next(tokens)
+        seconds.append(time.perf_counter() - start)
+        on_step()
+        if number % max(1, num_steps // _BANDWIDTH_SAMPLES) == 0:
+            meter.sample()
+    batch_size = len(last) if isinstance(last, Tensor) else 1
+    return DecodeSpeed(
+        Timings(seconds[_WARM_UP:]),
+        weight_bytes(stream.model) + stream.nbytes,
+        meter.bytes_per_second,
+        batch_size,
+    )

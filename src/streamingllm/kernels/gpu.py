@@ -1,0 +1,61 @@
+"""Put the Triton kernels in charge of CUDA tensors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache, wraps
+
+import torch
+from torch import Tensor
+
+from streamingllm.kernels import (
+    operators,  # noqa: F401  (their signatures come before their code)
+    reference,
+)
+
+_LIBRARY = torch.library.Library("streamingllm", "IMPL", "CUDA")
+_OPERATORS = ("decode_attention", "windowed_attention")
+_log = logging.getLogger("streamingllm")
+
+
+@cache
+def load() -> bool:
+    """Make the Triton kernels known to torch; tell whether a GPU runs them.
+
+    Where triton is missing, or cannot compile for this GPU, the plain PyTorch operators stay in
+    charge; that is said once in the log. They also keep tensors of float64, which only tests use.
+    """
+    if not torch.cuda.is_available():
+        return False
+    try:
+        from streamingllm.kernels import triton
+
+        _try(triton.decode_attention)
+    except Exception as error:  # compilers fail in ways of their own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        _log.warning("no Triton kernels, decoding will be slower: %s", reason)
+        return False
+    for name in _OPERATORS:
+        ours, truth = getattr(triton, name), getattr(reference, name)
+        _LIBRARY.impl(name, _choose(ours, truth))
+    return True
+
+
+def _try(decode: Callable[..., Tensor]) -> None:
+    """Let the compiler show what it can do, on one token of one stream."""
+    q, cache = torch.ones(1, 1, 64, device="cuda"), torch.ones(1, 1, 2, 64, device="cuda")
+    zero = torch.zeros(1, dtype=torch.int64, device="cuda")
+    out = decode(
+        q, q, q, q, cache, cache.clone(), None, None, None, None, zero, zero, zero, 1.0, 0.0, None
+    )
+    if not torch.equal(out, q):
+        raise RuntimeError("they compute wrong numbers on this GPU")
+
+
+def _choose(ours: Callable[..., Tensor], truth: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @wraps(truth)
+    def choose(q: Tensor, *rest: object) -> Tensor:
+        return (truth if q.dtype is torch.float64 else ours)(q, *rest)
+
+    return choose

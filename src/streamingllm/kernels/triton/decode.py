@@ -1,0 +1,274 @@
+"""Decode attention on a GPU: flash-decoding over the sinks and the ring.
+
+Source: Dao et al., "Flash-Decoding for long-context inference",
+https://crfm.stanford.edu/2023/10/12/flashdecoding.html; the sinks make the first span longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from streamingllm.errors import InputError
+from streamingllm.kernels.rows import SCALE_BYTES
+from streamingllm.kernels.triton.decode_kernels import attend_spans, merge_spans, write_tokens
+from streamingllm.kernels.triton.launch import (
+    check,
+    in_triton,
+    num_processors,
+    operand_dtype,
+    power_of_two,
+    rows_per_tile,
+)
+
+# Tiles of this size leave registers and shared memory for four programs on an A100 or H100.
+_TILE_BYTES = 16_384
+_PROGRAMS_PER_PROCESSOR = 4
+_MOST_SPANS = 32
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The keys, or the values, of all streams, whichever way they are kept.
+
+    `sinks` is [streams, num_kv_heads, n, dim], `ring` [streams, num_kv_heads, m, width], and `undo`
+    has as many rows as may be taken back.
+    """
+
+    sinks: Tensor
+    ring: Tensor
+    undo: Tensor
+
+    @classmethod
+    def of(cls, cache: Tensor, sinks: Tensor | None, undo: Tensor | None, n: int) -> _Side:
+        if (sinks is None) == (cache.dtype is torch.int8):
+            place = "in" if sinks is None else "beside"
+            raise InputError(
+                f"the cache is {cache.dtype} and has its sinks {place} it: "
+                "an int8 cache has them beside it, any other in it"
+            )
+        ring = cache[:, :, n:] if sinks is None else cache
+        undo = ring[:, :, :0] if undo is None else undo
+        return cls(cache[:, :, :n] if sinks is None else sinks, ring, undo)
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.ring.dtype is torch.int8
+
+    @property
+    def width(self) -> int:
+        return self.ring.shape[3]
+
+    @property
+    def dim(self) -> int:
+        return self.width - SCALE_BYTES if self.is_quantized else self.width
+
+    @property
+    def scales(self) -> Tensor:
+        """The bytes of a quantised ring as float32; else the ring, to stand in for them."""
+        return self.ring.view(torch.float32) if self.is_quantized else self.ring
+
+    def check(self, name: str, n: int, like: Tensor) -> None:
+        """Raise InputError unless kernels can walk through the buffers."""
+        streams, heads = self.ring.shape[:2]
+        if self.is_quantized and self.dim % SCALE_BYTES:
+            raise InputError(f"{name} is {self.dim} wide: a quantised cache takes multiples of 4")
+        check(f"{name}_sinks", self.sinks, (streams, heads, n, self.dim), like)
+        check(f"{name}_undo", self.undo, (streams, heads, self.undo.shape[2], self.width), like)
+        for part, x in (("cache", self.ring), ("sinks", self.sinks), ("undo", self.undo)):
+            if x.numel() and (x.stride(3) != 1 or x.stride(2) != x.shape[3]):
+                raise InputError(f"{name}_{part} has strides {x.stride()}: rows must lie together")
+
+
+def decode_attention(
+    q: Tensor,
+    q_for_sinks: Tensor,
+    k: Tensor | None,
+    v: Tensor | None,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    k_undo: Tensor | None,
+    v_undo: Tensor | None,
+    k_sinks: Tensor | None,
+    v_sinks: Tensor | None,
+    rows: Tensor,
+    positions: Tensor,
+    sink_positions: Tensor,
+    scale: float,
+    softcap: float,
+    sink_logits: Tensor | None,
+) -> Tensor:
+    """Do what `reference.decode_attention` does, in three launches whose shapes are the tensors'.
+
+    Products are taken in the dtype of queries and cache, sums in float32.
+
+    Raises:
+        InputError: shapes, strides, types or devices are not what kernels take.
+    """
+    n = len(sink_positions)
+    keys = _Side.of(k_cache, k_sinks, k_undo, n)
+    values = _Side.of(v_cache, v_sinks, v_undo, n)
+    _check(q, q_for_sinks, keys, values, rows, positions, sink_positions)
+    with torch.cuda.device_of(q):  # kernels go to the current device
+        if k is not None and v is not None:
+            _write(k, v, keys, values, rows, positions)
+        spans = _attend(
+            q, q_for_sinks, keys, values, rows, positions, sink_positions, scale, softcap
+        )
+        return _merge(q, *spans, sink_logits)
+
+
+def _check(
+    q: Tensor,
+    q_for_sinks: Tensor,
+    keys: _Side,
+    values: _Side,
+    rows: Tensor,
+    positions: Tensor,
+    sink_positions: Tensor,
+) -> None:
+    batch, num_heads, num_kv_heads = *q.shape[:2], keys.ring.shape[1]
+    n, m = len(sink_positions), keys.ring.shape[2]
+    if num_heads % num_kv_heads:
+        raise InputError(f"q has {num_heads} heads: must be a multiple of {num_kv_heads}")
+    if not m:
+        raise InputError("k_cache has no window: it must have more entries than sinks")
+    check("q", q, (batch, num_heads, keys.dim), q)
+    check("q_for_sinks", q_for_sinks, (batch, num_heads, keys.dim), q)
+    keys.check("k", n, q)
+    check("v_cache", values.ring, (*keys.ring.shape[:3], values.width), q)
+    values.check("v", n, q)
+    check("rows", rows, (batch,), q)
+    check("positions", positions, (batch,), q)
+    check("sink_positions", sink_positions, (n,), q)
+
+
+def _write(
+    k: Tensor, v: Tensor, keys: _Side, values: _Side, rows: Tensor, positions: Tensor
+) -> None:
+    batch, num_kv_heads = len(rows), keys.ring.shape[1]
+    check("k", k, (batch, num_kv_heads, keys.dim), keys.ring)
+    check("v", v, (batch, num_kv_heads, values.dim), keys.ring)
+    write_tokens[(batch * num_kv_heads,)](
+        k.contiguous(),
+        v.contiguous(),
+        *_place(keys.ring),
+        *_place(values.ring),
+        keys.scales,
+        values.scales,
+        *_place(keys.undo),
+        *_place(values.undo),
+        rows,
+        positions,
+        keys.ring.shape[2],
+        keys.undo.shape[2],
+        NUM_KV_HEADS=num_kv_heads,
+        KEY_DIM=keys.dim,
+        VALUE_DIM=values.dim,
+        KEY_WIDTH=keys.width,
+        VALUE_WIDTH=values.width,
+        QUANTIZED=keys.is_quantized,
+        BLOCK_K=power_of_two(keys.width),
+        BLOCK_V=power_of_two(values.width),
+        num_warps=1,
+        enable_fp_fusion=False,  # codes are rounded as the reference rounds them
+    )
+
+
+def _attend(
+    q: Tensor,
+    q_for_sinks: Tensor,
+    keys: _Side,
+    values: _Side,
+    rows: Tensor,
+    positions: Tensor,
+    sink_positions: Tensor,
+    scale: float,
+    softcap: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return of each span the highest score, the sum of weights and the weighted values."""
+    (batch, num_heads), (num_kv_heads, m) = q.shape[:2], keys.ring.shape[1:3]
+    n, groups = len(sink_positions), batch * num_kv_heads
+    dtype = operand_dtype(q, q_for_sinks, keys.ring, values.ring, keys.sinks, values.sinks)
+    block_k, block_v = power_of_two(keys.dim), power_of_two(values.dim)
+    block_n = min(128, rows_per_tile(max(block_k, block_v), dtype, _TILE_BYTES))
+    span, num_spans = _split(n + m, block_n, groups, num_processors(q.device))
+    shape = (groups, num_spans, num_heads // num_kv_heads)
+    highest, total = (q.new_empty(shape, dtype=torch.float32) for _ in range(2))
+    out = q.new_empty((*shape, values.dim), dtype=torch.float32)
+    attend_spans[(groups, num_spans)](
+        q.contiguous(),
+        q_for_sinks.contiguous(),
+        *_place(keys.sinks),
+        *_place(values.sinks),
+        *_place(keys.ring),
+        *_place(values.ring),
+        keys.scales,
+        values.scales,
+        rows,
+        positions,
+        sink_positions,
+        highest,
+        total,
+        out,
+        n,
+        m,
+        span,
+        scale,
+        NUM_KV_HEADS=num_kv_heads,
+        GROUP_SIZE=shape[2],
+        KEY_DIM=keys.dim,
+        VALUE_DIM=values.dim,
+        KEY_WIDTH=keys.width,
+        VALUE_WIDTH=values.width,
+        QUANTIZED=keys.is_quantized,
+        OPERAND=in_triton(dtype),
+        SOFTCAP=softcap,
+        BLOCK_Q=power_of_two(shape[2]),
+        BLOCK_N=block_n,
+        BLOCK_K=block_k,
+        BLOCK_V=block_v,
+        num_warps=4,
+        num_stages=2,
+    )
+    return highest, total, out
+
+
+def _split(num_columns: int, block: int, groups: int, processors: int) -> tuple[int, int]:
+    """Return how many columns a span has, and how many spans keep every processor busy."""
+    wanted = max(1, min(_MOST_SPANS, _PROGRAMS_PER_PROCESSOR * processors // groups))
+    num_tiles = triton.cdiv(num_columns, block)
+    span = triton.cdiv(num_tiles, wanted) * block
+    return span, triton.cdiv(num_columns, span)
+
+
+def _merge(
+    q: Tensor, highest: Tensor, total: Tensor, span_out: Tensor, sink_logits: Tensor | None
+) -> Tensor:
+    batch, num_heads = q.shape[:2]
+    _, num_spans, group_size, value_dim = span_out.shape
+    out = q.new_empty((batch, num_heads, value_dim))
+    merge_spans[(batch * num_heads,)](
+        highest,
+        total,
+        span_out,
+        out if sink_logits is None else sink_logits,
+        out,
+        num_spans,
+        NUM_HEADS=num_heads,
+        GROUP_SIZE=group_size,
+        VALUE_DIM=value_dim,
+        HAS_SINK_LOGITS=sink_logits is not None,
+        BLOCK_S=power_of_two(num_spans),
+        BLOCK_V=power_of_two(value_dim),
+        num_warps=4,
+    )
+    return out
+
+
+def _place(x: Tensor) -> tuple[Tensor, int, int]:
+    """Return a buffer and how far apart its streams and heads lie."""
+    return x, x.stride(0), x.stride(1)

@@ -1,0 +1,194 @@
+"""Weights in four or eight bits, in groups of 32 along a row."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from streamingllm.errors import ConfigError
+from streamingllm.kernels.operators import dequantize, linear
+from streamingllm.kernels.packing import (
+    GROUP_SIZE,
+    TILE_ROWS,
+    PackedWeight,
+    pack_weight,
+    unpack_weight,
+)
+
+QUANTIZATIONS = ("none", "int8", "int4")
+
+# From so many rows on, weights are unpacked once for all of them (measured, docs/performance.md).
+UNPACK_FROM_ROWS = 48
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer whose weights are packed; see `kernels.packing`.
+
+    Half-precision scales are kept as their bits, so that casting a model leaves them alone.
+
+    Args:
+        packed: the weights.
+        bias: [out_features], or None.
+    """
+
+    codes: Tensor
+    scale_bits: Tensor
+    minimum_bits: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, packed: PackedWeight, bias: Tensor | None = None) -> None:
+        super().__init__()
+        minimums = packed.minimums
+        self.register_buffer("codes", packed.codes)
+        self.register_buffer("scale_bits", packed.scales.view(torch.int16))
+        self.register_buffer(
+            "minimum_bits", None if minimums is None else minimums.view(torch.int16)
+        )
+        self.register_buffer("bias", bias)
+
+    @property
+    def packed(self) -> PackedWeight:
+        """The weights as kernels take them."""
+        minimums = None if self.minimum_bits is None else self.minimum_bits.view(torch.float16)
+        return PackedWeight(self.codes, self.scale_bits.view(torch.float16), minimums)
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the weight."""
+        return self.scale_bits.shape[1] * GROUP_SIZE
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        return self.codes.shape[0] * TILE_ROWS
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights that the codes stand for, float32, [out_features, in_features]."""
+        return unpack_weight(*self.packed.tensors)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply activations [..., in_features]."""
+        if x.numel() >= UNPACK_FROM_ROWS * self.in_features:
+            return F.linear(x, dequantize(*self.packed.tensors, x.dtype), self.bias)
+        out: Tensor = linear(x, *self.packed.tensors)
+        return out if self.bias is None else out + self.bias
+
+    def extra_repr(self) -> str:
+        """Describe the layer as `nn.Linear` does."""
+        bits = self.codes.shape[1] // self.scale_bits.shape[1]
+        return f"in_features={self.in_features}, out_features={self.out_features}, bits={bits}"
+
+
+def check_quantization(quantization: str) -> str:
+    """Return the word if it names a quantisation.
+
+    Raises:
+        ConfigError: it is not one of `QUANTIZATIONS`.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise ConfigError(f"quantize={quantization!r}: must be one of {', '.join(QUANTIZATIONS)}")
+    return quantization
+
+
+def quantize_layers(model: PreTrainedModel, quantization: str) -> dict[str, PackedWeight]:
+    """Pack the weights of a model's linear layers, by name.
+
+    Layers whose sizes do not fit groups of 32 and tiles of 16 are left out. The head is packed in
+    eight bits where four would lose something: each of its errors meets the probabilities directly.
+
+    Args:
+        model: in float32, so that weights that came from GGUF blocks are found again exactly.
+        quantization: "int8" or "int4".
+    """
+    num_bits = int(quantization.removeprefix("int"))
+    head = model.get_output_embeddings()
+    packed = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and _fits(layer):
+            weight = layer.weight.detach().float()
+            packed[name], is_exact = quantize_weight(weight, num_bits)
+            if layer is head and not is_exact:
+                packed[name], _ = quantize_weight(weight, 8)
+    return packed
+
+
+def install_layers(model: PreTrainedModel, packed: dict[str, PackedWeight]) -> None:
+    """Replace linear layers of a model by those that compute with packed weights."""
+    for name, weight in packed.items():
+        parent, _, child = name.rpartition(".")
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        bias: Tensor | None = layer.bias
+        packed_layer = QuantizedLinear(weight, None if bias is None else bias.detach())
+        setattr(model.get_submodule(parent), child, packed_layer)
+
+
+def _fits(layer: nn.Linear) -> bool:
+    return layer.in_features % GROUP_SIZE == 0 and layer.out_features % TILE_ROWS == 0
+
+
+def quantize_weight(weight: Tensor, num_bits: int) -> tuple[PackedWeight, bool]:
+    """Find codes and scales of a weight; tell whether they give it back to the bit.
+
+    Weights that were once blocks of GGUF's Q4_0, Q4_1 or Q8_0 are: those formats take a scale from
+    a group's extremes, which the weights still show. Others are rounded to the nearest code.
+
+    Args:
+        weight: float32, [out_features, in_features].
+        num_bits: 4 or 8.
+    """
+    groups = weight.unflatten(1, (-1, GROUP_SIZE))
+    formats = (_eight_bits,) if num_bits == 8 else (_four_bits_symmetric, _four_bits_asymmetric)
+    for read in formats:  # the last one is the most general
+        codes, scales, minimums, restored = read(groups)
+        is_exact = torch.equal(restored, groups)
+        if is_exact:
+            break
+    return pack_weight(codes.flatten(1), scales, minimums, num_bits), is_exact
+
+
+_Found = tuple[Tensor, Tensor, Tensor | None, Tensor]
+
+
+def _eight_bits(groups: Tensor) -> _Found:
+    """Q8_0: scale = greatest size / 127."""
+    scales = (groups.abs().amax(-1) / 127).half()
+    scale = scales.float()[..., None]
+    codes = _nearest(groups, scale, -127, 127)
+    return codes, scales, None, codes * scale
+
+
+def _four_bits_asymmetric(groups: Tensor) -> _Found:
+    """Q4_1: minimum, and scale = range / 15."""
+    low, high = groups.amin(-1), groups.amax(-1)
+    scales, minimums = ((high - low) / 15).half(), low.half()
+    scale, minimum = scales.float()[..., None], minimums.float()[..., None]
+    codes = _nearest(groups - minimum, scale, 0, 15)
+    return codes, scales, minimums, codes * scale + minimum
+
+
+def _four_bits_symmetric(groups: Tensor) -> _Found:
+    """Q4_0: scale = the value of greatest size / -8; codes count from -8."""
+    extreme = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))
+    scales = (extreme[..., 0] / -8).half()
+    scale = scales.float()[..., None]
+    codes = _nearest(groups, scale, -8, 7)
+    return codes + 8, scales, None, codes * scale
+
+
+def _nearest(values: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor:
+    codes = (values / torch.where(scale == 0, 1.0, scale)).round_()
+    return codes.clamp_(lowest, highest).to(torch.int8)
+
+
+def quantization_of(model: nn.Module) -> str:
+    """Name how a model's layers are quantised: the fewest bits among them, or `none`."""
+    bits = [
+        module.codes.shape[1] // module.scale_bits.shape[1]
+        for module in model.modules()
+        if isinstance(module, QuantizedLinear)
+    ]
+    return f"int{min(bits)}" if bits else "none"
