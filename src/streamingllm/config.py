@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from streamingllm.errors import ConfigError
 
+CACHE_QUANTIZATIONS = ("none", "int8")
 STRATEGIES = ("sinks", "dense", "window", "recompute", "interpolation")
 
 
@@ -21,6 +22,8 @@ class StreamConfig:
         sink_positions: stream positions to keep instead of the first n, strictly increasing.
         max_rewind_tokens: how many tokens `rewind` can take back once eviction has begun; their
             keys and values are held beside the cache and counted by `rewind_nbytes`.
+        quantize_cache: "none", or "int8" for a window of eight-bit keys and values, each row with a
+            scale of its own; the sinks stay exact.
         chunk_size: tokens per forward pass while feeding; changes speed and memory, not logits.
         strategy: one of `STRATEGIES`; all but `sinks` are baselines to compare with.
         interpolation_factor: divisor of positions under strategy `interpolation`.
@@ -35,6 +38,7 @@ class StreamConfig:
     window_size: int = 1020
     sink_positions: tuple[int, ...] | None = None
     max_rewind_tokens: int = 64
+    quantize_cache: str = "none"
     chunk_size: int = 512
     strategy: str = "sinks"
     interpolation_factor: float = 1.0
@@ -44,6 +48,9 @@ class StreamConfig:
             _check_integer(name, getattr(self, name), lowest)
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy!r}: must be one of {', '.join(STRATEGIES)}")
+        if self.quantize_cache not in CACHE_QUANTIZATIONS:
+            allowed = ", ".join(CACHE_QUANTIZATIONS)
+            raise ConfigError(f"quantize_cache={self.quantize_cache!r}: must be one of {allowed}")
         factor = self.interpolation_factor
         if not 1.0 <= factor < float("inf"):
             raise ConfigError(f"interpolation_factor={factor}: must be a finite number >= 1")

@@ -6,6 +6,7 @@ import torch
 
 from benchmarks.peers.programs.protocol import Peer, Settings, serve
 from streamingllm import Stream, StreamConfig, load_model
+from streamingllm.models.quantize import QUANTIZATIONS
 
 
 class Ours(Peer):
@@ -16,12 +17,21 @@ class Ours(Peer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         torch.set_num_threads(settings.threads)
-        self.model = load_model(settings.checkpoint, dtype=settings.weights).model
+        quantized = settings.weights in QUANTIZATIONS
+        self.model = load_model(
+            settings.checkpoint,
+            dtype="bfloat16" if quantized else settings.weights,
+            quantize=settings.weights if quantized else "none",
+        ).model
         self.clear()
 
     def clear(self) -> None:
         sizes = self.settings.num_sink_tokens, self.settings.window_size
         self.stream = Stream(self.model, StreamConfig(*sizes, max_rewind_tokens=0))
+
+    def fill(self) -> None:
+        super().fill()
+        self.stream.compile(wait=True)
 
     def feed(self, tokens: list[int]) -> int:
         return int(self.stream.feed(torch.tensor(tokens), logits="last").argmax())

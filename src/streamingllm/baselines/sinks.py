@@ -23,6 +23,7 @@ class SinkStrategy:
             config.window_size,
             sink_positions=config.sink_positions,
             max_rewind_tokens=config.max_rewind_tokens,
+            quantize_cache=config.quantize_cache,
         )
         self._decoding: DecodeStep | None = None
         self._can_decode = why_not(model, self.cache.attachment, self.cache.encodings) is None

@@ -85,9 +85,8 @@ class ChunkMoves:
 
     @cached_property
     def undo_single(self) -> Moves:
-        """What takes back the one token of an in-place pass (source: undo, target: whole cache)."""
-        back = self.ring_to_undo.reversed()
-        return Moves(back.source, back.target + len(self.plan.sink_positions), back.rows)
+        """What takes back the one token of an in-place pass (source: undo, target: ring)."""
+        return self.ring_to_undo.reversed()
 
     @cached_property
     def new_sinks(self) -> Moves | None:

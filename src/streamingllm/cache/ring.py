@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
+from streamingllm.attention.plan import WindowPlan
 from streamingllm.attention.step_plan import RingBuffers
 from streamingllm.cache.moves import ChunkMoves, rewind_moves
 from streamingllm.config import StreamConfig
@@ -60,6 +61,24 @@ def layer_geometries(
     ]
 
 
+class Pending(NamedTuple):
+    """Tokens of the running pass: as the model gave them, and as the ring stores them."""
+
+    exact: Tensor
+    rows: Tensor
+
+
+class Side(NamedTuple):
+    """The keys, or the values, of a layer: views that are written in place.
+
+    `sinks` is [batch, num_kv_heads, n, head_dim]; `ring` and `undo` hold rows as they are stored.
+    """
+
+    sinks: Tensor
+    ring: Tensor
+    undo: Tensor
+
+
 class RingLayer(CacheLayerMixin):
     """Hold n + m keys and values per stream, in place.
 
@@ -73,19 +92,25 @@ class RingLayer(CacheLayerMixin):
     is_croppable = True
     is_sliding = True
 
+    k_cache: Tensor
+    v_cache: Tensor
+    k_undo: Tensor
+    v_undo: Tensor
+    _names: tuple[str, ...] = ("k_cache", "v_cache", "k_undo", "v_undo")
+
     def __init__(self, geometry: RingGeometry, encoding: PositionEncoding) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.geometry = geometry
         self.encoding = encoding
         self.moves: ChunkMoves | None = None
-        self._pending: tuple[Tensor, Tensor] | None = None
-        self.k_cache = self.v_cache = self.k_undo = self.v_undo = torch.empty(0)
+        self._pending: tuple[Pending, Pending] | None = None
+        for name in self._names:
+            setattr(self, name, torch.empty(0))
 
     @property
     def buffers(self) -> dict[str, Tensor]:
         """The tensors that make up the layer's state."""
-        names = ("k_cache", "v_cache", "k_undo", "v_undo")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in self._names}
 
     @buffers.setter
     def buffers(self, tensors: dict[str, Tensor]) -> None:
@@ -97,6 +122,22 @@ class RingLayer(CacheLayerMixin):
     def ring_buffers(self) -> RingBuffers:
         """The tensors as a decode step takes them."""
         return RingBuffers(self.k_cache, self.v_cache, self.k_undo, self.v_undo, None, None)
+
+    @property
+    def _sides(self) -> tuple[Side, Side]:
+        n = self.geometry.num_sink_tokens
+        return (
+            Side(self.k_cache[:, :, :n], self.k_cache[:, :, n:], self.k_undo),
+            Side(self.v_cache[:, :, :n], self.v_cache[:, :, n:], self.v_undo),
+        )
+
+    def _encode(self, new: Tensor) -> Tensor:
+        """Return fresh tokens as the ring stores them."""
+        return new
+
+    def _decode(self, rows: Tensor, like: Tensor) -> Tensor:
+        """Return what the ring stores, in the dtype of `like`."""
+        return rows
 
     @property
     def nbytes(self) -> int:
@@ -145,12 +186,15 @@ class RingLayer(CacheLayerMixin):
             )
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self._pending = (key_states.detach(), value_states.detach())
+        k, v = key_states.detach(), value_states.detach()
+        self._pending = (Pending(k, self._encode(k)), Pending(v, self._encode(v)))
         if self.moves.plan.in_place:
             self._write()
-        return self._read(self.k_cache, key_states, True), self._read(
-            self.v_cache, value_states, False
+        keys, values = (
+            self._read(side, new, is_key)
+            for side, new, is_key in zip(self._sides, self._pending, (True, False), strict=True)
         )
+        return keys, values
 
     def commit(self) -> None:
         """Write the tokens of a pass that has succeeded."""
@@ -161,24 +205,31 @@ class RingLayer(CacheLayerMixin):
     def rollback(self) -> None:
         """Forget the tokens of a pass that has failed."""
         if self._pending is not None and self.moves is not None and self.moves.plan.in_place:
-            self.moves.undo_single.apply(self.k_undo, self.k_cache)
-            self.moves.undo_single.apply(self.v_undo, self.v_cache)
+            for side in self._sides:
+                self.moves.undo_single.apply(side.undo, side.ring)
         self._end()
 
     def _end(self) -> None:
         self._pending = None
         self.moves = None
 
-    def _read(self, cache: Tensor, new: Tensor, is_key: bool) -> Tensor:
+    def _read(self, side: Side, new: Pending, is_key: bool) -> Tensor:
+        """Return [sinks | earlier tokens of the window | this pass], or the slots as they lie."""
         assert self.moves is not None
-        plan, n = self.moves.plan, self.geometry.num_sink_tokens
-        if plan.in_place:
-            first = 0 if plan.num_sinks else n
-            return cache[:, :, first : n + plan.window_positions.shape[1]]
-        parts = [self.moves.read_ring(cache[:, :, n:]), new]
-        if plan.num_sinks:
-            parts.insert(0, self._sinks_with(cache[:, :, :n], new, is_key))
+        if self.moves.plan.in_place:
+            return self._slots(self.moves.plan, side, new.exact, is_key)
+        old = self._decode(self.moves.read_ring(side.ring), new.exact)
+        parts = [old, self._decode(new.rows, new.exact)]
+        if self.moves.plan.num_sinks:
+            parts.insert(0, self._sinks_with(side.sinks, new.exact, is_key))
         return torch.cat(parts, dim=2)
+
+    def _slots(self, plan: WindowPlan, side: Side, like: Tensor, is_key: bool) -> Tensor:
+        """Return the buffer itself as far as it is filled."""
+        n = self.geometry.num_sink_tokens
+        first = 0 if plan.num_sinks else n
+        cache = self.k_cache if is_key else self.v_cache
+        return cache[:, :, first : n + plan.window_positions.shape[1]]
 
     def _sinks_with(self, sinks: Tensor, new: Tensor, is_key: bool) -> Tensor:
         """The sinks, including those that only arrive in this pass."""
@@ -197,31 +248,28 @@ class RingLayer(CacheLayerMixin):
     def _write(self) -> None:
         assert self.moves is not None
         assert self._pending is not None
-        n = self.geometry.num_sink_tokens
-        pairs = ((self.k_cache, self.k_undo), (self.v_cache, self.v_undo))
-        for is_key, (cache, undo), new in zip((True, False), pairs, self._pending, strict=True):
-            ring = cache[:, :, n:]
-            self.moves.ring_to_undo.apply(ring, undo)
-            self.moves.new_to_undo.apply(new, undo)
-            self.moves.new_to_ring.apply(new, ring)
+        for is_key, side, new in zip((True, False), self._sides, self._pending, strict=True):
+            self.moves.ring_to_undo.apply(side.ring, side.undo)
+            self.moves.new_to_undo.apply(new.rows, side.undo)
+            self.moves.new_to_ring.apply(new.rows, side.ring)
             if self.moves.new_sinks:
-                self._copy_sinks(cache[:, :, :n], new, is_key)
+                self._copy_sinks(side.sinks, new.exact, is_key)
 
     def rewind(self, seen: Tensor, back: Tensor) -> None:
         """Take `back` tokens off streams that have seen `seen`, both int64, [batch]."""
         geometry = self.geometry
         moves = rewind_moves(seen, back, geometry.window_size, geometry.undo_size)
-        n = geometry.num_sink_tokens
-        moves.apply(self.k_undo, self.k_cache[:, :, n:])
-        moves.apply(self.v_undo, self.v_cache[:, :, n:])
+        for side in self._sides:
+            moves.apply(side.undo, side.ring)
 
     def shift_stored_keys(self, amount: Tensor) -> None:
         """Move every key of the window by `amount` positions, int64, [batch]."""
-        n = self.geometry.num_sink_tokens
-        for keys in (self.k_cache[:, :, n:], self.k_undo):
+        side = self._sides[0]
+        for rows in (side.ring, side.undo):
+            keys = self._decode(rows, side.sinks)
             shift = self.encoding.shift(amount[:, None].expand(-1, keys.shape[2]), like=keys)
             if shift is not None:
-                keys.copy_(shift.keys(keys))
+                rows.copy_(self._encode(shift.keys(keys)))
 
     @torch.inference_mode(False)
     def select_streams(self, rows: Tensor) -> None:

@@ -17,6 +17,7 @@ from streamingllm.attention.plan import Chunk, WindowPlan
 from streamingllm.attention.step_plan import RingBuffers
 from streamingllm.cache.clock import StreamClock
 from streamingllm.cache.moves import ChunkMoves
+from streamingllm.cache.quantized_ring import QuantizedRingLayer
 from streamingllm.cache.ring import RingGeometry, RingLayer, layer_geometries
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, RewindError, UnsupportedFeatureError
@@ -30,7 +31,8 @@ class SinkCache(Cache):
 
     Args:
         model: the model that will use the cache.
-        num_sink_tokens, window_size, sink_positions, max_rewind_tokens: see `StreamConfig`.
+        num_sink_tokens, window_size, sink_positions, max_rewind_tokens, quantize_cache: see
+            `StreamConfig`.
 
     Raises:
         ConfigError: a number is out of range.
@@ -48,12 +50,14 @@ class SinkCache(Cache):
         *,
         sink_positions: tuple[int, ...] | None = None,
         max_rewind_tokens: int = 64,
+        quantize_cache: str = "none",
     ) -> None:
         config = StreamConfig(
             num_sink_tokens=num_sink_tokens,
             window_size=window_size,
             sink_positions=sink_positions,
             max_rewind_tokens=max_rewind_tokens,
+            quantize_cache=quantize_cache,
         )
         self._setup(config, attachment_of(model))
 
@@ -71,7 +75,8 @@ class SinkCache(Cache):
         self._release = weakref.finalize(self, attachment.release)
         geometries = layer_geometries(config, attachment.windows, self._undo_size)
         pairs = zip(geometries, self._encodings, strict=True)
-        self._rings = [RingLayer(geometry, encoding) for geometry, encoding in pairs]
+        kind = QuantizedRingLayer if config.quantize_cache == "int8" else RingLayer
+        self._rings = [kind(geometry, encoding) for geometry, encoding in pairs]
         Cache.__init__(self, layers=[*self._rings])
 
     @property

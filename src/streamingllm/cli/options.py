@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from streamingllm.config import CACHE_QUANTIZATIONS
+from streamingllm.models.quantize import QUANTIZATIONS
+
 ModelOption = Annotated[
     str,
     typer.Option(
@@ -29,5 +32,24 @@ CacheDirOption = Annotated[
         envvar="STREAMINGLLM_CACHE",
         metavar="FOLDER",
         help="Where packaged models are kept; by default the user's cache folder.",
+    ),
+]
+QuantizeOption = Annotated[
+    str,
+    typer.Option(
+        "--quantize", help=f"Weights: one of {', '.join(QUANTIZATIONS)}; GGUF's are kept exactly."
+    ),
+]
+QuantizeCacheOption = Annotated[
+    str,
+    typer.Option(
+        "--quantize-cache",
+        help=f"The window: one of {', '.join(CACHE_QUANTIZATIONS)}; sinks stay exact.",
+    ),
+]
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile/--no-compile", help="Compile the decode step, once per model and machine."
     ),
 ]

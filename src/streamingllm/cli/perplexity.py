@@ -17,7 +17,14 @@ from transformers import PreTrainedModel
 
 from streamingllm.cli.files import check_writable, write_whole
 from streamingllm.cli.loading import load_shown
-from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.options import (
+    CacheDirOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    QuantizeCacheOption,
+    QuantizeOption,
+)
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.readings import ReadingBoard, format_perplexity
 from streamingllm.cli.run_record import run_record
@@ -72,6 +79,8 @@ def perplexity(
     chunk_size: Annotated[
         int | None, typer.Option(help="Tokens per forward pass; changes speed, not results.")
     ] = None,
+    quantize: QuantizeOption = "none",
+    quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -95,12 +104,13 @@ def perplexity(
         window_size=window_size,
         interpolation_factor=interpolation_factor,
         chunk_size=chunk_size,
+        quantize_cache=quantize_cache,
     )
     check_max_tokens(max_tokens)
     check_writable("nll", nll)
     use_threads(threads)
     documents = open_documents(text)
-    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir)
+    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
     ids = read_tokens(lm, documents, max_tokens)
     if strategy == "interpolation" and interpolation_factor is None:
         config = replace(config, interpolation_factor=_factor_to_fit(lm.model, len(ids)))
@@ -117,6 +127,7 @@ def perplexity(
             "source": lm.source,
             "text": text,
             "max_tokens": max_tokens,
+            "quantize": quantize,
             **reported_settings(config),
             "dtype": str(lm.model.dtype).removeprefix("torch."),
             "device": str(lm.model.device),

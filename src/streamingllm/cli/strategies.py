@@ -15,9 +15,9 @@ _READING_CHUNK_SIZE = 1024
 # Every token costs a pass over a whole window there, and progress should move every few seconds.
 _RECOMPUTE_CHUNK_SIZE = 16
 _SETTINGS: dict[str, tuple[str, ...]] = {
-    "sinks": ("num_sink_tokens", "window_size"),
+    "sinks": ("num_sink_tokens", "window_size", "quantize_cache"),
     "dense": (),
-    "window": ("window_size",),
+    "window": ("window_size", "quantize_cache"),
     "recompute": ("window_size",),
     "interpolation": ("interpolation_factor",),
 }
@@ -30,6 +30,7 @@ def strategy_config(
     window_size: int = DEFAULT_WINDOW_SIZE,
     interpolation_factor: float | None = None,
     chunk_size: int | None = None,
+    quantize_cache: str = "none",
 ) -> StreamConfig:
     """Check the settings of a strategy; one that it does not have may only be left at its default.
 
@@ -43,6 +44,7 @@ def strategy_config(
         num_sink_tokens=num_sink_tokens,
         window_size=window_size,
         chunk_size=chunk_size,
+        quantize_cache=quantize_cache,
         interpolation_factor=1.0 if interpolation_factor is None else interpolation_factor,
     )
     settings = _SETTINGS[strategy]
@@ -50,6 +52,7 @@ def strategy_config(
         ("num_sink_tokens", num_sink_tokens, (0, DEFAULT_SINK_TOKENS)),
         ("window_size", window_size, (DEFAULT_WINDOW_SIZE,)),
         ("interpolation_factor", interpolation_factor, (None,)),
+        ("quantize_cache", quantize_cache, ("none",)),
     )
     for name, value, allowed in idle:
         if name not in settings and value not in allowed:
@@ -60,7 +63,7 @@ def strategy_config(
 def reported_settings(config: StreamConfig) -> dict[str, Any]:
     """Return a strategy and its settings for a report; those that it does not have are None."""
     settings = _SETTINGS[config.strategy]
-    names = ("window_size", "interpolation_factor")
+    names = ("window_size", "interpolation_factor", "quantize_cache")
     return {
         "strategy": config.strategy,
         "num_sink_tokens": config.num_sink_tokens,

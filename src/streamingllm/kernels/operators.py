@@ -14,6 +14,7 @@ from torch import Tensor
 
 from streamingllm.kernels import reference
 from streamingllm.kernels.packing import GROUP_SIZE
+from streamingllm.kernels.rows import SCALE_BYTES
 
 _LIBRARY = torch.library.Library("streamingllm", "DEF")  # kept: operators go when it does
 
@@ -37,8 +38,8 @@ _SCHEMAS = {
 
 def _like_queries(q: Tensor, q_for_sinks: Tensor, k: Any, v: Any, *rest: Any) -> Tensor:
     v_cache: Tensor = rest[1]
-    width = v_cache.shape[-1] if v is None else v.shape[-1]
-    return q.new_empty((*q.shape[:-1], width))
+    stored = v_cache.shape[-1] - (SCALE_BYTES if v_cache.dtype is torch.int8 else 0)
+    return q.new_empty((*q.shape[:-1], stored))
 
 
 def _like_windows(q: Tensor, q_for_sinks: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:

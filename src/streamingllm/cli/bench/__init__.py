@@ -10,7 +10,8 @@ from streamingllm.cli.bench.flatness import flatness
 from streamingllm.cli.bench.prefill import prefill
 
 app = typer.Typer(
-    help="Measure how fast this machine reads and writes, beside what its memory allows.",
+    help="Measure how fast this machine reads and writes, beside what its memory allows.\n\n"
+    "Example: `streamingllm bench decode --quantize int4 --json -`",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )

@@ -9,12 +9,18 @@ import typer
 from streamingllm.cli.bench.decode import check_positive, report
 from streamingllm.cli.bench.setup import (
     BenchSettings,
-    CompileOption,
-    QuantizeOption,
     StepsOption,
     full_stream,
 )
-from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.options import (
+    CacheDirOption,
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    QuantizeCacheOption,
+    QuantizeOption,
+)
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
@@ -28,6 +34,7 @@ _SIZES = (1, 2, 4, 8, 16)
 def batch(
     model: ModelOption = DEFAULT_MODEL,
     quantize: QuantizeOption = "none",
+    quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,
     window_size: WindowOption = DEFAULT_WINDOW_SIZE,
@@ -51,7 +58,16 @@ def batch(
         check_positive("batch_size", size)
     check_positive("steps", steps)
     settings = BenchSettings(
-        model, dtype, device, quantize, num_sink_tokens, window_size, threads, compile, cache_dir
+        model=model,
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        quantize_cache=quantize_cache,
+        num_sink_tokens=num_sink_tokens,
+        window_size=window_size,
+        threads=threads,
+        compile=compile,
+        cache_dir=cache_dir,
     )
     lm = settings.load()
     console = human_console(json)

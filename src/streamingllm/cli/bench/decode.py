@@ -8,13 +8,19 @@ import typer
 
 from streamingllm.cli.bench.setup import (
     BenchSettings,
-    CompileOption,
-    QuantizeOption,
     StartUp,
     StepsOption,
     full_stream,
 )
-from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.options import (
+    CacheDirOption,
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    QuantizeCacheOption,
+    QuantizeOption,
+)
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
@@ -28,6 +34,7 @@ from streamingllm.stream import Stream
 def decode(
     model: ModelOption = DEFAULT_MODEL,
     quantize: QuantizeOption = "none",
+    quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,
     window_size: WindowOption = DEFAULT_WINDOW_SIZE,
@@ -50,7 +57,16 @@ def decode(
     check_positive("steps", steps)
     check_positive("batch_size", batch_size)
     settings = BenchSettings(
-        model, dtype, device, quantize, num_sink_tokens, window_size, threads, compile, cache_dir
+        model=model,
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        quantize_cache=quantize_cache,
+        num_sink_tokens=num_sink_tokens,
+        window_size=window_size,
+        threads=threads,
+        compile=compile,
+        cache_dir=cache_dir,
     )
     lm = settings.load()
     stream, start_up = full_stream(lm, settings, batch_size, start_position)

@@ -9,8 +9,16 @@ from typing import Annotated
 import typer
 
 from streamingllm.cli.bench.decode import check_positive
-from streamingllm.cli.bench.setup import BenchSettings, CompileOption, QuantizeOption, full_stream
-from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.bench.setup import BenchSettings, full_stream
+from streamingllm.cli.options import (
+    CacheDirOption,
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    QuantizeCacheOption,
+    QuantizeOption,
+)
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
@@ -24,6 +32,7 @@ _TURN = 20
 def flatness(
     model: ModelOption = DEFAULT_MODEL,
     quantize: QuantizeOption = "none",
+    quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,
     window_size: WindowOption = DEFAULT_WINDOW_SIZE,
@@ -44,7 +53,16 @@ def flatness(
     """
     check_positive("rounds", rounds)
     settings = BenchSettings(
-        model, dtype, device, quantize, num_sink_tokens, window_size, threads, compile, cache_dir
+        model=model,
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        quantize_cache=quantize_cache,
+        num_sink_tokens=num_sink_tokens,
+        window_size=window_size,
+        threads=threads,
+        compile=compile,
+        cache_dir=cache_dir,
     )
     lm = settings.load()
     seconds: dict[int, list[float]] = {early: [], late: []}

@@ -7,8 +7,15 @@ from typing import Annotated
 import typer
 
 from streamingllm.cli.bench.decode import check_positive
-from streamingllm.cli.bench.setup import BenchSettings, QuantizeOption
-from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.bench.setup import BenchSettings
+from streamingllm.cli.options import (
+    CacheDirOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    QuantizeCacheOption,
+    QuantizeOption,
+)
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
@@ -22,6 +29,7 @@ from streamingllm.stream import Stream
 def prefill(
     model: ModelOption = DEFAULT_MODEL,
     quantize: QuantizeOption = "none",
+    quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "bfloat16",
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,
     window_size: WindowOption = DEFAULT_WINDOW_SIZE,
@@ -39,7 +47,16 @@ def prefill(
     check_positive("tokens", tokens)
     check_positive("rounds", rounds)
     settings = BenchSettings(
-        model, dtype, device, quantize, num_sink_tokens, window_size, threads, False, cache_dir
+        model=model,
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        quantize_cache=quantize_cache,
+        num_sink_tokens=num_sink_tokens,
+        window_size=window_size,
+        threads=threads,
+        compile=False,
+        cache_dir=cache_dir,
     )
     lm = settings.load()
     ids = read_tokens(lm, open_documents(PYTHON_REFERENCE), tokens)

@@ -17,21 +17,8 @@ from streamingllm.errors import ConfigError
 from streamingllm.evaluation.speed import seconds_since_process_start
 from streamingllm.evaluation.texts import PYTHON_REFERENCE, open_documents, read_tokens
 from streamingllm.models import LanguageModel
-from streamingllm.models.quantize import QUANTIZATIONS
 from streamingllm.stream import Stream
 
-QuantizeOption = Annotated[
-    str,
-    typer.Option(
-        "--quantize", help=f"Weights: one of {', '.join(QUANTIZATIONS)}; GGUF's are kept exactly."
-    ),
-]
-CompileOption = Annotated[
-    bool,
-    typer.Option(
-        "--compile/--no-compile", help="Compile the decode step, once per model and machine."
-    ),
-]
 StepsOption = Annotated[int, typer.Option("--steps", help="Timed steps.")]
 
 
@@ -47,12 +34,17 @@ class BenchSettings:
     window_size: int
     threads: int | None
     compile: bool = True
+    quantize_cache: str = "none"
     cache_dir: Path | None = None
 
     @property
     def config(self) -> StreamConfig:
         """The stream's configuration."""
-        return StreamConfig(num_sink_tokens=self.num_sink_tokens, window_size=self.window_size)
+        return StreamConfig(
+            num_sink_tokens=self.num_sink_tokens,
+            window_size=self.window_size,
+            quantize_cache=self.quantize_cache,
+        )
 
     def load(self) -> LanguageModel:
         """Load the model; without a dtype, in bfloat16 if it is quantised."""

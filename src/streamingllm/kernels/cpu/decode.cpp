@@ -174,7 +174,9 @@ at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& q_for_sinks,
 
   const int64_t batch = q.size(0), num_heads = q.size(1), key_dim = q.size(2);
   const int64_t num_kv_heads = k_cache.size(1), per_group = num_heads / num_kv_heads;
-  const int64_t value_dim = (v ? *v : v_cache).size(-1), m = keys.window_size();
+  const int64_t m = keys.window_size();
+  const int64_t value_dim =
+      v_cache.size(-1) - (values.element == Element::kInt8 ? sizeof(float) : 0);
   const at::Tensor q_window = scaled(q, scale);
   const at::Tensor q_sinks = n > 0 ? scaled(q_for_sinks, scale) : q_window;
   std::vector<HeadGroup> groups;

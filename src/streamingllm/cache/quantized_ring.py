@@ -1,0 +1,70 @@
+"""A ring of eight-bit rows, with the sinks kept exact beside it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from streamingllm.attention.plan import WindowPlan
+from streamingllm.attention.step_plan import RingBuffers
+from streamingllm.cache.ring import RingLayer, Side
+from streamingllm.kernels.rows import SCALE_BYTES, decode_rows, encode_rows
+
+
+class QuantizedRingLayer(RingLayer):
+    """Hold a window of int8 rows, each with a scale of its own, and n exact sinks.
+
+    `k_cache` and `v_cache` are [batch, num_kv_heads, m, head_dim + 4], int8; see `kernels.rows`.
+    A token is rounded when it arrives, before anything attends to it, so logits do not depend on
+    how a stream is split; a sink is exact once it has left the window.
+    """
+
+    k_sinks: Tensor
+    v_sinks: Tensor
+    _names = (*RingLayer._names, "k_sinks", "v_sinks")
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate the buffers for keys and values [batch, num_kv_heads, seq, head_dim]."""
+        geometry = self.geometry
+
+        @torch.inference_mode(False)  # so that they can be written in and out of inference mode
+        def allocate(like: Tensor, entries: int, *, exact: bool = False) -> Tensor:
+            if exact:
+                return like.new_zeros((*like.shape[:2], entries, like.shape[-1]))
+            width = like.shape[-1] + SCALE_BYTES
+            return like.new_zeros((*like.shape[:2], entries, width), dtype=torch.int8)
+
+        self.k_cache = allocate(key_states, geometry.window_size)
+        self.v_cache = allocate(value_states, geometry.window_size)
+        self.k_undo = allocate(key_states, geometry.undo_size)
+        self.v_undo = allocate(value_states, geometry.undo_size)
+        self.k_sinks = allocate(key_states, geometry.num_sink_tokens, exact=True)
+        self.v_sinks = allocate(value_states, geometry.num_sink_tokens, exact=True)
+        self.is_initialized = True
+
+    @property
+    def ring_buffers(self) -> RingBuffers:
+        """The tensors as a decode step takes them."""
+        return RingBuffers(*(getattr(self, name) for name in self._names))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the n + m keys and values."""
+        return super().nbytes + self.k_sinks.nbytes + self.v_sinks.nbytes
+
+    @property
+    def _sides(self) -> tuple[Side, Side]:
+        return (
+            Side(self.k_sinks, self.k_cache, self.k_undo),
+            Side(self.v_sinks, self.v_cache, self.v_undo),
+        )
+
+    def _encode(self, new: Tensor) -> Tensor:
+        return encode_rows(new)
+
+    def _decode(self, rows: Tensor, like: Tensor) -> Tensor:
+        return decode_rows(rows).to(like.dtype)
+
+    def _slots(self, plan: WindowPlan, side: Side, like: Tensor, is_key: bool) -> Tensor:
+        window = self._decode(side.ring[:, :, : plan.window_positions.shape[1]], like)
+        return torch.cat((side.sinks, window), dim=2) if plan.num_sinks else window
