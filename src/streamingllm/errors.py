@@ -31,3 +31,7 @@ class RewindError(StreamingLLMError, ValueError):
 
 class ModelLoadError(StreamingLLMError):
     """A model cannot be found, fetched or read."""
+
+
+class CapacityError(StreamingLLMError):
+    """An engine is full: the message names the bound that was met."""

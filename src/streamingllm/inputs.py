@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from streamingllm.errors import InputError
 
@@ -23,6 +24,13 @@ class TokenBatch:
     ids: Tensor
     valid: Tensor | None
     is_single: bool
+
+
+def vocab_size_of(model: PreTrainedModel) -> int:
+    """Return how many token ids a model has embeddings for."""
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, nn.Embedding)
+    return embedding.num_embeddings
 
 
 def check_tokens(

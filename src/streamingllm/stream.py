@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.baselines import STRATEGIES, SinkStrategy, Strategy
@@ -20,7 +20,7 @@ from streamingllm.errors import (
     RewindError,
     UnsupportedFeatureError,
 )
-from streamingllm.inputs import TokenBatch, check_tokens
+from streamingllm.inputs import TokenBatch, check_tokens, vocab_size_of
 from streamingllm.sampling import GREEDY, Sampling
 from streamingllm.stream_state import StreamState
 
@@ -110,7 +110,7 @@ class Stream:
         Raises:
             InputError: ids are empty, of a wrong shape or type, or out of the vocabulary.
         """
-        batch = check_tokens(ids, attention_mask, self._vocab_size, self.model.device)
+        batch = check_tokens(ids, attention_mask, vocab_size_of(self.model), self.model.device)
         self._begin(batch)
         keep: Keep = "all" if logits == "all" or batch.valid is not None else "last"
         parts = []
@@ -277,12 +277,6 @@ class Stream:
     def _remember(self, ids: Iterable[int]) -> deque[int]:
         return deque(ids, self.config.window_size + self.config.max_rewind_tokens + 1)
 
-    @property
-    def _vocab_size(self) -> int:
-        embedding = self.model.get_input_embeddings()
-        assert isinstance(embedding, nn.Embedding)
-        return embedding.num_embeddings
-
     def _begin(self, batch: TokenBatch) -> None:
         """Fix the number of streams with the first tokens."""
         if not self._recent:
@@ -331,8 +325,16 @@ class Stream:
     ) -> Iterator[Any]:
         assert self._logits is not None
         active = torch.ones(len(self._logits), dtype=torch.bool, device=self._logits.device)
+        written: deque[Tensor] = deque(maxlen=self.config.window_size)
         for _ in range(max_new_tokens):
-            token = sampling.choose(self._logits, self._recent_ids(sampling), generator)
+            looks_back = sampling.looks_at_written and written
+            token = sampling.choose(
+                self._logits,
+                self._recent_ids(sampling),
+                generator,
+                written_ids=torch.stack([*written], dim=1) if looks_back else None,
+            )
+            written.append(token)
             valid = None if bool(active.all()) else active[:, None]
             self._feed_chunk(token[:, None], valid, "all")
             yield int(token[0]) if self._is_single else token.masked_fill(~active, -1)
@@ -342,6 +344,6 @@ class Stream:
 
     def _recent_ids(self, sampling: Sampling) -> Tensor:
         """Return what the repetition penalty looks at; the shortest stream sets the length."""
-        length = min(len(ids) for ids in self._recent) if sampling.repetition_penalty != 1.0 else 0
+        length = min(len(ids) for ids in self._recent) if sampling.looks_at_recent else 0
         recent = [list(ids)[len(ids) - length :] for ids in self._recent]
         return torch.tensor(recent, dtype=torch.int64, device=self.model.device)

@@ -1,0 +1,90 @@
+"""Feed tokens to streams of a pool: one token to each of many, or a chunk to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from streamingllm.baselines.base import run_model
+from streamingllm.decoding.step import MAX_BATCH, DecodeStep, why_not
+from streamingllm.engine.member import EngineStream
+from streamingllm.engine.pool import RingPool
+
+
+class Feeder:
+    """Run the model on what streams have not read yet.
+
+    Args:
+        model: what all streams run on.
+        pool: where their keys and values are.
+
+    Attributes:
+        why_not: why streams cannot step together and have a pass each; None if they can.
+    """
+
+    def __init__(self, model: PreTrainedModel, pool: RingPool) -> None:
+        self._model = model
+        self._pool = pool
+        whole = pool.whole
+        self.why_not = why_not(model, whole.attachment, whole.encodings)
+        self._step: DecodeStep | None = None
+        if self.why_not is None:
+            self._step = DecodeStep(model, whole.attachment, whole.encodings, whole.geometries)
+
+    def can_step(self, stream: EngineStream) -> bool:
+        """Whether a stream's next token can be fed together with others': its sinks are read."""
+        return self._step is not None and stream.cache is not None and stream.cache.has_all_sinks
+
+    def step(self, streams: Sequence[EngineStream]) -> Tensor:
+        """Feed one token to each of several streams, all at once; return logits [batch, vocab]."""
+        assert self._step is not None
+        self._step.poll()
+        parts = [
+            self._run(self._step, streams[first : first + MAX_BATCH])
+            for first in range(0, len(streams), MAX_BATCH)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def read(self, stream: EngineStream, num_tokens: int) -> Tensor:
+        """Feed the next tokens of one stream in a pass of its own; return logits [1, vocab].
+
+        A pass that fails leaves the stream as it was.
+        """
+        assert stream.cache is not None
+        ids = torch.tensor([[*islice(stream.unread, num_tokens)]], device=self._model.device)
+        logits = run_model(self._model, ids, "last", cache=stream.cache)
+        stream.take_unread(ids.shape[1])
+        return logits[:, -1]
+
+    def compile(self, *, wait: bool) -> bool:
+        """Compile the step for one stream and for many; tell whether that can be done."""
+        if self._step is None:
+            return False
+        for batch_size in (1, 2) if self._pool.num_rows > 1 else (1,):
+            self._step.compile(batch_size, self._pool.buffers)
+        if wait:
+            self._step.wait()
+        return True
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether steps run compiled now, whatever the number of streams."""
+        sizes = (1, 2) if self._pool.num_rows > 1 else (1,)
+        return self._step is not None and all(self._step.is_compiled(size) for size in sizes)
+
+    def _run(self, step: DecodeStep, streams: Sequence[EngineStream]) -> Tensor:
+        logits = step.run(
+            torch.tensor([stream.unread[0] for stream in streams], device=self._model.device),
+            torch.tensor([stream.row for stream in streams], device=self._model.device),
+            [stream.num_seen_tokens for stream in streams],
+            self._pool.buffers,
+        )
+        for stream in streams:
+            assert stream.cache is not None
+            stream.cache.count_step()
+            stream.take_unread(1)
+        return logits

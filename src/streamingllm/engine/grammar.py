@@ -1,0 +1,153 @@
+"""Texts that follow a grammar or a JSON schema; llguidance says which tokens may come next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamingllm.errors import InputError, UnsupportedFeatureError
+from streamingllm.models import LanguageModel
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What a text must look like; see the class methods.
+
+    Args:
+        syntax: how `definition` is to be read.
+        definition: the JSON schema, the regular expression, or the grammar.
+    """
+
+    syntax: Literal["json_schema", "regex", "lark"]
+    definition: str
+
+    @classmethod
+    def json_schema(cls, schema: dict[str, Any] | str) -> Grammar:
+        """Allow JSON of that schema only; `{}` is any JSON."""
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        return cls("json_schema", text)
+
+    @classmethod
+    def regex(cls, pattern: str) -> Grammar:
+        """Allow texts that match the whole pattern, in the syntax of Rust's regular expressions."""
+        return cls("regex", pattern)
+
+    @classmethod
+    def lark(cls, grammar: str) -> Grammar:
+        """Allow texts of a context-free grammar in Lark's notation."""
+        return cls("lark", grammar)
+
+
+class GrammarCompiler:
+    """Make matchers for the tokens of one model.
+
+    Args:
+        lm: its tokenizer is read when the first grammar comes, which takes about a second.
+        vocab_size: width of the model's logits.
+    """
+
+    def __init__(self, lm: LanguageModel, vocab_size: int) -> None:
+        self._lm = lm
+        self._vocab_size = vocab_size
+        self._tokenizer: LLTokenizer | None = None
+
+    def matcher(self, grammar: Grammar) -> GrammarMatcher:
+        """Return a matcher at the beginning of a text.
+
+        Raises:
+            InputError: the grammar is wrong.
+            UnsupportedFeatureError: llguidance is not installed or cannot read the tokenizer.
+        """
+        tokenizer = self._read_tokenizer()
+        from llguidance import LLMatcher
+
+        try:
+            if grammar.syntax == "json_schema":
+                source = LLMatcher.grammar_from_json_schema(grammar.definition)
+            elif grammar.syntax == "regex":
+                source = LLMatcher.grammar_from_regex(grammar.definition)
+            else:
+                source = LLMatcher.grammar_from_lark(grammar.definition)
+        except ValueError as error:
+            raise _wrong(grammar, str(error)) from error
+        matcher = LLMatcher(tokenizer, source, log_level=0)
+        if matcher.is_error():
+            raise _wrong(grammar, matcher.get_error())
+        return GrammarMatcher(matcher, self._vocab_size)
+
+    def _read_tokenizer(self) -> LLTokenizer:
+        if self._tokenizer is None:
+            try:
+                from llguidance.hf import from_tokenizer
+            except ImportError as error:
+                raise UnsupportedFeatureError(
+                    "grammar: needs llguidance; pip install 'streamingllm[grammar]'"
+                ) from error
+            tokenizer: Any = self._lm.tokenizer
+            ends = sorted(self._lm.end_token_ids) or None
+            try:
+                self._tokenizer = from_tokenizer(tokenizer, self._vocab_size, ends)
+            except ValueError as error:
+                raise UnsupportedFeatureError(
+                    f"grammar: llguidance cannot read {type(tokenizer).__name__} "
+                    f"({_one_line(str(error))}); use a model with a fast tokenizer"
+                ) from error
+        return self._tokenizer
+
+
+class GrammarMatcher:
+    """Follow one text through its grammar.
+
+    Args:
+        matcher: of llguidance.
+        vocab_size: width of the model's logits.
+    """
+
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
+        self._matcher = matcher
+        self._vocab_size = vocab_size
+
+    def allowed(self) -> Tensor:
+        """Return which tokens may come next, bool, [1, vocab]."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        self._check()
+        allowed = np.unpackbits(bits, bitorder="little")[: self._vocab_size]
+        return torch.from_numpy(allowed).bool()[None]
+
+    def take(self, token: int) -> None:
+        """Go on by an allowed token.
+
+        Raises:
+            InputError: the grammar has become too complex to follow.
+        """
+        self._matcher.consume_token(token)
+        self._check()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing may follow."""
+        return self._matcher.is_stopped()
+
+    def clone(self) -> GrammarMatcher:
+        """Return an independent matcher at the same place."""
+        return GrammarMatcher(self._matcher.deep_copy(), self._vocab_size)
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise InputError(f"grammar: {_one_line(self._matcher.get_error())}")
+
+
+def _wrong(grammar: Grammar, message: str) -> InputError:
+    return InputError(f"grammar: is no valid {grammar.syntax} ({_one_line(message)})")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
