@@ -344,6 +344,8 @@ class Stream:
 
     def _recent_ids(self, sampling: Sampling) -> Tensor:
         """Return what the repetition penalty looks at; the shortest stream sets the length."""
-        length = min(len(ids) for ids in self._recent) if sampling.looks_at_recent else 0
+        if not sampling.looks_at_recent:
+            return torch.empty((len(self._recent), 0), dtype=torch.int64)
+        length = min(len(ids) for ids in self._recent)
         recent = [list(ids)[len(ids) - length :] for ids in self._recent]
         return torch.tensor(recent, dtype=torch.int64, device=self.model.device)

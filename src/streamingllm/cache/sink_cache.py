@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import replace
+from functools import cached_property
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -120,7 +121,7 @@ class SinkCache(Cache):
         """Whether a pass has been made since the start or the last reset."""
         return self._rings[0].is_initialized
 
-    @property
+    @cached_property
     def _smallest_window(self) -> int:
         return min(layer.geometry.window_size for layer in self._rings)
 

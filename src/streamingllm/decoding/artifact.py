@@ -105,12 +105,17 @@ class Compilation:
         self.finish()
 
 
-def load_package(path: Path, tensors: dict[str, Tensor]) -> Callable[..., Any]:
-    """Return a compiled step that computes with `tensors`, which it shares."""
+def load_package(path: Path, tensors: dict[str, Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
+    """Return a compiled step that computes with `tensors`, which it shares.
+
+    It takes all of the step's tensors in one list: calling the package itself would parse the
+    nesting of its arguments anew at every step.
+    """
     package = torch._inductor.aoti_load_package(str(path))
     constants = {name: tensors[name].detach() for name in package.get_constant_fqns()}
     package.load_constants(constants, check_full_update=True, user_managed=True)
-    return package
+    run: Callable[[list[Tensor]], list[Tensor]] = package.loader.run
+    return run
 
 
 def _compile(exported: Path, target: Path) -> None:

@@ -138,19 +138,14 @@ class StepLinears:
             if "weight" in here:
                 out: Tensor = dense_linear(x, here["weight"])
             else:
-                minimums = here.get("minimum_bits")
-                out = linear(
-                    x,
-                    here["codes"],
-                    here["scale_bits"].view(torch.float16),
-                    None if minimums is None else minimums.view(torch.float16),
-                )
+                out = linear(x, here["codes"], here["scale_bits"], here.get("minimum_bits"))
             return out + here["bias"] if "bias" in here else out
 
         return multiply
 
     def _keep(self, name: str, tensor: Tensor) -> str:
-        self.tensors[name] = tensor
+        # Bits become numbers here, once, and not in every step.
+        self.tensors[name] = tensor.view(torch.float16) if name.endswith("_bits") else tensor
         return name
 
 

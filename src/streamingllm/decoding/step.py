@@ -30,7 +30,6 @@ from streamingllm.positions.rope import RopeEncoding
 MAX_BATCH = 64
 _EXAMPLE_STREAMS = 7  # any number but 0 and 1, which exporters take for constants
 _log = logging.getLogger("streamingllm")
-_no_gradients = torch.inference_mode
 
 Geometry = tuple[tuple[int, ...], int]  # sink positions, window size
 
@@ -59,7 +58,7 @@ class DecodeStep:
         geometry_of = tuple(self._geometries.index(g) for g in geometries)
         self._module = StepModule(model, attachment, tuple(encodings), geometry_of)
         self._config = model.config.to_diff_dict()
-        self._compiled: dict[bool, Callable[..., Any]] = {}
+        self._compiled: dict[bool, Callable[[list[Tensor]], list[Tensor]]] = {}
         self._compilations: dict[bool, Compilation] = {}
 
     def run(
@@ -82,11 +81,12 @@ class DecodeStep:
             for sinks, m in self._geometries
         ]
         where = torch.tensor(positions)
-        step = self._compiled.get(len(positions) > 1, self._module)
-        with _no_gradients():
-            logits: Tensor = step(
-                ids, rows, where, [tuple(b) for b in buffers], self._sinks, shifts
-            )
+        compiled = self._compiled.get(len(positions) > 1)
+        if compiled is not None:
+            rings = [x for layer in buffers for x in layer if x is not None]
+            return compiled([ids, rows, where, *rings, *self._sinks, *shifts])[0]
+        with torch.inference_mode():
+            logits: Tensor = self._module(ids, rows, where, buffers, self._sinks, shifts)
         return logits
 
     def is_compiled(self, batch_size: int) -> bool:

@@ -88,74 +88,107 @@ void write_tokens(const at::Tensor& fresh, const Side& side, const int64_t* stre
   }
 }
 
-struct Span {
-  int64_t group, first, last;
-};
-using Runs = std::vector<std::vector<Span>>;
+// The columns of all groups laid end to end, cut into one run of equal length per thread.
+//
+// What a thread computes of a group is a span; spans are numbered group + thread, which no two share
+// because each thread begins where the one before has ended.
+class Spans {
+ public:
+  Spans(int64_t num_groups, int64_t num_threads) : ends_(num_groups), num_threads_(num_threads) {}
 
-// Cut the columns of all groups, laid end to end, into one run of equal length per thread.
-Runs split(const std::vector<int64_t>& columns, int64_t num_threads) {
-  int64_t total = 0;
-  for (int64_t c : columns) total += c;
-  Runs runs(num_threads);
-  int64_t offset = 0, thread = 0;
-  for (size_t g = 0; g < columns.size(); ++g) {
-    for (int64_t first = 0; first < columns[g];) {
-      const int64_t end = (thread + 1) * total / num_threads;
-      const int64_t last = std::min(columns[g], end - offset);
-      if (last > first) runs[thread].push_back({static_cast<int64_t>(g), first, last});
-      if (last >= end - offset) ++thread;
-      first = std::max(first, last);
-    }
-    offset += columns[g];
+  void set_columns(int64_t group, int64_t columns) {
+    ends_[group] = columns + (group > 0 ? ends_[group - 1] : 0);
   }
-  return runs;
-}
+  int64_t count() const { return static_cast<int64_t>(ends_.size()) + num_threads_ - 1; }
 
-// Partial softmaxes, one for each span, and how they become one.
+  // Call visit(group, first column, last column, span) for all that a thread does.
+  template <typename Visit>
+  void of_thread(int64_t thread, const Visit& visit) const {
+    const int64_t begin = cut(thread), end = cut(thread + 1);
+    int64_t g = std::upper_bound(ends_.begin(), ends_.end(), begin) - ends_.begin();
+    for (; g < static_cast<int64_t>(ends_.size()) && start(g) < end; ++g)
+      visit(g, std::max(begin - start(g), int64_t{0}), std::min(end, ends_[g]) - start(g),
+            g + thread);
+  }
+
+  // Call visit(span) for all that was done of a group.
+  template <typename Visit>
+  void of_group(int64_t group, const Visit& visit) const {
+    for (int64_t t = 0; t < num_threads_; ++t)
+      if (cut(t) < ends_[group] && cut(t + 1) > start(group)) visit(group + t);
+  }
+
+ private:
+  int64_t start(int64_t group) const { return group > 0 ? ends_[group - 1] : 0; }
+  int64_t cut(int64_t thread) const { return thread * ends_.back() / num_threads_; }
+
+  std::vector<int64_t> ends_;
+  int64_t num_threads_;
+};
+
+// Softmaxes that are not finished, one for each span, and how they become one.
 class Partials {
  public:
-  Partials(const Runs& runs, int64_t num_groups, int64_t num_queries, int64_t value_dim)
-      : num_queries_(num_queries), value_dim_(value_dim), of_group_(num_groups) {
-    int64_t count = 0;
-    for (const auto& run : runs) {
-      first_.push_back(count);
-      for (const Span& span : run) of_group_[span.group].push_back(count++);
-    }
-    floats_.resize(count * num_queries * (2 + value_dim));
+  Partials(int64_t count, int64_t num_queries, int64_t value_dim)
+      : num_queries_(num_queries), value_dim_(value_dim) {
+    // Of the thread that splits the work: those that do it write through the pointer.
+    static thread_local std::vector<float> kept;
+    kept.resize(count * num_queries * (2 + value_dim));
+    floats_ = kept.data();
   }
 
-  Partial at(int64_t i) {
-    float* p = floats_.data() + i * num_queries_ * (2 + value_dim_);
+  Partial at(int64_t span) const {
+    float* p = floats_ + span * num_queries_ * (2 + value_dim_);
     return {p, p + num_queries_, p + 2 * num_queries_};
   }
-  Partial at(int64_t thread, int64_t i) { return at(first_[thread] + i); }
 
   // out [value_dim] of one query; `learned` is null, or a score that has no value.
-  void merge(int64_t group, int64_t query, const float* learned, float* out) {
+  void merge(const Spans& spans, int64_t group, int64_t query, const float* learned,
+             float* out) const {
     float highest = learned ? *learned : -INFINITY;
-    for (int64_t i : of_group_[group]) highest = std::max(highest, at(i).maximum[query]);
+    spans.of_group(group,
+                   [&](int64_t i) { highest = std::max(highest, at(i).maximum[query]); });
     float total = learned ? std::exp(*learned - highest) : 0.0f;
     std::fill(out, out + value_dim_, 0.0f);
-    for (int64_t i : of_group_[group]) {
+    spans.of_group(group, [&](int64_t i) {
       const Partial part = at(i);
       const float share = std::exp(part.maximum[query] - highest);
       total += share * part.total[query];
       const float* from = part.out + query * value_dim_;
       for (int64_t d = 0; d < value_dim_; ++d) out[d] += share * from[d];
-    }
+    });
     for (int64_t d = 0; d < value_dim_; ++d) out[d] /= total;
   }
 
  private:
   int64_t num_queries_, value_dim_;
-  std::vector<std::vector<int64_t>> of_group_;
-  std::vector<int64_t> first_;
-  std::vector<float> floats_;
+  float* floats_;
 };
 
-at::Tensor scaled(const at::Tensor& q, double scale) {
-  return q.to(at::kFloat).mul(scale).contiguous();
+// All heads of all streams: their queries, and the rows that they see.
+std::vector<HeadGroup> head_groups(const Side& keys, const Side& values, const float* q,
+                                   const float* q_for_sinks, const int64_t* streams,
+                                   const int64_t* positions, const at::Tensor& sink_positions,
+                                   HeadGroup shape, int64_t num_groups, int64_t num_kv_heads,
+                                   Spans& spans) {
+  const int64_t m = keys.window_size(), n = sink_positions.size(0);
+  const int64_t* sinks = sink_positions.const_data_ptr<int64_t>();
+  std::vector<HeadGroup> groups(num_groups, shape);
+  for (int64_t g = 0; g < num_groups; ++g) {
+    const int64_t b = g / num_kv_heads, h = g % num_kv_heads;
+    const auto rows_of = [&](const Buffer& k, const Buffer& v, int64_t entry, Element element) {
+      return Rows{k.row(streams[b], h, entry), v.row(streams[b], h, entry), k.row_bytes,
+                  v.row_bytes, element};
+    };
+    HeadGroup& group = groups[g];
+    group.q = q + g * shape.num_queries * shape.key_dim;
+    group.q_for_sinks = q_for_sinks + g * shape.num_queries * shape.key_dim;
+    group.sinks = rows_of(keys.sinks, values.sinks, 0, keys.sink_element);
+    group.window = rows_of(keys.ring, values.ring, keys.first_slot, keys.element);
+    group.num_sinks = std::upper_bound(sinks, sinks + n, positions[b] - m) - sinks;
+    spans.set_columns(g, group.num_sinks + std::min(positions[b] + 1, m));
+  }
+  return groups;
 }
 
 at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& q_for_sinks,
@@ -165,59 +198,45 @@ at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& q_for_sinks,
                             const OptionalTensor& v_sinks, const at::Tensor& rows,
                             const at::Tensor& positions, const at::Tensor& sink_positions,
                             double scale, double softcap, const OptionalTensor& sink_logits) {
-  const int64_t n = sink_positions.size(0);
-  const Side keys(k_cache, k_undo, k_sinks, n), values(v_cache, v_undo, v_sinks, n);
+  const Side keys(k_cache, k_undo, k_sinks, sink_positions.size(0));
+  const Side values(v_cache, v_undo, v_sinks, sink_positions.size(0));
   const int64_t* streams = rows.const_data_ptr<int64_t>();
   const int64_t* position = positions.const_data_ptr<int64_t>();
   if (k) write_tokens(*k, keys, streams, position);
   if (v) write_tokens(*v, values, streams, position);
 
-  const int64_t batch = q.size(0), num_heads = q.size(1), key_dim = q.size(2);
-  const int64_t num_kv_heads = k_cache.size(1), per_group = num_heads / num_kv_heads;
-  const int64_t m = keys.window_size();
-  const int64_t value_dim =
-      v_cache.size(-1) - (values.element == Element::kInt8 ? sizeof(float) : 0);
-  const at::Tensor q_window = scaled(q, scale);
-  const at::Tensor q_sinks = n > 0 ? scaled(q_for_sinks, scale) : q_window;
-  std::vector<HeadGroup> groups;
-  std::vector<int64_t> columns;
-  for (int64_t b = 0; b < batch; ++b) {
-    const int64_t* first = sink_positions.const_data_ptr<int64_t>();
-    const int64_t outside = std::upper_bound(first, first + n, position[b] - m) - first;
-    for (int64_t h = 0; h < num_kv_heads; ++h) {
-      const int64_t offset = static_cast<int64_t>(groups.size()) * per_group * key_dim;
-      const auto rows_of = [&](const Buffer& k_rows, const Buffer& v_rows, int64_t entry,
-                               Element element) {
-        return Rows{k_rows.row(streams[b], h, entry), v_rows.row(streams[b], h, entry),
-                    k_rows.row_bytes, v_rows.row_bytes, element};
-      };
-      groups.push_back({q_window.const_data_ptr<float>() + offset,
-                        q_sinks.const_data_ptr<float>() + offset,
-                        rows_of(keys.sinks, values.sinks, 0, keys.sink_element),
-                        rows_of(keys.ring, values.ring, keys.first_slot, keys.element), outside,
-                        per_group, key_dim, value_dim, static_cast<float>(softcap)});
-      columns.push_back(outside + std::min(position[b] + 1, m));
-    }
-  }
-
+  const int64_t num_kv_heads = k_cache.size(1), num_groups = q.size(0) * num_kv_heads;
+  const int64_t value_dim = v_cache.size(-1) - (v_cache.scalar_type() == at::kChar ? 4 : 0);
+  HeadGroup shape{};
+  shape.num_queries = q.size(1) / num_kv_heads;
+  shape.key_dim = q.size(2);
+  shape.value_dim = value_dim;
+  shape.softcap = static_cast<float>(softcap);
+  static thread_local std::vector<float> q_floats, sink_floats;
   const int64_t num_threads = at::get_num_threads();
-  const Runs runs = split(columns, num_threads);
-  Partials partials(runs, groups.size(), per_group, value_dim);
+  Spans spans(num_groups, num_threads);
+  const std::vector<HeadGroup> groups =
+      head_groups(keys, values, as_floats(q, scale, q_floats),
+                  as_floats(q_for_sinks, scale, sink_floats), streams, position, sink_positions,
+                  shape, num_groups, num_kv_heads, spans);
+  const Partials partials(spans.count(), shape.num_queries, value_dim);
   at::parallel_for(0, num_threads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
-      for (size_t i = 0; i < runs[t].size(); ++i) {
-        const Span& span = runs[t][i];
-        kernels().attend_span(groups[span.group], span.first, span.last, partials.at(t, i));
-      }
+      spans.of_thread(t, [&](int64_t group, int64_t first, int64_t last, int64_t span) {
+        kernels().attend_span(groups[group], first, last, partials.at(span));
+      });
   });
 
-  const at::Tensor out = at::empty({batch, num_heads, value_dim}, q_window.options());
   const at::Tensor learned = sink_logits ? sink_logits->to(at::kFloat).contiguous() : at::Tensor();
   const float* logits = sink_logits ? learned.const_data_ptr<float>() : nullptr;
-  for (int64_t i = 0; i < batch * num_heads; ++i)
-    partials.merge(i / per_group, i % per_group, logits ? logits + i % num_heads : nullptr,
-                   out.mutable_data_ptr<float>() + i * value_dim);
-  return out.to(q.scalar_type());
+  static thread_local std::vector<float> result;
+  result.resize(q.size(0) * q.size(1) * value_dim);
+  for (int64_t i = 0; i < q.size(0) * q.size(1); ++i)
+    partials.merge(spans, i / shape.num_queries, i % shape.num_queries,
+                   logits ? logits + i % q.size(1) : nullptr, result.data() + i * value_dim);
+  const at::Tensor out = at::empty({q.size(0), q.size(1), value_dim}, q.options());
+  kernels().from_floats(result.data(), out.numel(), out.mutable_data_ptr(), element_of(out));
+  return out;
 }
 
 }  // namespace

@@ -15,6 +15,7 @@ void weigh_tile(const float* weights, const char* values, int64_t stride, int64_
   for (int64_t k = 0; k < count; ++k) {
     const T* value = reinterpret_cast<const T*>(values + k * stride);
     for (int i = 0; i < kVectors; ++i) {
+      __builtin_prefetch(reinterpret_cast<const char*>(value + i * kWidth) + kAheadBytes);
       const Vector v = load(value + i * kWidth);
       for (int h = 0; h < kHeads; ++h)
         sums[h][i] = fused(broadcast(weights[h * kBlock + k]), v, sums[h][i]);

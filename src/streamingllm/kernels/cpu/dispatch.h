@@ -2,6 +2,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <vector>
+
 #include "kernels.h"
 
 namespace streamingllm {
@@ -20,6 +22,15 @@ inline Element element_of(const at::Tensor& x) {
     case at::kChar: return Element::kInt8;
     default: TORCH_CHECK(false, x.scalar_type(), ": must be float32, bfloat16 or int8");
   }
+}
+
+// The numbers of a tensor times `scale`, in a buffer that is kept from call to call.
+inline const float* as_floats(const at::Tensor& x, double scale, std::vector<float>& buffer) {
+  const at::Tensor dense = x.contiguous();
+  buffer.resize(dense.numel());
+  kernels().to_floats(dense.const_data_ptr(), element_of(dense), dense.numel(),
+                      static_cast<float>(scale), buffer.data());
+  return buffer.data();
 }
 
 }  // namespace streamingllm

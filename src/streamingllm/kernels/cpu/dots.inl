@@ -2,6 +2,7 @@
 // Included once per instruction set, inside its namespace.
 
 constexpr int kKeyTile = 4;
+constexpr int64_t kAheadBytes = 4096;  // fetched before they are needed
 
 template <typename T>
 float scale_of(const T*, int64_t) {
@@ -22,6 +23,7 @@ void dot_tile(const float* q, int64_t dim, const char* keys, int64_t stride, flo
     for (auto& s : row) s = zero();
   for (int64_t d = 0; d < dim; d += kWidth) {
     for (int k = 0; k < kKeys; ++k) {
+      __builtin_prefetch(keys + k * stride + d * sizeof(T) + kAheadBytes);
       const Vector key = load(reinterpret_cast<const T*>(keys + k * stride) + d);
       for (int h = 0; h < kHeads; ++h) sums[h][k] = fused(load(q + h * dim + d), key, sums[h][k]);
     }

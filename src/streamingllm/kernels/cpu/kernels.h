@@ -69,7 +69,13 @@ using QuantizeActivations = void (*)(const float* x, int64_t num_groups, int16_t
 using MultiplyDense = void (*)(const char* w, Element element, const float* x, int64_t batch,
                                int64_t dim, int64_t count, float* out, int64_t out_stride);
 
+// Between floats and the elements of tensors (float32 or bfloat16, rounded to nearest).
+using ToFloats = void (*)(const void* x, Element element, int64_t count, float scale, float* out);
+using FromFloats = void (*)(const float* x, int64_t count, void* out, Element element);
+
 struct Kernels {
+  ToFloats to_floats;
+  FromFloats from_floats;
   AttendSpan attend_span;
   MultiplyQuantized multiply_quantized;
   QuantizeActivations quantize_activations;

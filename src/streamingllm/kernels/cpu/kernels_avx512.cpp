@@ -6,6 +6,8 @@ namespace {
 
 #include "exponential.inl"
 
+#include "convert.inl"
+
 #include "dots.inl"
 
 #include "decode.inl"
@@ -14,6 +16,6 @@ namespace {
 
 }  // namespace
 
-const Kernels kernels = {attend_span, multiply_quantized, quantize_activations, multiply_dense};
+const Kernels kernels = {to_floats, from_floats, attend_span, multiply_quantized, quantize_activations, multiply_dense};
 
 }  // namespace streamingllm::avx512

@@ -21,42 +21,86 @@ void in_equal_runs(int64_t count, const Work& work) {
   });
 }
 
-QuantizedTile tile_of(const at::Tensor& codes, const at::Tensor& scales,
-                      const std::optional<at::Tensor>& minimums, int64_t number) {
-  const auto half = [](const at::Tensor& t) {
-    return static_cast<const uint16_t*>(t.const_data_ptr());
-  };
-  const int64_t first = number * scales.size(1) * kRowTile;
-  const int bits = static_cast<int>(codes.size(1) / scales.size(1));
-  return {codes.const_data_ptr<int32_t>() + first * bits, half(scales) + first,
-          minimums ? half(*minimums) + first : nullptr, bits};
-}
+// The tiles of a packed weight; see kernels/packing.py.
+class Tiles {
+ public:
+  Tiles(const at::Tensor& codes, const at::Tensor& scales,
+        const std::optional<at::Tensor>& minimums)
+      : num_groups(scales.size(1)),
+        count(scales.size(0)),
+        bits(static_cast<int>(codes.size(1) / num_groups)),
+        codes_(codes.const_data_ptr<int32_t>()),
+        scales_(static_cast<const uint16_t*>(scales.const_data_ptr())),
+        minimums_(minimums ? static_cast<const uint16_t*>(minimums->const_data_ptr()) : nullptr) {}
+
+  QuantizedTile operator[](int64_t i) const {
+    const int64_t first = i * num_groups * kRowTile;
+    return {codes_ + first * bits, scales_ + first, minimums_ ? minimums_ + first : nullptr, bits};
+  }
+
+  const int64_t num_groups, count;
+  const int bits;
+
+ private:
+  const int32_t* codes_;
+  const uint16_t *scales_, *minimums_;
+};
+
+// A result [batch][num_rows] in the dtype of x, of which threads write runs of rows as floats.
+class Product {
+ public:
+  Product(const at::Tensor& x, int64_t batch, int64_t num_rows) : batch_(batch), rows_(num_rows) {
+    auto shape = x.sizes().vec();
+    shape.back() = num_rows;
+    out = at::empty(shape, x.options());
+    element_ = element_of(out);
+    floats_.resize(batch * num_rows);
+    numbers = floats_.data();
+    bytes_ = static_cast<char*>(out.mutable_data_ptr());
+  }
+
+  // Round rows [first, last), which are finished.
+  void round(int64_t first, int64_t last) const {
+    const int64_t size = element_ == Element::kFloat32 ? 4 : 2;
+    for (int64_t b = 0; b < batch_; ++b)
+      kernels().from_floats(numbers + b * rows_ + first, last - first,
+                            bytes_ + (b * rows_ + first) * size, element_);
+  }
+
+  at::Tensor out;
+  float* numbers;
+
+ private:
+  int64_t batch_, rows_;
+  Element element_;
+  char* bytes_;
+  static thread_local std::vector<float> floats_;  // kept from step to step
+};
+
+thread_local std::vector<float> Product::floats_;
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scales,
                   const std::optional<at::Tensor>& minimums) {
-  const int64_t num_tiles = scales.size(0), num_groups = scales.size(1);
-  const int64_t num_rows = num_tiles * kRowTile, dim = num_groups * kGroup;
+  const Tiles tiles(codes, scales, minimums);
+  const int64_t dim = tiles.num_groups * kGroup, num_rows = tiles.count * kRowTile;
   TORCH_CHECK(x.size(-1) == dim, "x has ", x.size(-1), " features: must have ", dim);
-  const at::Tensor values = x.reshape({-1, dim}).to(at::kFloat).contiguous();
-  const int64_t batch = values.size(0);
-
-  std::vector<int16_t> x_codes(batch * dim);
-  std::vector<float> x_scales(batch * num_groups), x_sums(batch * num_groups);
-  kernels().quantize_activations(values.const_data_ptr<float>(), batch * num_groups,
-                                 x_codes.data(), x_scales.data(), x_sums.data());
-  const Activations activations{x_codes.data(), x_scales.data(), x_sums.data(), batch, num_groups};
-
-  at::Tensor out = at::empty({batch, num_rows}, values.options());
-  float* result = out.mutable_data_ptr<float>();
-  in_equal_runs(num_tiles, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const QuantizedTile tile = tile_of(codes, scales, minimums, i);
-      kernels().multiply_quantized(tile, activations, result + i * kRowTile, num_rows);
-    }
+  const int64_t batch = x.numel() / dim, num_groups = batch * tiles.num_groups;
+  static thread_local std::vector<float> x_floats, x_scales, x_sums;
+  static thread_local std::vector<int16_t> x_codes;
+  x_codes.resize(batch * dim);
+  x_scales.resize(num_groups);
+  x_sums.resize(num_groups);
+  kernels().quantize_activations(as_floats(x, 1.0, x_floats), num_groups, x_codes.data(),
+                                 x_scales.data(), x_sums.data());
+  const Activations activations{x_codes.data(), x_scales.data(), x_sums.data(), batch,
+                                tiles.num_groups};
+  const Product product(x, batch, num_rows);
+  in_equal_runs(tiles.count, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      kernels().multiply_quantized(tiles[i], activations, product.numbers + i * kRowTile, num_rows);
+    product.round(first * kRowTile, last * kRowTile);
   });
-  auto shape = x.sizes().vec();
-  shape.back() = num_rows;
-  return out.view(shape).to(x.scalar_type());
+  return product.out;
 }
 
 // The tile's rows as floats, row by row; `write` rounds them to the element wanted.
@@ -84,18 +128,16 @@ void unpack_tile(const QuantizedTile& w, int64_t num_groups, T* rows) {
 
 at::Tensor dequantize(const at::Tensor& codes, const at::Tensor& scales,
                       const std::optional<at::Tensor>& minimums, at::ScalarType dtype) {
-  const int64_t num_tiles = scales.size(0), num_groups = scales.size(1);
-  const int64_t tile_numbers = kRowTile * num_groups * kGroup;
-  const int bits = static_cast<int>(codes.size(1) / num_groups);
+  const Tiles tiles(codes, scales, minimums);
+  const int64_t num_groups = tiles.num_groups, tile_numbers = kRowTile * num_groups * kGroup;
   const bool is_bfloat16 = dtype == at::kBFloat16;
-  const at::Tensor out = at::empty({num_tiles * kRowTile, num_groups * kGroup},
+  const at::Tensor out = at::empty({tiles.count * kRowTile, num_groups * kGroup},
                                    codes.options().dtype(is_bfloat16 ? dtype : at::kFloat));
   const auto unpack = [&](auto* rows) {
-    in_equal_runs(num_tiles, [&](int64_t first, int64_t last) {
+    in_equal_runs(tiles.count, [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
-        const QuantizedTile tile = tile_of(codes, scales, minimums, i);
-        bits == 4 ? unpack_tile<4>(tile, num_groups, rows + i * tile_numbers)
-                  : unpack_tile<8>(tile, num_groups, rows + i * tile_numbers);
+        tiles.bits == 4 ? unpack_tile<4>(tiles[i], num_groups, rows + i * tile_numbers)
+                        : unpack_tile<8>(tiles[i], num_groups, rows + i * tile_numbers);
       }
     });
   };
@@ -107,21 +149,19 @@ at::Tensor dequantize(const at::Tensor& codes, const at::Tensor& scales,
 }
 
 at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
-  const int64_t num_rows = weight.size(0), dim = weight.size(1);
-  const at::Tensor values = x.reshape({-1, dim}).to(at::kFloat).contiguous();
-  const int64_t batch = values.size(0), row_bytes = dim * weight.element_size();
-  at::Tensor out = at::empty({batch, num_rows}, values.options());
-  float* result = out.mutable_data_ptr<float>();
+  const int64_t num_rows = weight.size(0), dim = weight.size(1), batch = x.numel() / dim;
+  static thread_local std::vector<float> x_floats;
+  const float* numbers = as_floats(x, 1.0, x_floats);
+  const Product product(x, batch, num_rows);
   const char* rows = static_cast<const char*>(weight.const_data_ptr());
+  const int64_t row_bytes = dim * weight.element_size();
   const Element element = element_of(weight);
-  const float* x_values = values.const_data_ptr<float>();
   in_equal_runs(num_rows, [&](int64_t first, int64_t last) {
-    kernels().multiply_dense(rows + first * row_bytes, element, x_values, batch, dim, last - first,
-                             result + first, num_rows);
+    kernels().multiply_dense(rows + first * row_bytes, element, numbers, batch, dim, last - first,
+                             product.numbers + first, num_rows);
+    product.round(first, last);
   });
-  auto shape = x.sizes().vec();
-  shape.back() = num_rows;
-  return out.view(shape).to(x.scalar_type());
+  return product.out;
 }
 
 }  // namespace

@@ -1,0 +1,40 @@
+// Floats from and to the elements of tensors.
+// Included once per instruction set, inside its namespace.
+
+template <typename T>
+void widen(const T* x, int64_t count, float scale, float* out) {
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth)
+    store(out + i, multiply(load(x + i), broadcast(scale)));
+  for (; i < count; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      out[i] = x[i] * scale;
+    } else {
+      const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
+      float value;
+      __builtin_memcpy(&value, &bits, sizeof value);
+      out[i] = value * scale;
+    }
+  }
+}
+
+void to_floats(const void* x, Element element, int64_t count, float scale, float* out) {
+  if (element == Element::kFloat32)
+    widen(static_cast<const float*>(x), count, scale, out);
+  else
+    widen(static_cast<const uint16_t*>(x), count, scale, out);
+}
+
+void from_floats(const float* x, int64_t count, void* out, Element element) {
+  if (element == Element::kFloat32) {
+    __builtin_memcpy(out, x, count * sizeof(float));
+    return;
+  }
+  uint16_t* halves = static_cast<uint16_t*>(out);
+  for (int64_t i = 0; i < count; ++i) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, x + i, sizeof bits);
+    bits += 0x7FFF + ((bits >> 16) & 1);  // to nearest, ties to even
+    halves[i] = static_cast<uint16_t>(bits >> 16);
+  }
+}
