@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
 
 export PIP_DEFAULT_TIMEOUT ?= 120
 export PIP_RETRIES ?= 10
@@ -14,21 +15,21 @@ demo: $(INSTALLED)
 	$(BIN)/streamingllm demo
 
 # Two workers of one thread each: more threads fight over the cores of a small machine.
-test: $(INSTALLED)
+test: $(INSTALLED_DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # Ours beside its peers, each in an environment of its own under .bench/ (several gigabytes).
-bench: $(INSTALLED)
+bench: $(INSTALLED_DEV)
 	$(BIN)/python -m benchmarks.peers --json benchmarks/results/peers.json \
 		--table benchmarks/results/peers.md --plot docs/images/peers.png
 
-lint: $(INSTALLED)
+lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(INSTALLED)
+format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -38,5 +39,9 @@ clean:
 # The stamp is written last, so an interrupted install is taken up again by the next make.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e .
+	touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	touch $@

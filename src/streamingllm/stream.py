@@ -189,8 +189,8 @@ class Stream:
                 ids.pop()
         self._feed_last_again(remains > 0)
 
-    def compile(self, *, wait: bool = False) -> bool:
-        """Compile the decode step of this stream and its forks; tell whether that can be done.
+    def compile(self, *, wait: bool = False, kept_only: bool = False) -> bool:
+        """Compile the decode step of this stream and its forks; tell whether it is compiled now.
 
         A step that was compiled before, for this model on this machine, is loaded from the cache
         folder; otherwise a process of its own takes up to a minute, and until then steps run
@@ -198,12 +198,16 @@ class Stream:
 
         Args:
             wait: return only when it is done.
+            kept_only: load what was compiled before, but compile nothing.
 
         Raises:
             InputError: nothing has been fed yet.
         """
         _ = self.next_logits
-        return isinstance(self._strategy, SinkStrategy) and self._strategy.compile(wait=wait)
+        strategy = self._strategy
+        if not isinstance(strategy, SinkStrategy):
+            return False
+        return strategy.compile(wait=wait, kept_only=kept_only)
 
     @property
     def is_compiled(self) -> bool:

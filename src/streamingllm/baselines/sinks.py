@@ -57,18 +57,15 @@ class SinkStrategy:
         other._decoding, other._can_decode = self._decoding, self._can_decode
         return other
 
-    def compile(self, *, wait: bool) -> bool:
-        """Compile the decode step; tell whether that can be done, and is if `wait`.
-
-        Until it is done, steps run uncompiled.
-        """
+    def compile(self, *, wait: bool, kept_only: bool) -> bool:
+        """Compile the decode step, or load one that was kept; tell whether steps run compiled."""
         if not self._can_decode or not self.cache.is_initialized:
             return False
         step = self._step()
-        step.compile(self.cache.batch_size, self.cache.ring_buffers)
+        step.compile(self.cache.batch_size, self.cache.ring_buffers, kept_only=kept_only)
         if wait:
             step.wait()
-        return True
+        return self.is_compiled
 
     @property
     def is_compiled(self) -> bool:

@@ -10,6 +10,7 @@ import typer
 
 from streamingllm.cli import bench
 from streamingllm.cli.chat import chat
+from streamingllm.cli.compile import compile
 from streamingllm.cli.demo import demo
 from streamingllm.cli.generate import generate
 from streamingllm.cli.inspect import inspect
@@ -33,6 +34,7 @@ app.command()(generate)
 app.command()(perplexity)
 app.command()(inspect)
 app.command()(pull)
+app.command()(compile)
 app.add_typer(bench.app, name="bench")
 
 

@@ -13,7 +13,14 @@ from rich.console import Console
 from streamingllm.cli.chat_commands import COMMAND_MARK, ChatCommands
 from streamingllm.cli.interrupt import on_interrupt
 from streamingllm.cli.loading import load_shown
-from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.options import (
+    CacheDirOption,
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    QuantizeOption,
+)
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.sampling import (
@@ -58,6 +65,8 @@ def chat(
     min_p: MinPOption = 0.0,
     repetition_penalty: RepetitionPenaltyOption = 1.1,
     seed: SeedOption = None,
+    quantize: QuantizeOption = "none",
+    compile: CompileOption = True,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     cache_dir: CacheDirOption = None,
@@ -73,10 +82,12 @@ def chat(
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     seed = chosen_seed(seed)
     check_max_new_tokens(max_new_tokens)
-    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir)
+    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
     conversation = Conversation(
         lm, system_prompt=system, cache_size=cache_size, max_rewind_tokens=max_rewind_tokens
     )
+    if compile and system:
+        conversation.stream.compile(kept_only=True)
     settings = {
         "model": model,
         "source": lm.source,
@@ -85,6 +96,7 @@ def chat(
         "max_rewind_tokens": max_rewind_tokens,
         "max_new_tokens": max_new_tokens,
         **asdict(sampling),
+        "quantize": quantize,
         "dtype": str(lm.model.dtype).removeprefix("torch."),
         "device": str(lm.model.device),
     }

@@ -13,7 +13,15 @@ from rich.console import Console
 
 from streamingllm.cli.interrupt import EXIT_CODE, on_interrupt
 from streamingllm.cli.loading import load_shown
-from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption, ModelOption
+from streamingllm.cli.options import (
+    CacheDirOption,
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    QuantizeCacheOption,
+    QuantizeOption,
+)
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.perplexity import SinksOption, WindowOption
 from streamingllm.cli.run_record import run_record
@@ -38,6 +46,8 @@ from streamingllm.stream import Stream
 from streamingllm.text import StopStrings, TextPieces, generate_text
 
 _STANDARD_INPUT = "-"
+# Compiling takes as long as some thousands of tokens; a short text only uses what is there already.
+_WORTH_COMPILING = 5000
 
 
 def generate(
@@ -68,6 +78,9 @@ def generate(
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,
     window_size: WindowOption = DEFAULT_WINDOW_SIZE,
     model: ModelOption = DEFAULT_MODEL,
+    quantize: QuantizeOption = "none",
+    quantize_cache: QuantizeCacheOption = "none",
+    compile: CompileOption = True,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     cache_dir: CacheDirOption = None,
@@ -77,17 +90,21 @@ def generate(
 
     Example: `streamingllm generate "The sea is" --max-new-tokens 2000 --temperature 0.8`
     """
-    config = StreamConfig(num_sink_tokens=num_sink_tokens, window_size=window_size)
+    config = StreamConfig(
+        num_sink_tokens=num_sink_tokens, window_size=window_size, quantize_cache=quantize_cache
+    )
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     seed = chosen_seed(seed)
     check_max_new_tokens(max_new_tokens)
     StopStrings(stop or ())
     text = read_prompt(prompt, prompt_file)
 
-    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir)
+    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
     ids = lm.encode(_as_said(lm, text), add_special_tokens=False) if chat else lm.encode(text)
     stream = Stream(lm.model, config)
     stream.feed(ids, logits="none")
+    if compile:
+        stream.compile(kept_only=max_new_tokens < _WORTH_COMPILING)
     pieces = generate_text(
         stream,
         lm,
@@ -116,6 +133,9 @@ def generate(
             **asdict(sampling),
             "num_sink_tokens": num_sink_tokens,
             "window_size": window_size,
+            "quantize": quantize,
+            "quantize_cache": quantize_cache,
+            "compiled": stream.is_compiled,
             "dtype": str(lm.model.dtype).removeprefix("torch."),
             "device": str(lm.model.device),
         }

@@ -53,8 +53,11 @@ def load_shown(
         )
 
 
-def compile_shown(stream: Stream) -> None:
-    """Compile a stream's decode step and show that this takes a while, the first time."""
+def compile_shown(stream: Stream) -> bool:
+    """Compile a stream's decode step and show that this takes a while, the first time.
+
+    Tells whether steps run compiled now.
+    """
     console = Console(file=sys.stderr)
     with console.status("compiling the decode step, once for this model and machine"):
-        stream.compile(wait=True)
+        return stream.compile(wait=True)

@@ -50,6 +50,6 @@ QuantizeCacheOption = Annotated[
 CompileOption = Annotated[
     bool,
     typer.Option(
-        "--compile/--no-compile", help="Compile the decode step, once per model and machine."
+        "--compile/--no-compile", help="Decode by a compiled step, which is kept for later."
     ),
 ]

@@ -93,10 +93,13 @@ class DecodeStep:
         """Whether steps of that many streams run compiled."""
         return (batch_size > 1) in self._compiled
 
-    def compile(self, batch_size: int, buffers: Sequence[RingBuffers]) -> None:
+    def compile(
+        self, batch_size: int, buffers: Sequence[RingBuffers], *, kept_only: bool = False
+    ) -> None:
         """Begin to compile for one stream, or for any number above one, unless that is done.
 
         A step that was compiled before is loaded at once; else `poll` or `wait` says when it is.
+        With `kept_only` nothing is compiled.
         """
         many = batch_size > 1
         if many in self._compiled or many in self._compilations:
@@ -105,6 +108,7 @@ class DecodeStep:
         path = package_path(fingerprint(self._module, inputs, self._config))
         if path.is_file():
             self._compiled[many] = load_package(path, self._tensors())
+        if path.is_file() or kept_only:
             return
         dynamic = _dynamic_dimensions(many, inputs)
         with torch.no_grad():

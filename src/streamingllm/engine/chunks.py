@@ -41,12 +41,15 @@ class ChunkSizer:
     def size(self) -> int:
         """Return the largest chunk that fits beside a decode step, 0 if none does."""
         allowed = (self._decode_seconds or 0.0) * self._allowed_share
-        best, expected = 0, 0.0
+        best, cost = 0, 0.0
         for size in self._sizes:
-            expected = self._chunk_seconds.get(size, 2 * expected)
-            if expected > allowed:
+            known = self._chunk_seconds.get(size)
+            cost = 2 * cost if known is None else known
+            if cost > allowed:
                 break
             best = size
+            if known is None:
+                break
         if best == 0:
             # So that an estimate that an accident spoilt is not believed for ever.
             self._chunk_seconds[self.smallest] *= _FADE

@@ -282,11 +282,14 @@ class Engine:
 
     def close(self) -> None:
         """End all streams and free their memory; the model is as it was before."""
+        if self._turns.is_closed:
+            return
         with self._turns.between_steps():
             for stream in self.streams:
                 self._roster.end(stream, stream.finish_reason or "cancelled")
                 self._roster.free(stream)
             self._pool.close()
+            self._turns.is_closed = True
 
     def __enter__(self) -> Engine:
         return self

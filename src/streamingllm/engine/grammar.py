@@ -14,7 +14,13 @@ from streamingllm.errors import InputError, UnsupportedFeatureError
 from streamingllm.models import LanguageModel
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import JsonCompileOptions, LLMatcher, LLTokenizer
+
+_ONE_LINE: JsonCompileOptions = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,10 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: dict[str, Any] | str) -> Grammar:
-        """Allow JSON of that schema only; `{}` is any JSON."""
+        """Allow JSON of that schema only, on one line; `{}` is any JSON.
+
+        The schema's own `x-guidance` can allow more white space, which small models never end.
+        """
         text = schema if isinstance(schema, str) else json.dumps(schema)
         return cls("json_schema", text)
 
@@ -71,7 +80,7 @@ class GrammarCompiler:
 
         try:
             if grammar.syntax == "json_schema":
-                source = LLMatcher.grammar_from_json_schema(grammar.definition)
+                source = LLMatcher.grammar_from_json_schema(grammar.definition, _ONE_LINE)
             elif grammar.syntax == "regex":
                 source = LLMatcher.grammar_from_regex(grammar.definition)
             else:

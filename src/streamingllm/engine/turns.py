@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from streamingllm.errors import InputError
+
 _YIELD_SECONDS = 1e-4
 
 
@@ -14,6 +16,9 @@ class Turns:
     """A lock that the thread which steps leaves to others first.
 
     A plain lock would go back to the stepping thread again and again before any other wakes up.
+
+    Attributes:
+        is_closed: set, with the lock held, by whoever was last; all others are refused.
     """
 
     def __init__(self) -> None:
@@ -21,6 +26,7 @@ class Turns:
         self._guard = threading.Lock()
         self._num_waiting = 0
         self._changed = threading.Event()
+        self.is_closed = False
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -28,6 +34,7 @@ class Turns:
         while self._num_waiting:
             time.sleep(_YIELD_SECONDS)
         with self._lock:
+            self._check_open()
             yield
 
     @contextmanager
@@ -41,6 +48,7 @@ class Turns:
             with self._guard:
                 self._num_waiting -= 1
         try:
+            self._check_open()
             yield
         finally:
             self._lock.release()
@@ -51,3 +59,7 @@ class Turns:
         happened = self._changed.wait(timeout_seconds)
         self._changed.clear()
         return happened
+
+    def _check_open(self) -> None:
+        if self.is_closed:
+            raise InputError("this engine is closed: make a new one")

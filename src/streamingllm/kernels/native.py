@@ -1,7 +1,7 @@
 """Build the C++ kernels on first use and load them.
 
 What is built stays in the user's cache folder, under a name that depends on sources, compiler,
-torch and processor; `streamingllm pull --kernels` builds them ahead.
+torch and processor; `streamingllm compile` builds them ahead.
 """
 
 from __future__ import annotations
