@@ -39,7 +39,7 @@ def ours(weight: Tensor, num_bits: int) -> tuple[Product, int]:
 
 
 def torch_int4(weight: Tensor) -> tuple[Product, int]:
-    """torch's int4 kernel in groups of 32."""
+    """Torch's int4 kernel in groups of 32."""
     codes = torch.randint(0, 16, weight.shape, dtype=torch.int32)
     packed = torch._convert_weight_to_int4pack_for_cpu(codes, 1)
     scales = torch.ones(weight.shape[1] // 32, weight.shape[0], 2, dtype=torch.bfloat16)
@@ -48,7 +48,7 @@ def torch_int4(weight: Tensor) -> tuple[Product, int]:
 
 
 def torch_int8(weight: Tensor) -> tuple[Product, int]:
-    """torch's int8 kernel, a scale per row."""
+    """Torch's int8 kernel, a scale per row."""
     codes = torch.randint(-127, 128, weight.shape, dtype=torch.int8)
     scales = torch.ones(weight.shape[0], dtype=torch.bfloat16)
     return lambda x: torch._weight_int8pack_mm(x, codes, scales), codes.nbytes + scales.nbytes

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from streamingllm.errors import InputError
 from streamingllm.kernels import gpu, operators, reference
-from streamingllm.kernels.rows import encode_rows
 from streamingllm.kernels.triton import decode_attention, launch, windowed_attention
+from tests.kernels.decode_case import BUFFERS, Case
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Weights and codes are rounded to the queries' type before they meet the values.
@@ -30,58 +30,7 @@ def _wide_products(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(launch._OPERANDS, torch.bfloat16, tl.float32)
 
 
-@dataclass(frozen=True)
-class Case:
-    """One decode step of a few streams."""
-
-    positions: tuple[int, ...] = (3, 70, 1_000_000)
-    dtype: torch.dtype = torch.float32
-    num_kv_heads: int = 2
-    group_size: int = 2
-    key_dim: int = 64
-    value_dim: int = 64
-    num_sinks: int = 4
-    window_size: int = 70
-    undo_size: int = 3
-    num_streams: int = 4
-    is_quantized: bool = False
-    writes: bool = True
-    softcap: float = 0.0
-    has_sink_logits: bool = False
-    seed: int = 0
-
-    def arguments(self) -> dict[str, Any]:
-        """Random arguments of `decode_attention`; the cache is full of numbers from the start."""
-        generator = torch.Generator().manual_seed(self.seed)
-
-        def numbers(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator).to(DEVICE, self.dtype)
-
-        batch, heads = len(self.positions), self.num_kv_heads * self.group_size
-        first = (self.num_streams, self.num_kv_heads)
-        buffers: dict[str, Tensor | None] = {}
-        for name, dim in (("k", self.key_dim), ("v", self.value_dim)):
-            sinks = numbers(*first, self.num_sinks, dim)
-            ring = numbers(*first, self.window_size, dim)
-            buffers[name] = numbers(batch, self.num_kv_heads, dim) if self.writes else None
-            buffers[f"{name}_sinks"] = sinks if self.is_quantized else None
-            whole = encode_rows(ring) if self.is_quantized else torch.cat((sinks, ring), dim=2)
-            buffers[f"{name}_cache"] = whole
-            buffers[f"{name}_undo"] = whole.new_zeros(*first, self.undo_size, whole.shape[3])
-        return {
-            "q": numbers(batch, heads, self.key_dim),
-            "q_for_sinks": numbers(batch, heads, self.key_dim),
-            **buffers,
-            "rows": torch.randperm(self.num_streams, generator=generator)[:batch].to(DEVICE),
-            "positions": torch.tensor(self.positions, device=DEVICE),
-            "sink_positions": torch.arange(self.num_sinks, device=DEVICE),
-            "scale": self.key_dim**-0.5,
-            "softcap": self.softcap,
-            "sink_logits": numbers(heads) if self.has_sink_logits else None,
-        }
-
-
-BASE = Case()
+BASE = Case(device=DEVICE)
 DECODE_CASES = {
     "float32": BASE,
     "bfloat16": replace(BASE, dtype=torch.bfloat16),
@@ -118,7 +67,6 @@ DECODE_CASES = {
     "int8, soft-capped, no undo": replace(BASE, is_quantized=True, softcap=5.0, undo_size=0),
     "int8, already in the ring": replace(BASE, is_quantized=True, writes=False),
 }
-BUFFERS = ("k_cache", "v_cache", "k_undo", "v_undo")
 
 
 @pytest.mark.parametrize("case", DECODE_CASES.values(), ids=DECODE_CASES)
@@ -153,6 +101,7 @@ def test_random_decode_equals_the_truth(seed: int) -> None:
         softcap=pick(0.0, 0.0, 20.0),
         has_sink_logits=pick(False, True),
         seed=seed,
+        device=DEVICE,
     )
     test_decode_equals_the_truth(case)
 
