@@ -1,0 +1,48 @@
+"""Compiled steps: streams come and go, and nothing is compiled again."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamingllm import Engine, GenerationParams, LanguageModel, StreamConfig
+from streamingllm.decoding import step
+from streamingllm.engine import EngineStream
+from tests.families import model_of
+from tests.tiny_folder import byte_tokenizer
+from tests.tiny_lm import tiny_lm
+
+CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=32)
+
+
+def write(engine: Engine) -> list[list[int | None]]:
+    """Let seven streams come, branch and go."""
+    params = GenerationParams(25, ignore_end_tokens=True)
+    tokens: dict[EngineStream, list[int | None]] = {}
+    waiting = [f"prompt {i} " * (1 + 3 * i) for i in range(6)]
+    while waiting or engine.has_work:
+        if waiting:
+            tokens[engine.submit(waiting.pop(), params)] = []
+        if len(waiting) == 2:
+            tokens[engine.fork(engine.streams[0])] = []
+        for _ in range(3):
+            for event in engine.step():
+                tokens[event.stream].append(event.token)
+    return list(tokens.values())
+
+
+@pytest.mark.filterwarnings("ignore:No complete tensor found")  # views of joined weights
+def test_compiled_steps_write_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Engine(tiny_lm(), CONFIG, max_streams=6) as engine:
+        expected = write(engine)
+        assert engine.compile(wait=True)
+        assert engine.is_compiled
+        monkeypatch.delattr(step, "load_package")  # nothing more is to be loaded
+        assert write(engine) == expected
+
+
+def test_a_model_without_a_step_says_why() -> None:
+    lm = LanguageModel(model_of("bloom"), byte_tokenizer(), "bloom", "test")
+    with Engine(lm, CONFIG, max_streams=2) as engine:
+        assert "bloom" in str(engine.why_not_together)
+        assert not engine.compile(wait=True)
+        assert not engine.is_compiled
