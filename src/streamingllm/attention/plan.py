@@ -113,7 +113,7 @@ class WindowPlan:
     @cached_property
     def num_sinks(self) -> int:
         """Sink columns: all n, or 0 while no query of this pass has one outside its window."""
-        return len(self.sink_positions) if bool((self._sinks_outside > 0).any()) else 0
+        return len(self.sink_positions) if bool((self.sinks_outside > 0).any()) else 0
 
     @cached_property
     def sink_shift(self) -> Tensor | None:
@@ -124,7 +124,7 @@ class WindowPlan:
         if not self.num_sinks:
             return None
         shift = self._cache_positions - self.chunk.model_positions
-        shift = torch.where(self._sinks_outside > 0, shift, torch.zeros_like(shift))
+        shift = torch.where(self.sinks_outside > 0, shift, torch.zeros_like(shift))
         return shift if bool(shift.any()) else None
 
     def blocks(self, num_queries: int) -> tuple[Block, ...]:
@@ -186,7 +186,7 @@ class WindowPlan:
         return torch.cat((to_sinks, to_window), dim=-1)
 
     @cached_property
-    def _sinks_outside(self) -> Tensor:
+    def sinks_outside(self) -> Tensor:
         """Sinks that have left each query's window, [rows, seq]."""
         oldest = self.chunk.positions - self.window_size
         return torch.searchsorted(self.sink_positions, oldest.contiguous(), right=True)
@@ -194,7 +194,7 @@ class WindowPlan:
     @cached_property
     def _cache_positions(self) -> Tensor:
         """Where each query stands among the tokens kept, [rows, seq]."""
-        return self._sinks_outside + self.chunk.positions.clamp(max=self.window_size - 1)
+        return self.sinks_outside + self.chunk.positions.clamp(max=self.window_size - 1)
 
     def _make_blocks(self, num_queries: int) -> Iterator[Block]:
         num_keys = self.window_positions.shape[1]
@@ -219,7 +219,7 @@ class WindowPlan:
             yield block
 
     def _is_steady(self, first_query: int) -> bool:
-        outside = self._sinks_outside[0, first_query]
+        outside = self.sinks_outside[0, first_query]
         position = self.chunk.positions[0, first_query]
         return bool(position >= self.window_size) and int(outside) == len(self.sink_positions)
 

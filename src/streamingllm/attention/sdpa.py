@@ -1,8 +1,9 @@
-"""Attention with sinks and a window on torch's own kernels.
+"""Attention with sinks and a window: by our own operator where there is one, else by torch's.
 
-One or a few queries, and any number in half precision, go through plain matrix products over
-grouped heads. Many queries in full precision go through torch's fused CPU kernel over the window,
-whose log-sum-exp lets the few sinks, seen by a query turned to another position, join afterwards.
+Of what is left to torch, one or a few queries, and any number in half precision, go through plain
+matrix products over grouped heads. Many queries in full precision go through torch's fused CPU
+kernel over the window, whose log-sum-exp lets the few sinks, seen by a query turned to another
+position, join afterwards.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from streamingllm.attention import windowed
 from streamingllm.attention.plan import WindowPlan
 from streamingllm.attention.reference import score_dtype
 from streamingllm.positions.base import PositionEncoding
@@ -65,6 +67,10 @@ def attend(
     sink_logits: Tensor | None = None,
 ) -> Tensor:
     """Attend from each query to the sinks and its window; see `reference.attend`."""
+    if windowed.can_attend(q, v, plan, encoding):
+        return windowed.attend(
+            q, k, v, plan, encoding, scale=scale, softcap=softcap, sink_logits=sink_logits
+        )
     n = plan.num_sinks
     q_for_sinks = plan.shift_queries(q, encoding)
     rule = _ScoreRule(scale, softcap, sink_logits)

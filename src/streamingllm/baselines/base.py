@@ -53,7 +53,8 @@ def run_model(
     """Run one forward pass without gradients; return logits [batch, seq or 1, vocab]."""
     options = {}
     if keep == "last" and "logits_to_keep" in inspect.signature(model.forward).parameters:
-        options["logits_to_keep"] = 1
+        # By number, not as a slice: torch copies the whole head for a row that keeps its stride.
+        options["logits_to_keep"] = torch.tensor([ids.shape[1] - 1], device=ids.device)
     with torch.no_grad():
         output = model(
             input_ids=ids,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -27,12 +28,25 @@ class Moves:
 
     def apply(self, source: Tensor, target: Tensor) -> None:
         """Copy, writing `target` in place."""
-        if self.source.numel() == 0:
-            return
-        if self.rows is None:
-            target.index_copy_(2, self.target, source.index_select(2, self.source))
-        else:
+        if self.rows is not None:
             target[self.rows, :, self.target] = source[self.rows, :, self.source]
+            return
+        for run_of_source, run_of_target in self._runs:
+            target[:, :, run_of_target] = source[:, :, run_of_source]
+
+    @cached_property
+    def _runs(self) -> list[tuple[slice, slice]]:
+        """The moves as runs of neighbours: copying those is faster than picking entries."""
+        if self.source.numel() == 0:
+            return []
+        both = torch.stack((self.source, self.target))
+        starts = [0, *((both.diff() != 1).any(0).nonzero()[:, 0] + 1).tolist()]
+        lengths = [stop - start for start, stop in pairwise((*starts, both.shape[1]))]
+        firsts = both[:, starts].tolist()
+        return [
+            (slice(source, source + length), slice(target, target + length))
+            for source, target, length in zip(*firsts, lengths, strict=True)
+        ]
 
     def reversed(self) -> Moves:
         """The same copies in the other direction."""
@@ -123,17 +137,17 @@ class ChunkMoves:
             new = new if shift is None else shift.keys(new)
         moves.apply(new, sinks)
 
-    def read_ring(self, ring: Tensor) -> Tensor:
-        """Return the window's earlier tokens in order, [batch, heads, num_old, head_dim]."""
+    def read_ring(self, ring: Tensor) -> tuple[Tensor, ...]:
+        """Return the window's earlier tokens in order, pieces [batch, heads, .., head_dim]."""
         chunk, m, num_old = self.plan.chunk, self.plan.window_size, self.plan.num_old
         if chunk.aligned:
             first = int(chunk.start[0]) % m
             if num_old < m or first == 0:
-                return ring[:, :, :num_old]
-            return torch.cat((ring[:, :, first:], ring[:, :, :first]), dim=2)
+                return (ring[:, :, :num_old],)
+            return ring[:, :, first:], ring[:, :, :first]
         slots = self.plan.window_positions[:, :num_old] % m
         index = slots[:, None, :, None].expand(-1, ring.shape[1], -1, ring.shape[3])
-        return ring.gather(2, index)
+        return (ring.gather(2, index),)
 
     def _new_tokens(self, first: Tensor, stop: Tensor | None, slots: int) -> Moves:
         """Tokens at stream positions first..stop-1 of each row, to entry `position mod slots`."""

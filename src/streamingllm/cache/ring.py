@@ -218,8 +218,8 @@ class RingLayer(CacheLayerMixin):
         assert self.moves is not None
         if self.moves.plan.in_place:
             return self._slots(self.moves.plan, side, new.exact, is_key)
-        old = self._decode(self.moves.read_ring(side.ring), new.exact)
-        parts = [old, self._decode(new.rows, new.exact)]
+        stored = (*self.moves.read_ring(side.ring), new.rows)
+        parts = [self._decode(rows, new.exact) for rows in stored]
         if self.moves.plan.num_sinks:
             parts.insert(0, self._sinks_with(side.sinks, new.exact, is_key))
         return torch.cat(parts, dim=2)

@@ -8,19 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.config import StreamConfig
 from streamingllm.errors import ConfigError, InputError
+from streamingllm.kernels import native, operators, reference
 from streamingllm.stream import Stream
 
 SEGMENT_TOKENS = 4096
-# Logits of so many rows stay in a processor's cache between the passes that a softmax makes: four
-# to seven times as fast as a chunk of 256 at once (49,152 words).
-_ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,9 +182,10 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         [seq], computed in float32, or in float64 where the logits are.
     """
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    pairs = zip(logits.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True)
-    return torch.cat([F.cross_entropy(z.to(dtype), t, reduction="none") for z, t in pairs])
+    fused = logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.bfloat16)
+    score = operators.token_nll if fused and native.load() else reference.token_nll
+    nll: Tensor = score(logits, targets)
+    return nll
 
 
 def perplexity_of(nll: NDArray[np.float32]) -> float:

@@ -32,6 +32,7 @@ _SCHEMAS = {
     "linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
     "dense_linear": "(Tensor x, Tensor weight) -> Tensor",
     "dequantize": "(Tensor codes, Tensor scales, Tensor? minimums, ScalarType dtype) -> Tensor",
+    "token_nll": "(Tensor logits, Tensor targets) -> Tensor",
     "rotary_table": "(Tensor positions, Tensor inv_freq, float scaling) -> (Tensor, Tensor)",
 }
 
@@ -61,6 +62,10 @@ def _like_weight(
     return codes.new_empty((tiles * rows, groups * GROUP_SIZE), dtype=dtype)
 
 
+def _like_targets(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.new_empty(targets.shape, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
 def _like_angles(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     shape = (*positions.shape, inv_freq.shape[0])
     return (
@@ -75,6 +80,7 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "linear": _like_tiles,
     "dense_linear": _like_rows,
     "dequantize": _like_weight,
+    "token_nll": _like_targets,
     "rotary_table": _like_angles,
 }
 
@@ -88,4 +94,5 @@ windowed_attention = torch.ops.streamingllm.windowed_attention.default
 linear = torch.ops.streamingllm.linear.default
 dense_linear = torch.ops.streamingllm.dense_linear.default
 dequantize = torch.ops.streamingllm.dequantize.default
+token_nll = torch.ops.streamingllm.token_nll.default
 rotary_table = torch.ops.streamingllm.rotary_table.default

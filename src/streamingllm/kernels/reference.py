@@ -6,10 +6,14 @@ Tensors' layouts are stated here, once, for all implementations.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from streamingllm.kernels.packing import unpack_weight
 from streamingllm.kernels.rows import decode_rows, encode_rows
+
+# Logits of so many rows stay in a processor's cache between the passes that a softmax makes.
+_ROWS_AT_ONCE = 16
 
 
 def decode_attention(
@@ -207,6 +211,21 @@ def dequantize(
 ) -> Tensor:
     """Return the weights that a `PackedWeight` stands for, [out_features, in_features]."""
     return unpack_weight(codes, scales, minimums).to(dtype)
+
+
+def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the negative log-likelihood of each target, in nats.
+
+    Args:
+        logits: [seq, vocab].
+        targets: int64, [seq].
+
+    Returns:
+        [seq], computed in float32, or in float64 where the logits are.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    pairs = zip(logits.split(_ROWS_AT_ONCE), targets.split(_ROWS_AT_ONCE), strict=True)
+    return torch.cat([F.cross_entropy(z.to(dtype), t, reduction="none") for z, t in pairs])
 
 
 def rotary_table(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:

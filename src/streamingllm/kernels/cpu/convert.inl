@@ -1,21 +1,20 @@
 // Floats from and to the elements of tensors.
 // Included once per instruction set, inside its namespace.
 
+inline float widened(float x) { return x; }
+inline float widened(uint16_t x) {  // bfloat16
+  const uint32_t bits = static_cast<uint32_t>(x) << 16;
+  float wide;
+  __builtin_memcpy(&wide, &bits, sizeof wide);
+  return wide;
+}
+
 template <typename T>
 void widen(const T* x, int64_t count, float scale, float* out) {
   int64_t i = 0;
   for (; i + kWidth <= count; i += kWidth)
     store(out + i, multiply(load(x + i), broadcast(scale)));
-  for (; i < count; ++i) {
-    if constexpr (sizeof(T) == 4) {
-      out[i] = x[i] * scale;
-    } else {
-      const uint32_t bits = static_cast<uint32_t>(x[i]) << 16;
-      float value;
-      __builtin_memcpy(&value, &bits, sizeof value);
-      out[i] = value * scale;
-    }
-  }
+  for (; i < count; ++i) out[i] = widened(x[i]) * scale;
 }
 
 void to_floats(const void* x, Element element, int64_t count, float scale, float* out) {

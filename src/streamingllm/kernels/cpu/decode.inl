@@ -1,7 +1,6 @@
 // Attention of one token per stream over its sinks and its ring (flash decoding, Dao et al. 2023).
 // Included once per instruction set, inside its namespace.
 
-constexpr float kNothing = -1e30f;  // a score whose weight is 0
 constexpr int64_t kBlock = 64;  // keys between two updates of the running softmax
 constexpr int kValueTile = 4;
 

@@ -2,17 +2,30 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include "kernels.h"
 
 namespace streamingllm {
 
+// STREAMINGLLM_ISA=avx2 has the kernels for older processors run on any.
+inline bool may_use_avx512() {
+  const char* asked = std::getenv("STREAMINGLLM_ISA");
+  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni") &&
+         !(asked && std::string_view(asked) == "avx2");
+}
+
 inline const Kernels& kernels() {
-  static const Kernels& fastest =
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni") ? avx512::kernels
-                                                                              : avx2::kernels;
+  static const Kernels& fastest = may_use_avx512() ? avx512::kernels : avx2::kernels;
   return fastest;
+}
+
+inline const Windowed& windowed(Element element) {
+  static const bool has_pairs =
+      kernels().by_pairs.per_lane != 0 && __builtin_cpu_supports("avx512bf16");
+  return element == Element::kBFloat16 && has_pairs ? kernels().by_pairs : kernels().by_floats;
 }
 
 inline Element element_of(const at::Tensor& x) {

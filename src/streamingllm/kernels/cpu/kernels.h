@@ -1,4 +1,4 @@
-// What one thread computes of a decode step; one implementation per instruction set.
+// What one thread computes; one implementation per instruction set.
 #pragma once
 #include <cstdint>
 
@@ -38,6 +38,55 @@ struct Partial {
 // Attend from a group to its columns [first, last), the sinks before the window.
 using AttendSpan = void (*)(const HeadGroup&, int64_t first, int64_t last, const Partial&);
 
+// Attention of a chunk reads keys and values in packed blocks of kColumnBlock columns, made of
+// 32-bit lanes that hold one float, or two neighbours in bfloat16 (along a key, along the columns).
+constexpr int kColumnBlock = 256;
+constexpr int kGreatestDim = 256;
+struct PackedBlock {
+  int32_t* keys;    // [key_dim / per lane][kColumnBlock]
+  int32_t* values;  // [kColumnBlock / per lane][value_dim]
+};
+
+// Pack the first `count` of some rows; the others of the block become zero.
+using PackBlock = void (*)(const Rows&, int64_t count, int64_t key_dim, int64_t value_dim,
+                           const PackedBlock&);
+
+// Blocks side by side, and which columns each query of a task sees: [first, last).
+struct PackedColumns {
+  PackedBlock blocks;
+  const int64_t* first;
+  const int64_t* last;
+};
+
+// Heads that share one key/value head, [num_queries][num_heads][dim]; strides in bytes.
+struct QueryHeads {
+  char* data;
+  int64_t query_stride;
+  int64_t head_stride;
+};
+
+// A run of queries of such heads, and all they see.
+struct WindowedTask {
+  QueryHeads q, q_for_sinks, out;
+  Element element;
+  PackedColumns sinks, window;
+  int64_t num_queries, num_heads, key_dim, value_dim;
+  float scale, softcap;      // no softcap: 0
+  const float* sink_logits;  // [num_heads], or null
+};
+
+// A task needs scratch of so many lanes.
+using CountScratch = int64_t (*)(const WindowedTask&);
+using AttendWindows = void (*)(const WindowedTask&, int32_t* scratch);
+
+// One way to multiply: with floats, or with pairs of bfloat16 that are summed in floats.
+struct Windowed {
+  int64_t per_lane = 0;  // 0 where the instruction set has no such way
+  PackBlock pack = nullptr;
+  CountScratch count_scratch = nullptr;
+  AttendWindows attend = nullptr;
+};
+
 // Weights lie in tiles of kRowTile rows; along a row, groups of kGroup share scale and minimum.
 constexpr int kRowTile = 16;
 constexpr int kGroup = 32;
@@ -73,6 +122,10 @@ using MultiplyDense = void (*)(const char* w, Element element, const float* x, i
 using ToFloats = void (*)(const void* x, Element element, int64_t count, float scale, float* out);
 using FromFloats = void (*)(const float* x, int64_t count, void* out, Element element);
 
+// -log of the softmax of a row of logits, float32 or bfloat16, at `target`.
+using NegativeLogLikelihood = float (*)(const char* row, Element element, int64_t count,
+                                        int64_t target);
+
 struct Kernels {
   ToFloats to_floats;
   FromFloats from_floats;
@@ -80,6 +133,8 @@ struct Kernels {
   MultiplyQuantized multiply_quantized;
   QuantizeActivations quantize_activations;
   MultiplyDense multiply_dense;
+  Windowed by_floats, by_pairs;
+  NegativeLogLikelihood negative_log_likelihood;
 };
 
 namespace avx512 {

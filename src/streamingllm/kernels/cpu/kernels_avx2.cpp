@@ -14,8 +14,22 @@ namespace {
 
 #include "linear.inl"
 
+#include "windowed.inl"
+
+#include "likelihood.inl"
+
 }  // namespace
 
-const Kernels kernels = {to_floats, from_floats, attend_span, multiply_quantized, quantize_activations, multiply_dense};
+const Kernels kernels = {
+    .to_floats = to_floats,
+    .from_floats = from_floats,
+    .attend_span = attend_span,
+    .multiply_quantized = multiply_quantized,
+    .quantize_activations = quantize_activations,
+    .multiply_dense = multiply_dense,
+    .by_floats = windowed<Floats>(),
+    .by_pairs = {},
+    .negative_log_likelihood = negative_log_likelihood,
+};
 
 }  // namespace streamingllm::avx2

@@ -8,6 +8,7 @@ namespace streamingllm::avx2 {
 
 constexpr int kWidth = 8;
 constexpr int kHeadTile = 2;  // heads whose accumulators fit the 16 registers beside four keys
+constexpr int kPanelVectors = 2;  // times kPanel sums fit them beside one row of an operand
 
 using Vector = __m256;
 
@@ -41,12 +42,18 @@ inline float greatest(Vector x) {
 inline Vector round(Vector x) {
   return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-// 2^n for whole n; 0 where a float would be denormal.
-inline Vector power_of_two(Vector n) {
+inline Vector round_down(Vector x) {
+  return _mm256_round_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+// x * 2^n for whole n <= 0; 0 where 2^n would be denormal.
+inline Vector times_power_of_two(Vector x, Vector n) {
   const Vector normal = _mm256_cmp_ps(n, _mm256_set1_ps(-126.0f), _CMP_GE_OQ);
   const __m256i bits = _mm256_slli_epi32(
       _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-  return _mm256_and_ps(normal, _mm256_castsi256_ps(bits));
+  return _mm256_mul_ps(x, _mm256_and_ps(normal, _mm256_castsi256_ps(bits)));
+}
+inline bool any_above(Vector a, Vector b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
 }
 
 using Integers = __m256i;  // eight 32-bit lanes, or sixteen of 16 bits
@@ -55,6 +62,10 @@ inline Vector load_half(const uint16_t* p) {  // IEEE half precision
   return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p));
 }
 inline Integers load_integers(const int32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
+inline Integers broadcast_lane(int32_t x) { return _mm256_set1_epi32(x); }
+inline Vector as_vector(Integers x) { return _mm256_castsi256_ps(x); }
+inline Integers as_lanes(Vector x) { return _mm256_castps_si256(x); }
+inline void store_lanes(int32_t* p, Integers x) { _mm256_storeu_si256((__m256i*)p, x); }
 inline Integers no_integers() { return _mm256_setzero_si256(); }
 inline Integers broadcast_pair(const int16_t* p) {
   int32_t pair;

@@ -8,6 +8,7 @@ namespace streamingllm::avx512 {
 
 constexpr int kWidth = 16;
 constexpr int kHeadTile = 4;  // heads whose accumulators fit the 32 registers beside four keys
+constexpr int kPanelVectors = 4;  // times kPanel sums fit them beside one row of an operand
 
 using Vector = __m512;
 
@@ -33,13 +34,12 @@ inline float greatest(Vector x) { return _mm512_reduce_max_ps(x); }
 inline Vector round(Vector x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-// 2^n for whole n; 0 where a float would be denormal.
-inline Vector power_of_two(Vector n) {
-  const __mmask16 normal = _mm512_cmp_ps_mask(n, _mm512_set1_ps(-126.0f), _CMP_GE_OQ);
-  const __m512i bits = _mm512_slli_epi32(
-      _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23);
-  return _mm512_maskz_mov_ps(normal, _mm512_castsi512_ps(bits));
+inline Vector round_down(Vector x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
+// x * 2^n for whole n <= 0, however small.
+inline Vector times_power_of_two(Vector x, Vector n) { return _mm512_scalef_ps(x, n); }
+inline bool any_above(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 
 using Integers = __m512i;  // sixteen 32-bit lanes, or thirty-two of 16 bits
 
@@ -47,6 +47,10 @@ inline Vector load_half(const uint16_t* p) {  // IEEE half precision
   return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
 }
 inline Integers load_integers(const int32_t* p) { return _mm512_loadu_si512(p); }
+inline Integers broadcast_lane(int32_t x) { return _mm512_set1_epi32(x); }
+inline Vector as_vector(Integers x) { return _mm512_castsi512_ps(x); }
+inline Integers as_lanes(Vector x) { return _mm512_castps_si512(x); }
+inline void store_lanes(int32_t* p, Integers x) { _mm512_storeu_si512(p, x); }
 inline Integers no_integers() { return _mm512_setzero_si512(); }
 inline Integers broadcast_pair(const int16_t* p) {
   int32_t pair;
@@ -66,6 +70,16 @@ inline Integers dot_pairs(Integers sum, Integers a, Integers b) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 #endif
 }
+#ifdef __AVX512BF16__
+// sum + a[0] * b[0] + a[1] * b[1] in each lane, of pairs of bfloat16.
+inline Vector dot_bfloat16(Vector sum, Integers a, Integers b) {
+  return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+// Sixteen floats as eight lanes of pairs.
+inline void store_bfloat16(int32_t* p, Vector x) {
+  _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(x));
+}
+#endif
 inline Integers add(Integers a, Integers b) { return _mm512_add_epi32(a, b); }
 inline Vector to_float(Integers x) { return _mm512_cvtepi32_ps(x); }
 

@@ -1,0 +1,36 @@
+// The operator `token_nll` on tensors; see kernels/reference.py for shapes.
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "dispatch.h"
+
+namespace streamingllm {
+namespace {
+
+at::Tensor token_nll(const at::Tensor& logits, const at::Tensor& targets) {
+  const at::Tensor rows = logits.stride(1) == 1 ? logits : logits.contiguous();
+  const at::Tensor wanted = targets.contiguous();
+  const int64_t vocab = rows.size(1), row_bytes = rows.stride(0) * rows.element_size();
+  const int64_t* target = wanted.const_data_ptr<int64_t>();
+  TORCH_CHECK(wanted.numel() == rows.size(0), "targets must be one for each row of logits");
+  for (int64_t i = 0; i < wanted.numel(); ++i)
+    TORCH_CHECK(target[i] >= 0 && target[i] < vocab, "target ", target[i], ": must be in 0 to ",
+                vocab - 1);
+  const at::Tensor out = at::empty({rows.size(0)}, rows.options().dtype(at::kFloat));
+  float* nll = out.mutable_data_ptr<float>();
+  const char* first = static_cast<const char*>(rows.const_data_ptr());
+  at::parallel_for(0, rows.size(0), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      nll[i] = kernels().negative_log_likelihood(first + i * row_bytes, element_of(rows), vocab,
+                                                 target[i]);
+  });
+  return out;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(streamingllm, CPU, library) { library.impl("token_nll", &token_nll); }
+
+}  // namespace streamingllm
