@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -12,8 +13,14 @@ TRAINED_LENGTH = 64
 BEGINNING = "<s>"
 
 
-def write_tiny_folder(folder: Path, *, beginning: bool = False) -> Path:
-    """Save a model with one token per byte; `beginning` puts a token of its own before a text."""
+def write_tiny_folder(folder: Path, *, beginning: bool = False, **fields: Any) -> Path:
+    """Save a model with one token per byte.
+
+    Args:
+        folder: where to.
+        beginning: whether a token of its own comes before a text.
+        fields: of the config, beside those below.
+    """
     tokenizer = byte_tokenizer(beginning=beginning)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -24,6 +31,7 @@ def write_tiny_folder(folder: Path, *, beginning: bool = False) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=TRAINED_LENGTH,
         initializer_range=0.3,  # large, so that predictions depend on what is seen
+        **fields,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -46,7 +46,8 @@ class QuantizedLinear(nn.Module):
         self.register_buffer(
             "minimum_bits", None if minimums is None else minimums.view(torch.int16)
         )
-        self.register_buffer("bias", bias)
+        # Casting a model casts it, as in `nn.Linear`.
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     @property
     def packed(self) -> PackedWeight:
