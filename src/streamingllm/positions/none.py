@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class NoEncoding:
     """Keys and queries carry no position, so nothing ever moves."""
 
