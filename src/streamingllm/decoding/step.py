@@ -84,7 +84,8 @@ class DecodeStep:
         compiled = self._compiled.get(len(positions) > 1)
         if compiled is not None:
             rings = [x for layer in buffers for x in layer if x is not None]
-            return compiled([ids, rows, where, *rings, *self._sinks, *shifts])[0]
+            # A compiled step takes memory as it comes, and does not look at strides.
+            return compiled([ids.contiguous(), rows, where, *rings, *self._sinks, *shifts])[0]
         with torch.inference_mode():
             logits: Tensor = self._module(ids, rows, where, buffers, self._sinks, shifts)
         return logits
