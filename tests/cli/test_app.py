@@ -39,10 +39,20 @@ def test_an_unknown_option_has_the_same_exit_code() -> None:
 
 
 def test_every_command_explains_itself_with_an_example() -> None:
+    names = []
+
+    def check(command: object, name: str) -> None:
+        assert isinstance(command, typer.core.TyperCommand | typer.core.TyperGroup)
+        assert f"Example: `streamingllm {name}" in (command.help or ""), name
+        names.append(name)
+        for child, inner in getattr(command, "commands", {}).items():
+            check(inner, f"{name} {child}")
+
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
     for name, command in group.commands.items():
-        assert f"Example: `streamingllm {name}" in (command.help or ""), name
+        check(command, name)
+    assert {"pull", "bench", "bench decode", "bench flatness"} <= set(names)
 
 
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:

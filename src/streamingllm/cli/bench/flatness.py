@@ -23,6 +23,7 @@ from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
+from streamingllm.errors import ConfigError
 from streamingllm.evaluation.speed import Timings, seconds_of
 from streamingllm.models import DEFAULT_MODEL
 
@@ -52,6 +53,8 @@ def flatness(
     Example: `streamingllm bench flatness --quantize int4 --late 4000000 --json -`
     """
     check_positive("rounds", rounds)
+    if late <= early:
+        raise ConfigError(f"late={late}: must be above early={early}")
     settings = BenchSettings(
         model=model,
         dtype=dtype,
