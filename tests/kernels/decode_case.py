@@ -32,6 +32,7 @@ class Case:
     softcap: float = 0.0
     has_sink_logits: bool = False
     sink_positions: tuple[int, ...] | None = None
+    rows: tuple[int, ...] | None = None
     seed: int = 0
     device: str = "cpu"
 
@@ -45,6 +46,9 @@ class Case:
         sinks_at = self.sink_positions or range(self.num_sinks)
         batch, heads = len(self.positions), self.num_kv_heads * self.group_size
         first = (self.num_streams, self.num_kv_heads)
+        rows = torch.randperm(self.num_streams, generator=generator)[:batch]
+        if self.rows is not None:
+            rows = torch.tensor(self.rows)
         buffers: dict[str, Tensor | None] = {}
         for name, dim in (("k", self.key_dim), ("v", self.value_dim)):
             sinks = numbers(*first, self.num_sinks, dim)
@@ -58,7 +62,7 @@ class Case:
             "q": numbers(batch, heads, self.key_dim),
             "q_for_sinks": numbers(batch, heads, self.key_dim),
             **buffers,
-            "rows": torch.randperm(self.num_streams, generator=generator)[:batch].to(self.device),
+            "rows": rows.to(self.device),
             "positions": torch.tensor(self.positions, device=self.device),
             "sink_positions": torch.tensor(sinks_at, dtype=torch.int64, device=self.device),
             "scale": self.key_dim**-0.5,

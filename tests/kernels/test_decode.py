@@ -69,6 +69,20 @@ def test_any_step_equals_the_truth(num_threads: int, case: Case) -> None:
     assert_equals_the_truth(case)
 
 
+@pytest.mark.parametrize("is_quantized", [False, True])
+@pytest.mark.parametrize("start", [0, 60, 69, 500])
+def test_tokens_of_one_stream_take_turns(start: int, is_quantized: bool) -> None:
+    run = tuple(range(start, start + 12))
+    assert_equals_the_truth(
+        Case(
+            positions=(*run[:2], 33, *run[2:], 4),
+            rows=(2, 2, 0, *(2 for _ in run[2:]), 1),
+            is_quantized=is_quantized,
+            undo_size=5,
+        )
+    )
+
+
 @pytest.mark.parametrize("head_size", HEAD_SIZES)
 @pytest.mark.parametrize("group_size", range(1, 9))
 def test_every_head_size_and_group_size(head_size: int, group_size: int) -> None:

@@ -51,7 +51,8 @@ def decode_attention(
         k_sinks: the sinks beside a quantised cache, [streams, num_kv_heads, n, head_dim]; None if
             the cache itself has them.
         v_sinks: likewise.
-        rows: which stream of the cache each of the batch is, int64, [batch].
+        rows: which stream of the cache each of the batch is, int64, [batch]; tokens of a stream
+            that comes more than once are written and attend one after the other.
         positions: stream position of each token, int64, [batch].
         sink_positions: stream positions of the sinks, ascending, int64, [n].
         scale: factor of the scores.

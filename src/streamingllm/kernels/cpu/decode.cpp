@@ -1,6 +1,7 @@
 // The operator `decode_attention` on tensors; see kernels/reference.py for shapes.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -191,13 +192,14 @@ std::vector<HeadGroup> head_groups(const Side& keys, const Side& values, const f
   return groups;
 }
 
-at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& q_for_sinks,
-                            const OptionalTensor& k, const OptionalTensor& v, at::Tensor k_cache,
-                            at::Tensor v_cache, const OptionalTensor& k_undo,
-                            const OptionalTensor& v_undo, const OptionalTensor& k_sinks,
-                            const OptionalTensor& v_sinks, const at::Tensor& rows,
-                            const at::Tensor& positions, const at::Tensor& sink_positions,
-                            double scale, double softcap, const OptionalTensor& sink_logits) {
+// One token for each of several streams, no stream twice.
+at::Tensor attend_one_each(const at::Tensor& q, const at::Tensor& q_for_sinks,
+                           const OptionalTensor& k, const OptionalTensor& v, at::Tensor k_cache,
+                           at::Tensor v_cache, const OptionalTensor& k_undo,
+                           const OptionalTensor& v_undo, const OptionalTensor& k_sinks,
+                           const OptionalTensor& v_sinks, const at::Tensor& rows,
+                           const at::Tensor& positions, const at::Tensor& sink_positions,
+                           double scale, double softcap, const OptionalTensor& sink_logits) {
   const Side keys(k_cache, k_undo, k_sinks, sink_positions.size(0));
   const Side values(v_cache, v_undo, v_sinks, sink_positions.size(0));
   const int64_t* streams = rows.const_data_ptr<int64_t>();
@@ -237,6 +239,38 @@ at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& q_for_sinks,
   const at::Tensor out = at::empty({q.size(0), q.size(1), value_dim}, q.options());
   kernels().from_floats(result.data(), out.numel(), out.mutable_data_ptr(), element_of(out));
   return out;
+}
+
+// Where a stream comes again for the first time since `first`; the end if none does.
+int64_t first_repeated(const at::Tensor& rows, int64_t first) {
+  const int64_t* streams = rows.const_data_ptr<int64_t>();
+  int64_t last = first + 1;
+  while (last < rows.size(0) &&
+         std::find(streams + first, streams + last, streams[last]) == streams + last)
+    ++last;
+  return last;
+}
+
+at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& q_for_sinks,
+                            const OptionalTensor& k, const OptionalTensor& v, at::Tensor k_cache,
+                            at::Tensor v_cache, const OptionalTensor& k_undo,
+                            const OptionalTensor& v_undo, const OptionalTensor& k_sinks,
+                            const OptionalTensor& v_sinks, const at::Tensor& rows,
+                            const at::Tensor& positions, const at::Tensor& sink_positions,
+                            double scale, double softcap, const OptionalTensor& sink_logits) {
+  // A stream's next token may overwrite what this one sees, so its tokens take turns.
+  std::vector<at::Tensor> parts;
+  for (int64_t first = 0, last = 0; first < rows.size(0); first = last) {
+    last = first_repeated(rows, first);
+    const auto part = [&](const at::Tensor& x) {
+      return last - first == x.size(0) ? x : x.slice(0, first, last);
+    };
+    parts.push_back(attend_one_each(
+        part(q), part(q_for_sinks), k ? OptionalTensor(part(*k)) : k,
+        v ? OptionalTensor(part(*v)) : v, k_cache, v_cache, k_undo, v_undo, k_sinks, v_sinks,
+        part(rows), part(positions), sink_positions, scale, softcap, sink_logits));
+  }
+  return parts.size() == 1 ? parts[0] : at::cat(parts);
 }
 
 }  // namespace
