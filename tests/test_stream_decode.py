@@ -114,7 +114,6 @@ def test_clocks_go_forward_only() -> None:
         dense.jump_to(10)
 
 
-@pytest.mark.xfail(reason="zeros that were never written are attended to", strict=True)
 def test_a_clock_cannot_be_set_past_entries_that_were_never_filled() -> None:
     stream = stream_of(tokens(5))
     with pytest.raises(InputError, match="position=1000"):

@@ -223,9 +223,16 @@ class Stream:
             InputError: nothing has been fed yet, or the position is in the past.
         """
         _ = self.next_logits
-        if position < self.num_seen_tokens:
-            raise InputError(f"position={position}: must be at least {self.num_seen_tokens}")
-        self._sinks("jump_to").cache.clock.jump_to(position)
+        cache = self._sinks("jump_to").cache
+        seen = self.num_seen_tokens
+        if position < seen:
+            raise InputError(f"position={position}: must be at least {seen}")
+        if seen < self.cache_size:
+            raise InputError(
+                f"position={position}: the cache must be full first, {seen} of {self.cache_size} "
+                "tokens have been fed"
+            )
+        cache.clock.jump_to(position)
 
     def fork(self) -> Stream:
         """Return an independent copy that costs as much memory as this stream."""

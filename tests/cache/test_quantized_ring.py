@@ -29,7 +29,8 @@ def quantised(ids: Tensor, config: StreamConfig = CONFIG) -> Stream:
 
 
 def layers_of(stream: Stream) -> list[QuantizedRingLayer]:
-    return stream._sinks("test").cache._rings
+    layers = stream._sinks("test").cache._rings
+    return [layer for layer in layers if isinstance(layer, QuantizedRingLayer)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -90,6 +90,30 @@ def test_settings_are_reported_as_they_apply(arguments: list[str], capsys: Captu
     assert [recompute[name] for name in names] == [0, 34, None, 16]
 
 
+@pytest.mark.parametrize(
+    ("options", "tolerance"),
+    [
+        (("--quantize-cache", "int8"), 0.02),
+        (("--quantize", "int8", "--dtype", "float32"), 0.02),
+        (("--quantize", "int4", "--dtype", "float32"), 0.5),
+    ],
+)
+def test_quantised_weights_and_caches_read_nearly_the_same(
+    arguments: list[str],
+    options: tuple[str, ...],
+    tolerance: float,
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    run = (*arguments, "--window-size", "30", "--cache-dir", str(tmp_path))
+    exact, found = results(capsys, *run), results(capsys, *run, *options)
+    assert found["perplexity"] == pytest.approx(exact["perplexity"], rel=tolerance)
+    assert found["perplexity"] != exact["perplexity"]
+    assert found["config"][options[0][2:].replace("-", "_")] == options[1]
+    if options[0] == "--quantize-cache":
+        assert found["cache_bytes"] == 2 * 2 * 2 * (30 * (8 + 4) + 4 * 8 * 4)
+
+
 def test_people_get_a_table(arguments: list[str], capsys: Capture) -> None:
     assert run_command(*arguments, "--threads", "1") == 0
     printed = capsys.readouterr()
@@ -132,6 +156,8 @@ def test_results_go_to_files(arguments: list[str], tmp_path: Path, capsys: Captu
         (["--text", "/no/such/file"], "text='/no/such/file': must be a UTF-8 file"),
         (["--nll", "/no/such/folder/nll.npy"], "nll='/no/such/folder/nll.npy': must be a file"),
         (["--json", "/no/such/folder/a.json"], "json='/no/such/folder/a.json': must be"),
+        (["--quantize", "int3"], "quantize='int3': must be one of none, int8, int4"),
+        (["--quantize-cache", "int4"], "quantize_cache='int4': must be one of none, int8"),
         (["--dtype", "int3"], "dtype='int3': must be one of auto"),
         (["--model", "/no/such/model"], "/no/such/model"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from streamingllm import Engine, GenerationParams, StreamConfig
 from streamingllm.engine import EngineStream
-from streamingllm.engine.chunks import ChunkSizer
 from streamingllm.engine.feeder import Feeder
+from streamingllm.engine.pace import Ladder, Pace, Reading
 from streamingllm.errors import InputError
 from tests.tiny_lm import tiny_lm
 
@@ -20,33 +21,68 @@ CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=64, max_rewi
 ENDLESS = GenerationParams(None, ignore_end_tokens=True)
 
 
-def test_chunks_grow_as_far_as_a_decode_step_allows() -> None:
-    chunks = ChunkSizer(chunk_size=256, max_stall=2.0)
-    assert (chunks.smallest, chunks.largest) == (16, 256)
-    chunks.decoded(0.030)
+def test_a_ladder_is_climbed_as_far_as_time_allows() -> None:
+    ladder = Ladder((16, 32, 64, 128, 256))
     sizes = []
     for _ in range(20):
-        sizes.append(chunks.size())
-        chunks.read(sizes[-1], 0.005 + sizes[-1] * 1e-4)
-    assert sizes[:4] == [16, 32, 64, 128]  # 256 tokens would take 30.6 ms of at most 24
+        sizes.append(ladder.largest(0.024))
+        ladder.measured(sizes[-1], 0.005 + sizes[-1] * 1e-4)
+    assert sizes[:4] == [16, 32, 64, 128]  # 256 tokens would take 30.6 ms
     assert set(sizes[4:]) == {128}
 
 
-def test_no_chunk_fits_beside_a_fast_step_but_an_accident_is_forgotten() -> None:
-    chunks = ChunkSizer(chunk_size=64, max_stall=2.0)
-    chunks.decoded(0.010)
-    chunks.read(chunks.size(), 0.020)
-    assert chunks.size() == 0
-    tries = Counter(chunks.size() for _ in range(2000))
-    assert tries[0] > 0
-    assert tries[16] > 0
+def test_what_an_accident_spoilt_is_tried_again() -> None:
+    ladder = Ladder((16, 32))
+    ladder.measured(ladder.largest(0.01), 0.02)
+    assert ladder.largest(0.01) == 0
+    assert Counter(ladder.largest(0.01) for _ in range(200))[16] > 0
 
 
-def test_a_share_of_nothing_lets_no_chunk_in() -> None:
-    chunks = ChunkSizer(chunk_size=64, max_stall=1.0)
-    chunks.decoded(0.010)
-    chunks.read(16, 0.001)
-    assert chunks.size() == 0
+@dataclass
+class Machine:
+    """What steps take, in seconds."""
+
+    step: float
+    per_token_along: float
+    per_chunk: float
+    per_token: float
+
+    def read(self, pace: Pace, num_writing: int = 8) -> tuple[Reading, float]:
+        """Do one step and return how long it took."""
+        reading = pace.next(num_writing, can_go_along=True)
+        if reading.how == "along":
+            seconds = self.step + reading.num_tokens * self.per_token_along
+            pace.stepped(num_writing, seconds, reading.num_tokens)
+            return reading, seconds
+        seconds = self.per_chunk + reading.num_tokens * self.per_token
+        pace.stepped(num_writing, self.step)
+        pace.read(reading.num_tokens, seconds)
+        return reading, self.step + seconds
+
+
+@pytest.mark.parametrize(
+    ("machine", "best"),
+    [
+        (Machine(0.010, 0.0004, 0.015, 0.0003), Reading("along", 16)),
+        (Machine(0.030, 0.0020, 0.010, 0.0001), Reading("chunk", 128)),
+        (Machine(0.010, 0.0200, 0.015, 0.0003), Reading("along", 1)),
+    ],
+)
+def test_the_better_way_to_read_is_found(machine: Machine, best: Reading) -> None:
+    pace = Pace(chunk_size=512, max_stall=2.0)
+    steps = [machine.read(pace) for _ in range(1000)]
+    (found, _), *_ = Counter(reading for reading, _ in steps).most_common()
+    assert found == best
+    if best.num_tokens > 1:
+        assert sorted(seconds for _, seconds in steps)[950] <= 2 * machine.step
+    at_once = pace.next(0, can_go_along=True)
+    assert at_once == Reading("chunk", 512)
+
+
+def test_no_time_at_all() -> None:
+    pace, machine = Pace(chunk_size=64, max_stall=1.0), Machine(0.01, 0.001, 0.01, 0.001)
+    readings = Counter(machine.read(pace)[0] for _ in range(100))
+    assert readings[Reading("along", 1)] > 90
 
 
 @pytest.mark.parametrize("max_stall", [1.0, 2.0, 50.0])
@@ -56,11 +92,14 @@ def test_those_who_write_go_on_while_prompts_are_read(max_stall: float) -> None:
         while not all(stream.num_written_tokens for stream in writing):
             engine.step()
         reading = [engine.submit("long prompt " * 20, GenerationParams(3)) for _ in range(2)]
+        gained = steps = 0
         while any(stream.finish_reason is None for stream in reading):
             seen = {stream: stream.num_seen_tokens for stream in reading}
             events = engine.step()
             assert {e.stream for e in events if e.token is not None} >= set(writing)
-            assert any(stream.num_seen_tokens > seen[stream] for stream in reading)
+            gained += any(stream.num_seen_tokens > seen[stream] for stream in reading)
+            steps += 1
+        assert gained >= 0.9 * steps
 
 
 def test_prompts_take_turns() -> None:
@@ -111,11 +150,12 @@ def test_a_stream_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch, where:
 
 
 def test_a_step_that_fails_can_be_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(fail_at: int) -> list[int | None]:
-        tokens: list[int | None] = []
+    def write(fail_at: int) -> list[list[int | None]]:
         with Engine(tiny_lm(), CONFIG, max_streams=2) as engine:
-            for prompt in ("abcdefgh", "xyz" * 20):
-                engine.submit(prompt, GenerationParams(20, ignore_end_tokens=True))
+            params = GenerationParams(20, ignore_end_tokens=True)
+            tokens: dict[EngineStream, list[int | None]] = {
+                engine.submit(prompt, params): [] for prompt in ("abcdefgh", "xyz" * 20)
+            }
             for number in range(100):
                 with monkeypatch.context() as patched:
                     if number == fail_at:
@@ -123,8 +163,9 @@ def test_a_step_that_fails_can_be_done_again(monkeypatch: pytest.MonkeyPatch) ->
                         with pytest.raises(KeyboardInterrupt):
                             engine.step()
                         continue
-                    tokens += [event.token for event in engine.step()]
-        return tokens
+                    for event in engine.step():
+                        tokens[event.stream].append(event.token)
+        return list(tokens.values())
 
     def interrupt(*args: object) -> Tensor:
         raise KeyboardInterrupt

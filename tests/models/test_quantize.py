@@ -144,7 +144,7 @@ def test_a_packed_model_computes_what_its_weights_say(quantization: str) -> None
     install_layers(model, quantize_layers(model, quantization))
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLinear):
-            dense.get_submodule(name).weight.copy_(module.weight)
+            dense.get_parameter(f"{name}.weight").copy_(module.weight)
     assert torch.equal(
         model.model.layers[0].self_attn.q_proj.bias, dense.model.layers[0].self_attn.q_proj.bias
     )
@@ -160,7 +160,10 @@ def test_both_ways_to_multiply_agree() -> None:
     layer = QuantizedLinear(quantize_weight(weight, 4)[0], bias)
     x = random_weight(UNPACK_FROM_ROWS, 64, seed=2)
     few = torch.cat([layer(part) for part in x.split(7)])
-    torch.testing.assert_close(layer(x), few, rtol=1e-4, atol=1e-4)
+    # Few rows meet the codes as 16-bit integers: half a step of each group of 32 at most.
+    steps = x.unflatten(1, (-1, 32)).abs().amax(-1) / 32767
+    bound = steps / 2 @ layer.weight.unflatten(1, (-1, 32)).abs().sum(-1).mT
+    assert ((layer(x) - few).abs() <= 1.01 * bound + 1e-5).all()
     assert (layer.in_features, layer.out_features) == (64, 32)
     assert repr(layer) == "QuantizedLinear(in_features=64, out_features=32, bits=4)"
 

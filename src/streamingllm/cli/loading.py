@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
+from streamingllm.engine import Engine
 from streamingllm.models import LanguageModel, load_model
 from streamingllm.models import Progress as ProgressCallback
 from streamingllm.stream import Stream
@@ -53,8 +54,8 @@ def load_shown(
         )
 
 
-def compile_shown(stream: Stream) -> bool:
-    """Compile a stream's decode step and show that this takes a while, the first time.
+def compile_shown(stream: Stream | Engine) -> bool:
+    """Compile the decode step of a stream or an engine and show that this takes a while.
 
     Tells whether steps run compiled now.
     """

@@ -7,6 +7,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.rope import RopeEncoding
 
 MAX_BATCH = 64
-_EXAMPLE_STREAMS = 7  # any number but 0 and 1, which exporters take for constants
+_EXAMPLE_STREAMS, _EXAMPLE_ENTRIES = 7, 11  # any but 0 and 1, which exporters take for constants
 _log = logging.getLogger("streamingllm")
 
 Geometry = tuple[tuple[int, ...], int]  # sink positions, window size
@@ -107,9 +108,9 @@ class DecodeStep:
             return
         inputs = self._example(many, buffers)
         path = package_path(fingerprint(self._module, inputs, self._config))
-        if path.is_file():
-            self._compiled[many] = load_package(path, self._tensors())
-        if path.is_file() or kept_only:
+        if path.is_file() and self._load(many, path):
+            return
+        if kept_only:
             return
         dynamic = _dynamic_dimensions(many, inputs)
         with torch.no_grad():
@@ -118,6 +119,15 @@ class DecodeStep:
             )
         self._compilations[many] = Compilation(program, path)
         atexit.register(self._compilations[many].stop)
+
+    def _load(self, many: bool, path: Path) -> bool:
+        """Take over a kept step; tell whether that could be done. A damaged one is removed."""
+        try:
+            self._compiled[many] = load_package(path, self._tensors())
+        except RuntimeError as error:
+            _log.warning("a kept step cannot be read: %s", str(error).partition("\n")[0])
+            path.unlink(missing_ok=True)
+        return many in self._compiled
 
     def poll(self) -> bool:
         """Take over what has been compiled; tell whether something still is."""
@@ -138,7 +148,7 @@ class DecodeStep:
         if error is not None:
             _log.warning("the decode step stays uncompiled: %s", error)
             return
-        self._compiled[many] = load_package(compilation.target, self._tensors())
+        self._load(many, compilation.target)
 
     def _tensors(self) -> dict[str, Tensor]:
         named = [
@@ -151,7 +161,9 @@ class DecodeStep:
         batch = 2 if many else 1
 
         def like(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.new_zeros((_EXAMPLE_STREAMS, *x.shape[1:]))
+            if x is None:
+                return None
+            return x.new_zeros((_EXAMPLE_STREAMS, x.shape[1], _EXAMPLE_ENTRIES, x.shape[3]))
 
         ones = torch.ones(batch, dtype=torch.int64)
         rings = [tuple(like(x) for x in layer) for layer in buffers]

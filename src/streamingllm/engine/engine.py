@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from streamingllm.config import StreamConfig
-from streamingllm.engine.chunks import ChunkSizer
 from streamingllm.engine.feeder import Feeder
 from streamingllm.engine.grammar import GrammarCompiler
 from streamingllm.engine.member import EngineStream, State
+from streamingllm.engine.pace import Pace
 from streamingllm.engine.params import GenerationParams
 from streamingllm.engine.pool import RingPool
 from streamingllm.engine.roster import Roster
@@ -38,8 +38,8 @@ class Engine:
 
     Args:
         lm: model and tokenizer.
-        config: what each stream keeps; `chunk_size` tokens of a prompt are read at once while
-            nobody writes.
+        config: what each stream keeps; while nobody writes, `chunk_size` tokens of a prompt are
+            read at once.
         max_streams: streams that are held at once; None for as many as the budget allows, or 8
             without one.
         memory_budget_bytes: bound on the keys and values of all streams, which are allocated here.
@@ -72,7 +72,7 @@ class Engine:
         )
         self._roster = Roster(self._pool, max_waiting)
         self._feeder = Feeder(lm.model, self._pool)
-        self._scheduler = Scheduler(self._feeder, ChunkSizer(self.config.chunk_size, max_stall))
+        self._scheduler = Scheduler(self._feeder, Pace(self.config.chunk_size, max_stall))
         self._vocab_size = vocab_size_of(lm.model)
         self._grammars = GrammarCompiler(lm, self._vocab_size)
         self._turns = Turns()
@@ -250,7 +250,7 @@ class Engine:
     # Work.
 
     def step(self) -> list[Event]:
-        """Take every stream that writes one token further, and a prompt one chunk.
+        """Take every stream that writes one token further, and one prompt as far as they allow.
 
         Returns:
             what was written and what ended, also in between steps.

@@ -39,15 +39,38 @@ class Feeder:
         """Whether a stream's next token can be fed together with others': its sinks are read."""
         return self._step is not None and stream.cache is not None and stream.cache.has_all_sinks
 
-    def step(self, streams: Sequence[EngineStream]) -> Tensor:
-        """Feed one token to each of several streams, all at once; return logits [batch, vocab]."""
+    def step(
+        self,
+        streams: Sequence[EngineStream],
+        reader: EngineStream | None = None,
+        num_tokens: int = 0,
+    ) -> Tensor:
+        """Feed one token to each of several streams, and some more to another, all at once.
+
+        Args:
+            streams: get one token each.
+            reader: gets `num_tokens`, one after the other.
+            num_tokens: 0 for no reader.
+
+        Returns:
+            logits of `streams` and, after its last token, of the reader, [streams + 1, vocab].
+        """
         assert self._step is not None
         self._step.poll()
+        tokens = [(stream, 0) for stream in streams]
+        if reader is not None:
+            tokens += [(reader, i) for i in range(num_tokens)]
+        # Parts go one by one, so that a reader's tokens find in the cache what came before them.
         parts = [
-            self._run(self._step, streams[first : first + MAX_BATCH])
-            for first in range(0, len(streams), MAX_BATCH)
+            self._run(self._step, tokens[first : first + MAX_BATCH])
+            for first in range(0, len(tokens), MAX_BATCH)
         ]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        for stream, _ in tokens:
+            assert stream.cache is not None
+            stream.cache.count_step()
+            stream.take_unread(1)
+        logits = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return torch.cat((logits[: len(streams)], logits[-1:])) if num_tokens > 1 else logits
 
     def read(self, stream: EngineStream, num_tokens: int) -> Tensor:
         """Feed the next tokens of one stream in a pass of its own; return logits [1, vocab].
@@ -76,15 +99,12 @@ class Feeder:
         sizes = (1, 2) if self._pool.num_rows > 1 else (1,)
         return self._step is not None and all(self._step.is_compiled(size) for size in sizes)
 
-    def _run(self, step: DecodeStep, streams: Sequence[EngineStream]) -> Tensor:
-        logits = step.run(
-            torch.tensor([stream.unread[0] for stream in streams], device=self._model.device),
-            torch.tensor([stream.row for stream in streams], device=self._model.device),
-            [stream.num_seen_tokens for stream in streams],
+    def _run(self, step: DecodeStep, tokens: Sequence[tuple[EngineStream, int]]) -> Tensor:
+        """Feed tokens, each given by its stream and its place among what is unread there."""
+        device = self._model.device
+        return step.run(
+            torch.tensor([stream.unread[i] for stream, i in tokens], device=device),
+            torch.tensor([stream.row for stream, _ in tokens], device=device),
+            [stream.num_seen_tokens + i for stream, i in tokens],
             self._pool.buffers,
         )
-        for stream in streams:
-            assert stream.cache is not None
-            stream.cache.count_step()
-            stream.take_unread(1)
-        return logits

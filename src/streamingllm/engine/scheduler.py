@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from streamingllm.engine.chunks import ChunkSizer
 from streamingllm.engine.feeder import Feeder
 from streamingllm.engine.member import EngineStream
+from streamingllm.engine.pace import Pace
 from streamingllm.engine.params import FinishReason
 from streamingllm.engine.writer import choose_tokens
 
@@ -33,19 +33,18 @@ class Event:
 
 
 class Scheduler:
-    """Take all streams that write one token further, and one that reads a chunk.
+    """Take all streams that write one token further, and one that reads as far as they allow.
 
-    Those that read take turns. While others write, a chunk takes about as long as their step; where
-    even the smallest would take longer, prompts are read along in that step, a token at a time.
+    Those that read take turns.
 
     Args:
         feeder: runs the model.
-        chunks: says how long chunks may be.
+        pace: says how much is read at once.
     """
 
-    def __init__(self, feeder: Feeder, chunks: ChunkSizer) -> None:
+    def __init__(self, feeder: Feeder, pace: Pace) -> None:
         self._feeder = feeder
-        self._chunks = chunks
+        self._pace = pace
         self._num_steps = 0
 
     def step(self, active: Sequence[EngineStream]) -> list[Event]:
@@ -53,40 +52,41 @@ class Scheduler:
         self._num_steps += 1
         full = [s for s in active if s.writer.is_full and not s.is_reading]
         writing = [s for s in active if not s.writer.is_full and not s.is_reading]
-        reading = sorted((s for s in active if s.is_reading), key=lambda s: s.read_at)
-        size = 0
-        if reading:
-            size = self._chunks.size() if writing else self._chunks.largest
-        along = [s for s in reading if self._feeder.can_step(s)] if size == 0 else []
-        return [
-            *(Event(stream, None, "", "length") for stream in full),
-            *self._step(writing, along),
-            *self._read_chunk([s for s in reading if s not in along], size),
-        ]
+        reader = min((s for s in active if s.is_reading), key=lambda s: s.read_at, default=None)
+        events = [Event(stream, None, "", "length") for stream in full]
+        if reader is None:
+            return events + self._step(writing)
+        reader.read_at = self._num_steps
+        how, most = self._pace.next(len(writing), can_go_along=self._feeder.can_step(reader))
+        # A stream that is to write nothing keeps its last token to go on from.
+        num_tokens = min(most, len(reader.unread) - reader.writer.is_full)
+        if how == "along":
+            return events + self._step(writing, reader, num_tokens)
+        return events + self._step(writing) + self._read_chunk(reader, num_tokens)
 
-    def _step(self, writing: list[EngineStream], along: list[EngineStream]) -> list[Event]:
-        """Feed one token to each."""
-        started = time.perf_counter()
-        together = [s for s in (*writing, *along) if self._feeder.can_step(s)]
-        events = self._write(together, self._feeder.step(together)) if together else []
-        for stream in writing:
-            if stream not in together:
-                events += self._read(stream, 1)
-        if writing:
-            self._chunks.decoded(time.perf_counter() - started)
-        return events
-
-    def _read_chunk(self, reading: list[EngineStream], size: int) -> list[Event]:
-        """Feed a chunk to the one that has waited longest."""
-        if not reading:
+    def _step(
+        self, writing: list[EngineStream], reader: EngineStream | None = None, num_along: int = 0
+    ) -> list[Event]:
+        """Feed one token to each that writes, and some to one that reads."""
+        if not writing:
             return []
         started = time.perf_counter()
-        stream = reading[0]
-        stream.read_at = self._num_steps
-        # A stream that is to write nothing keeps its last token to go on from.
-        num_tokens = min(size or self._chunks.smallest, len(stream.unread) - stream.writer.is_full)
-        events = self._read(stream, num_tokens)
-        self._chunks.read(num_tokens, time.perf_counter() - started)
+        together = [stream for stream in writing if self._feeder.can_step(stream)]
+        alone = [stream for stream in writing if stream not in together]
+        events = []
+        if together or num_along:
+            logits = self._feeder.step(together, reader, num_along)
+            also = [reader] if reader is not None and num_along else []
+            events += self._write([*together, *also], logits)
+        for stream in alone:
+            events += self._read(stream, 1)
+        self._pace.stepped(len(writing), time.perf_counter() - started, num_along)
+        return events
+
+    def _read_chunk(self, reader: EngineStream, num_tokens: int) -> list[Event]:
+        started = time.perf_counter()
+        events = self._read(reader, num_tokens)
+        self._pace.read(num_tokens, time.perf_counter() - started)
         return events
 
     def _read(self, stream: EngineStream, num_tokens: int) -> list[Event]:

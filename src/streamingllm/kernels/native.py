@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from platformdirs import user_cache_path
-from torch.utils import cpp_extension
 
 from streamingllm.kernels import operators  # noqa: F401  (their signatures come before their code)
 
+_TORCH = Path(torch.__file__).parent
 _SOURCES = Path(__file__).parent / "cpu"
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fopenmp", "-fno-math-errno")
@@ -116,14 +116,23 @@ def _compile(compiler: str, folder: Path) -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(to_object, sorted(_SOURCES.glob("*.cpp"))))
     library = folder / "kernels.so"
-    folders = [f"-L{path}" for path in cpp_extension.library_paths()]
-    linked = [*objects, *folders, "-ltorch_cpu", "-ltorch", "-lc10", "-o", str(library)]
+    linked = [
+        *objects,
+        f"-L{_TORCH / 'lib'}",
+        "-ltorch_cpu",
+        "-ltorch",
+        "-lc10",
+        "-o",
+        str(library),
+    ]
     _run([compiler, "-shared", "-fopenmp", *linked])
     return library
 
 
 def _includes() -> tuple[str, ...]:
-    return tuple(f"-I{path}" for path in cpp_extension.include_paths())
+    # What torch.utils.cpp_extension would say, which brings setuptools and its warnings along.
+    headers = _TORCH / "include"
+    return f"-I{headers}", f"-I{headers / 'torch' / 'csrc' / 'api' / 'include'}"
 
 
 def _run(command: list[str]) -> None:

@@ -8,6 +8,7 @@ from streamingllm.cli.bench.batch import batch
 from streamingllm.cli.bench.decode import decode
 from streamingllm.cli.bench.flatness import flatness
 from streamingllm.cli.bench.prefill import prefill
+from streamingllm.cli.bench.stall import stall
 
 app = typer.Typer(
     help="Measure how fast this machine reads and writes, beside what its memory allows.\n\n"
@@ -19,3 +20,4 @@ app.command()(decode)
 app.command()(prefill)
 app.command()(batch)
 app.command()(flatness)
+app.command()(stall)

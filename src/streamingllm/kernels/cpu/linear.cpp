@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/linear.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -150,6 +151,8 @@ at::Tensor dequantize(const at::Tensor& codes, const at::Tensor& scales,
 
 at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
   const int64_t num_rows = weight.size(0), dim = weight.size(1), batch = x.numel() / dim;
+  if (dim % kRowTile != 0 || !weight.is_contiguous())  // rows are read in whole vectors
+    return at::linear(x.to(weight.scalar_type()), weight).to(x.scalar_type());
   static thread_local std::vector<float> x_floats;
   const float* numbers = as_floats(x, 1.0, x_floats);
   const Product product(x, batch, num_rows);

@@ -1,0 +1,119 @@
+"""Time the steps of streams that write while a long prompt arrives."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from streamingllm.cli.bench.decode import check_positive
+from streamingllm.cli.bench.setup import BenchSettings, StepsOption
+from streamingllm.cli.loading import compile_shown
+from streamingllm.cli.options import (
+    CacheDirOption,
+    CompileOption,
+    DeviceOption,
+    DtypeOption,
+    ModelOption,
+    QuantizeCacheOption,
+    QuantizeOption,
+)
+from streamingllm.cli.output import JsonOption, human_console, write_json
+from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
+from streamingllm.cli.run_record import run_record
+from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
+from streamingllm.engine import Engine, EngineStream, GenerationParams
+from streamingllm.evaluation.speed import Timings, seconds_of
+from streamingllm.evaluation.texts import PYTHON_REFERENCE, open_documents, read_tokens
+from streamingllm.models import DEFAULT_MODEL
+
+_WARM_UP = 10
+_ENDLESS = GenerationParams(None, ignore_end_tokens=True)
+
+
+def stall(
+    model: ModelOption = DEFAULT_MODEL,
+    quantize: QuantizeOption = "none",
+    quantize_cache: QuantizeCacheOption = "none",
+    dtype: DtypeOption = "auto",
+    num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,
+    window_size: WindowOption = DEFAULT_WINDOW_SIZE,
+    streams: Annotated[int, typer.Option(help="Streams that write, their caches full.")] = 8,
+    prompt_tokens: Annotated[int, typer.Option(help="Length of the prompt.")] = 20_000,
+    max_stall: Annotated[
+        float, typer.Option(help="How many times as long a step may take while it is read.")
+    ] = 2.0,
+    steps: StepsOption = 100,
+    threads: ThreadsOption = None,
+    compile: CompileOption = True,
+    device: DeviceOption = "auto",
+    cache_dir: CacheDirOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Time the steps of streams that write, before and while a long prompt arrives.
+
+    Example: `streamingllm bench stall --streams 8 --prompt-tokens 20000 --json -`
+    """
+    for name, value in (("streams", streams), ("prompt_tokens", prompt_tokens), ("steps", steps)):
+        check_positive(name, value)
+    settings = BenchSettings(
+        model=model,
+        dtype=dtype,
+        device=device,
+        quantize=quantize,
+        quantize_cache=quantize_cache,
+        num_sink_tokens=num_sink_tokens,
+        window_size=window_size,
+        threads=threads,
+        compile=compile,
+        cache_dir=cache_dir,
+    )
+    lm = settings.load()
+    ids = read_tokens(lm, open_documents(PYTHON_REFERENCE), prompt_tokens)
+    ids = ids.repeat(-(-max(prompt_tokens, settings.config.cache_size + 1) // len(ids)))
+    with Engine(lm, settings.config, max_streams=streams + 1, max_stall=max_stall) as engine:
+        if compile:
+            compile_shown(engine)
+        writing = [engine.submit(ids[: settings.config.cache_size + 1], _ENDLESS)]
+        writing += [_joined_by_fork(engine, writing[0]) for _ in range(streams - 1)]
+        alone = Timings([seconds_of(engine.step) for _ in range(_WARM_UP + steps)][_WARM_UP:])
+        prompt = engine.submit(ids[:prompt_tokens], GenerationParams(1))
+        seconds = []
+        while prompt.finish_reason is None:
+            seconds.append(seconds_of(engine.step))
+        beside = Timings(seconds)
+        compiled = engine.is_compiled
+    ratio = beside.p95 / alone.p95
+    human_console(json).print(
+        f"p95 of a step of {streams} streams: {alone.p95 * 1e3:.1f} ms, while a prompt of "
+        f"{prompt_tokens:,} tokens is read {beside.p95 * 1e3:.1f} ms: ratio {ratio:.2f}; it "
+        f"took {sum(seconds):.1f} s, {prompt_tokens / sum(seconds):,.0f} tokens/s",
+        soft_wrap=True,
+    )
+    if json is not None:
+        results = {
+            "p95_ratio": ratio,
+            "milliseconds_per_step": {
+                "alone": alone.in_milliseconds(),
+                "beside_a_prompt": beside.in_milliseconds(),
+            },
+            "steps_beside_a_prompt": len(seconds),
+            "prompt_seconds": sum(seconds),
+            "prompt_tokens_per_second": prompt_tokens / sum(seconds),
+            "compiled": compiled,
+        }
+        config = settings.record(lm) | {
+            "streams": streams,
+            "prompt_tokens": prompt_tokens,
+            "max_stall": max_stall,
+            "steps": steps,
+            "text": PYTHON_REFERENCE,
+        }
+        write_json(json, {**results, "config": config, **run_record()})
+
+
+def _joined_by_fork(engine: Engine, stream: EngineStream) -> EngineStream:
+    """Return a copy of a stream, once that has a full cache and writes."""
+    while not stream.num_written_tokens:
+        engine.step()
+    return engine.fork(stream)
