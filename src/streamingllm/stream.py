@@ -227,7 +227,7 @@ class Stream:
         seen = self.num_seen_tokens
         if position < seen:
             raise InputError(f"position={position}: must be at least {seen}")
-        if seen < self.cache_size:
+        if int(cache.num_seen_tokens_per_stream.min()) < self.cache_size:
             raise InputError(
                 f"position={position}: the cache must be full first, {seen} of {self.cache_size} "
                 "tokens have been fed"

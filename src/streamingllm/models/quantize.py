@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from streamingllm.errors import ConfigError
+from streamingllm.kernels import native
 from streamingllm.kernels.operators import dequantize, linear
 from streamingllm.kernels.packing import (
     GROUP_SIZE,
@@ -118,6 +119,7 @@ def quantize_layers(model: PreTrainedModel, quantization: str) -> dict[str, Pack
 
 def install_layers(model: PreTrainedModel, packed: dict[str, PackedWeight]) -> None:
     """Replace linear layers of a model by those that compute with packed weights."""
+    native.load()
     for name, weight in packed.items():
         parent, _, child = name.rpartition(".")
         layer = model.get_submodule(name)

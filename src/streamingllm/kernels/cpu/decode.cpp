@@ -71,6 +71,8 @@ void write_tokens(const at::Tensor& fresh, const Side& side, const int64_t* stre
   const int64_t batch = fresh.size(0), heads = fresh.size(1), dim = fresh.size(2);
   const int64_t m = side.window_size();
   const bool quantized = side.element == Element::kInt8;
+  TORCH_CHECK(quantized || element_of(fresh) == side.element, "k or v is ", fresh.scalar_type(),
+              ": must have the cache's dtype");
   const at::Tensor rows = (quantized ? fresh.to(at::kFloat) : fresh).contiguous();
   const char* from = static_cast<const char*>(rows.const_data_ptr());
   const int64_t row_bytes = dim * rows.element_size();
