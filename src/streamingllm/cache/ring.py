@@ -186,13 +186,14 @@ class RingLayer(CacheLayerMixin):
             )
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        k, v = key_states.detach(), value_states.detach()
-        self._pending = (Pending(k, self._encode(k)), Pending(v, self._encode(v)))
+        fresh = tuple(Pending(x, self._encode(x)) for x in (key_states, value_states))
+        k, v = (Pending(new.exact.detach(), new.rows.detach()) for new in fresh)
+        self._pending = (k, v)
         if self.moves.plan.in_place:
             self._write()
-        keys, values = (
+        keys, values = (  # of this pass with its gradients; the rings keep none
             self._read(side, new, is_key)
-            for side, new, is_key in zip(self._sides, self._pending, (True, False), strict=True)
+            for side, new, is_key in zip(self._sides, fresh, (True, False), strict=True)
         )
         return keys, values
 
