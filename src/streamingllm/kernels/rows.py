@@ -12,7 +12,9 @@ _LARGEST_CODE = 127.0
 def encode_rows(x: Tensor) -> Tensor:
     """Quantise rows [..., dim] to int8 [..., dim + 4]: codes, then the bytes of a float32 scale.
 
-    A row's greatest value gets code 127 or -127, so the error is at most half of 1/127 of it.
+    A row's greatest value gets code 127 or -127, so the error is at most half of 1/127 of it. A row
+    whose scale would be subnormal, with nothing above 1.5e-36, may be read as zeros: processors are
+    often told to flush such numbers.
     """
     x = x.float()
     greatest = x.abs().amax(dim=-1, keepdim=True)
