@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from streamingllm.errors import ConfigError
+from streamingllm.kernels.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,19 @@ class Sampling:
                 [batch, written]; None for none.
             allowed: False for tokens that may not be chosen, bool, [batch, vocab]; None for all.
         """
+        with one_thread():
+            if self.is_argmax and allowed is None:
+                return logits.max(dim=-1).indices  # argmax takes five times as long in bfloat16
+            return self._choose(logits, recent_ids, generator, written_ids, allowed)
+
+    def _choose(
+        self,
+        logits: Tensor,
+        recent_ids: Tensor,
+        generator: torch.Generator | None,
+        written_ids: Tensor | None,
+        allowed: Tensor | None,
+    ) -> Tensor:
         scores: Tensor = self._penalties()(recent_ids, logits.float())  # type: ignore[arg-type]
         if self.looks_at_written and written_ids is not None:
             counts = torch.zeros_like(scores)

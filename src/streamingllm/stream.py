@@ -21,6 +21,7 @@ from streamingllm.errors import (
     UnsupportedFeatureError,
 )
 from streamingllm.inputs import TokenBatch, check_tokens, vocab_size_of
+from streamingllm.kernels.threads import one_thread
 from streamingllm.sampling import GREEDY, Sampling
 from streamingllm.stream_state import StreamState
 
@@ -309,7 +310,8 @@ class Stream:
     def _last_logits(self, logits: Tensor, valid: Tensor | None) -> Tensor:
         """Return the logits after each stream's last token, [batch, vocab]."""
         if valid is None:
-            return logits[:, -1].clone()
+            with one_thread():
+                return logits[:, -1].clone()
         columns = torch.arange(valid.shape[1], device=valid.device)
         last = torch.where(valid, columns, -1).max(dim=1).values
         rows = torch.arange(len(valid), device=valid.device)
@@ -336,6 +338,7 @@ class Stream:
     ) -> Iterator[Any]:
         assert self._logits is not None
         active = torch.ones(len(self._logits), dtype=torch.bool, device=self._logits.device)
+        valid: Tensor | None = None  # until a stream ends
         written: deque[Tensor] = deque(maxlen=self.config.window_size)
         for _ in range(max_new_tokens):
             looks_back = sampling.looks_at_written and written
@@ -346,12 +349,14 @@ class Stream:
                 written_ids=torch.stack([*written], dim=1) if looks_back else None,
             )
             written.append(token)
-            valid = None if bool(active.all()) else active[:, None]
             self._feed_chunk(token[:, None], valid, "all")
             yield int(token[0]) if self._is_single else token.masked_fill(~active, -1)
+            if len(stops) == 0:
+                continue
             active = active & ~torch.isin(token, stops)
             if not bool(active.any()):
                 return
+            valid = None if bool(active.all()) else active[:, None]
 
     def _recent_ids(self, sampling: Sampling) -> Tensor:
         """Return what the repetition penalty looks at; the shortest stream sets the length."""

@@ -20,8 +20,14 @@ from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from streamingllm.kernels import native
+from streamingllm.kernels.operators import DECODING
 
 _CODE = ("attention", "decoding", "kernels", "positions")
+_C_TYPES = {
+    "Tensor": "AtenTensorHandle",
+    "Optional[Tensor]": "AtenTensorHandle*",
+    "float": "double",
+}
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -135,10 +141,20 @@ def _compile(exported: Path, target: Path) -> None:
             package_path=str(staged),
             inductor_configs={
                 "aot_inductor.package_constants_in_so": False,
-                "cpp.dynamic_threads": True,
+                "aot_inductor.custom_ops_to_c_shims": {op: [_declaration(op)] for op in DECODING},
+                "cpp.threads": 1,  # what lies between our operators is too small to share out
             },
         )
         staged.replace(target)
+
+
+def _declaration(op: torch._ops.OpOverload) -> str:
+    """Return the C signature of an operator's door; see kernels/cpu/shim.h."""
+    name = op._schema.name.partition("::")[2]
+    types = [str(argument.type) for argument in op._schema.arguments]
+    outputs = ["AtenTensorHandle*" for _ in op._schema.returns]
+    arguments = ", ".join([*(_C_TYPES[kind] for kind in types), *outputs])
+    return f"AOTITorchError aoti_torch_cpu_{name}({arguments})"
 
 
 if __name__ == "__main__":

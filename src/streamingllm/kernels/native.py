@@ -6,6 +6,7 @@ torch and processor; `streamingllm compile` builds them ahead.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
@@ -47,7 +48,9 @@ def load() -> bool:
     reason = _why_not()
     if reason is None:
         try:
-            torch.ops.load_library(build())
+            library = build()
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)  # compiled steps look for it there
+            torch.ops.load_library(library)
         except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
             reason = _first_line(error)
     if reason is not None:

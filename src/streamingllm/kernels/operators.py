@@ -96,3 +96,5 @@ dense_linear = torch.ops.streamingllm.dense_linear.default
 dequantize = torch.ops.streamingllm.dequantize.default
 token_nll = torch.ops.streamingllm.token_nll.default
 rotary_table = torch.ops.streamingllm.rotary_table.default
+
+DECODING = (decode_attention, linear, dense_linear, rotary_table)  # those of a decode step

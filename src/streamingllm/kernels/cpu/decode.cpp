@@ -1,5 +1,4 @@
 // The operator `decode_attention` on tensors; see kernels/reference.py for shapes.
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -11,11 +10,15 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "shim.h"
+#include "team.h"
 
 namespace streamingllm {
 namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
+
+constexpr int64_t kRunsPerThread = 4;
 
 // A buffer [streams][heads][entries][bytes of a row].
 struct Buffer {
@@ -91,42 +94,42 @@ void write_tokens(const at::Tensor& fresh, const Side& side, const int64_t* stre
   }
 }
 
-// The columns of all groups laid end to end, cut into one run of equal length per thread.
+// The columns of all groups laid end to end, cut into runs of equal length.
 //
-// What a thread computes of a group is a span; spans are numbered group + thread, which no two share
-// because each thread begins where the one before has ended.
+// What a run has of a group is a span; spans are numbered group + run, which no two share because
+// each run begins where the one before has ended.
 class Spans {
  public:
-  Spans(int64_t num_groups, int64_t num_threads) : ends_(num_groups), num_threads_(num_threads) {}
+  Spans(int64_t num_groups, int64_t num_runs) : ends_(num_groups), num_runs_(num_runs) {}
 
   void set_columns(int64_t group, int64_t columns) {
     ends_[group] = columns + (group > 0 ? ends_[group - 1] : 0);
   }
-  int64_t count() const { return static_cast<int64_t>(ends_.size()) + num_threads_ - 1; }
+  int64_t count() const { return static_cast<int64_t>(ends_.size()) + num_runs_ - 1; }
 
-  // Call visit(group, first column, last column, span) for all that a thread does.
+  // Call visit(group, first column, last column, span) for all that a run has.
   template <typename Visit>
-  void of_thread(int64_t thread, const Visit& visit) const {
-    const int64_t begin = cut(thread), end = cut(thread + 1);
+  void of_run(int64_t run, const Visit& visit) const {
+    const int64_t begin = cut(run), end = cut(run + 1);
     int64_t g = std::upper_bound(ends_.begin(), ends_.end(), begin) - ends_.begin();
     for (; g < static_cast<int64_t>(ends_.size()) && start(g) < end; ++g)
       visit(g, std::max(begin - start(g), int64_t{0}), std::min(end, ends_[g]) - start(g),
-            g + thread);
+            g + run);
   }
 
   // Call visit(span) for all that was done of a group.
   template <typename Visit>
   void of_group(int64_t group, const Visit& visit) const {
-    for (int64_t t = 0; t < num_threads_; ++t)
-      if (cut(t) < ends_[group] && cut(t + 1) > start(group)) visit(group + t);
+    for (int64_t r = 0; r < num_runs_; ++r)
+      if (cut(r) < ends_[group] && cut(r + 1) > start(group)) visit(group + r);
   }
 
  private:
   int64_t start(int64_t group) const { return group > 0 ? ends_[group - 1] : 0; }
-  int64_t cut(int64_t thread) const { return thread * ends_.back() / num_threads_; }
+  int64_t cut(int64_t run) const { return run * ends_.back() / num_runs_; }
 
   std::vector<int64_t> ends_;
-  int64_t num_threads_;
+  int64_t num_runs_;
 };
 
 // Softmaxes that are not finished, one for each span, and how they become one.
@@ -217,18 +220,17 @@ at::Tensor attend_one_each(const at::Tensor& q, const at::Tensor& q_for_sinks,
   shape.value_dim = value_dim;
   shape.softcap = static_cast<float>(softcap);
   static thread_local std::vector<float> q_floats, sink_floats;
-  const int64_t num_threads = at::get_num_threads();
-  Spans spans(num_groups, num_threads);
+  const int64_t num_runs = kRunsPerThread * at::get_num_threads();
+  Spans spans(num_groups, num_runs);
   const std::vector<HeadGroup> groups =
       head_groups(keys, values, as_floats(q, scale, q_floats),
                   as_floats(q_for_sinks, scale, sink_floats), streams, position, sink_positions,
                   shape, num_groups, num_kv_heads, spans);
   const Partials partials(spans.count(), shape.num_queries, value_dim);
-  at::parallel_for(0, num_threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      spans.of_thread(t, [&](int64_t group, int64_t first, int64_t last, int64_t span) {
-        kernels().attend_span(groups[group], first, last, partials.at(span));
-      });
+  share_out(num_runs, [&](int64_t run) {
+    spans.of_run(run, [&](int64_t group, int64_t first, int64_t last, int64_t span) {
+      kernels().attend_span(groups[group], first, last, partials.at(span));
+    });
   });
 
   const at::Tensor learned = sink_logits ? sink_logits->to(at::kFloat).contiguous() : at::Tensor();
@@ -276,6 +278,23 @@ at::Tensor decode_attention(const at::Tensor& q, const at::Tensor& q_for_sinks,
 }
 
 }  // namespace
+
+extern "C" AOTITorchError aoti_torch_cpu_decode_attention(
+    AtenTensorHandle q, AtenTensorHandle q_for_sinks, AtenTensorHandle* k, AtenTensorHandle* v,
+    AtenTensorHandle k_cache, AtenTensorHandle v_cache, AtenTensorHandle* k_undo,
+    AtenTensorHandle* v_undo, AtenTensorHandle* k_sinks, AtenTensorHandle* v_sinks,
+    AtenTensorHandle rows, AtenTensorHandle positions, AtenTensorHandle sink_positions,
+    double scale, double softcap, AtenTensorHandle* sink_logits, AtenTensorHandle* out) {
+  AOTI_TORCH_CONVERT_EXCEPTION_TO_ERROR_CODE({
+    shim::give(out, decode_attention(
+                        shim::tensor(q), shim::tensor(q_for_sinks), shim::optional(k),
+                        shim::optional(v), shim::tensor(k_cache), shim::tensor(v_cache),
+                        shim::optional(k_undo), shim::optional(v_undo), shim::optional(k_sinks),
+                        shim::optional(v_sinks), shim::tensor(rows), shim::tensor(positions),
+                        shim::tensor(sink_positions), scale, softcap,
+                        shim::optional(sink_logits)));
+  })
+}
 
 TORCH_LIBRARY_IMPL(streamingllm, CPU, library) {
   library.impl("decode_attention", &decode_attention);

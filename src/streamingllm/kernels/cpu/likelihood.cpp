@@ -1,10 +1,10 @@
 // The operator `token_nll` on tensors; see kernels/reference.py for shapes.
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include "dispatch.h"
+#include "team.h"
 
 namespace streamingllm {
 namespace {
@@ -21,9 +21,8 @@ at::Tensor token_nll(const at::Tensor& logits, const at::Tensor& targets) {
   const at::Tensor out = at::empty({rows.size(0)}, rows.options().dtype(at::kFloat));
   float* nll = out.mutable_data_ptr<float>();
   const char* first = static_cast<const char*>(rows.const_data_ptr());
-  at::parallel_for(0, rows.size(0), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      nll[i] = kernels().negative_log_likelihood(first + i * row_bytes, element_of(rows), vocab,
+  share_out_in_pass(rows.size(0), [&](int64_t i) {
+    nll[i] = kernels().negative_log_likelihood(first + i * row_bytes, element_of(rows), vocab,
                                                  target[i]);
   });
   return out;

@@ -1,5 +1,4 @@
 // The operators `linear` and `dense_linear` on tensors; see kernels/reference.py for shapes.
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
@@ -9,18 +8,11 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "shim.h"
+#include "team.h"
 
 namespace streamingllm {
 namespace {
-
-// Give each thread one run of `count` things.
-template <typename Work>
-void in_equal_runs(int64_t count, const Work& work) {
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), count);
-  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) work(t * count / threads, (t + 1) * count / threads);
-  });
-}
 
 // The tiles of a packed weight; see kernels/packing.py.
 class Tiles {
@@ -96,7 +88,7 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor
   const Activations activations{x_codes.data(), x_scales.data(), x_sums.data(), batch,
                                 tiles.num_groups};
   const Product product(x, batch, num_rows);
-  in_equal_runs(tiles.count, [&](int64_t first, int64_t last) {
+  share_out_runs(tiles.count, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i)
       kernels().multiply_quantized(tiles[i], activations, product.numbers + i * kRowTile, num_rows);
     product.round(first * kRowTile, last * kRowTile);
@@ -135,11 +127,9 @@ at::Tensor dequantize(const at::Tensor& codes, const at::Tensor& scales,
   const at::Tensor out = at::empty({tiles.count * kRowTile, num_groups * kGroup},
                                    codes.options().dtype(is_bfloat16 ? dtype : at::kFloat));
   const auto unpack = [&](auto* rows) {
-    in_equal_runs(tiles.count, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        tiles.bits == 4 ? unpack_tile<4>(tiles[i], num_groups, rows + i * tile_numbers)
-                        : unpack_tile<8>(tiles[i], num_groups, rows + i * tile_numbers);
-      }
+    share_out_in_pass(tiles.count, [&](int64_t i) {
+      tiles.bits == 4 ? unpack_tile<4>(tiles[i], num_groups, rows + i * tile_numbers)
+                      : unpack_tile<8>(tiles[i], num_groups, rows + i * tile_numbers);
     });
   };
   if (is_bfloat16)
@@ -159,7 +149,7 @@ at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
   const char* rows = static_cast<const char*>(weight.const_data_ptr());
   const int64_t row_bytes = dim * weight.element_size();
   const Element element = element_of(weight);
-  in_equal_runs(num_rows, [&](int64_t first, int64_t last) {
+  share_out_runs(num_rows, [&](int64_t first, int64_t last) {
     kernels().multiply_dense(rows + first * row_bytes, element, numbers, batch, dim, last - first,
                              product.numbers + first, num_rows);
     product.round(first, last);
@@ -168,6 +158,22 @@ at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
 }
 
 }  // namespace
+
+extern "C" AOTITorchError aoti_torch_cpu_linear(AtenTensorHandle x, AtenTensorHandle codes,
+                                                AtenTensorHandle scales,
+                                                AtenTensorHandle* minimums,
+                                                AtenTensorHandle* out) {
+  AOTI_TORCH_CONVERT_EXCEPTION_TO_ERROR_CODE({
+    shim::give(out, linear(shim::tensor(x), shim::tensor(codes), shim::tensor(scales),
+                           shim::optional(minimums)));
+  })
+}
+
+extern "C" AOTITorchError aoti_torch_cpu_dense_linear(AtenTensorHandle x, AtenTensorHandle weight,
+                                                      AtenTensorHandle* out) {
+  AOTI_TORCH_CONVERT_EXCEPTION_TO_ERROR_CODE(
+      { shim::give(out, dense_linear(shim::tensor(x), shim::tensor(weight))); })
+}
 
 TORCH_LIBRARY_IMPL(streamingllm, CPU, library) {
   library.impl("linear", &linear);

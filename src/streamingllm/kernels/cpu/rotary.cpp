@@ -6,6 +6,8 @@
 #include <cmath>
 #include <tuple>
 
+#include "shim.h"
+
 namespace streamingllm {
 namespace {
 
@@ -28,6 +30,17 @@ std::tuple<at::Tensor, at::Tensor> rotary_table(const at::Tensor& positions,
 }
 
 }  // namespace
+
+extern "C" AOTITorchError aoti_torch_cpu_rotary_table(AtenTensorHandle positions,
+                                                      AtenTensorHandle inv_freq, double scaling,
+                                                      AtenTensorHandle* cosines,
+                                                      AtenTensorHandle* sines) {
+  AOTI_TORCH_CONVERT_EXCEPTION_TO_ERROR_CODE({
+    auto [c, s] = rotary_table(shim::tensor(positions), shim::tensor(inv_freq), scaling);
+    shim::give(cosines, std::move(c));
+    shim::give(sines, std::move(s));
+  })
+}
 
 TORCH_LIBRARY_IMPL(streamingllm, CPU, library) { library.impl("rotary_table", &rotary_table); }
 

@@ -1,14 +1,13 @@
 // The operator `windowed_attention` on tensors; see kernels/reference.py for shapes.
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
 #include "dispatch.h"
+#include "team.h"
 
 namespace streamingllm {
 namespace {
@@ -17,17 +16,6 @@ using OptionalTensor = std::optional<at::Tensor>;
 
 constexpr int64_t kTaskRows = 96;  // query rows that share a walk over the columns
 constexpr int64_t kTasksPerThread = 4;
-
-// Let all threads take pieces of work, one after the other: cores are not always equally fast.
-template <typename Work>
-void share_out(int64_t count, const Work& work) {
-  std::atomic<int64_t> next{0};
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), count);
-  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
-      for (int64_t i = next++; i < count; i = next++) work(i);
-  });
-}
 
 // A run of the columns of all key/value heads, packed.
 class Packed {
@@ -44,7 +32,7 @@ class Packed {
                         column * x.stride(2);
       return static_cast<const char*>(x.const_data_ptr()) + i * x.element_size();
     };
-    share_out(num_heads * num_blocks_, [&](int64_t i) {
+    share_out_in_pass(num_heads * num_blocks_, [&](int64_t i) {
       const int64_t head = i / num_blocks_, block = i % num_blocks_;
       const int64_t column = first + block * kColumnBlock;
       const Rows rows{row(k, head, column), row(v, head, column), k.stride(2) * k.element_size(),
@@ -113,7 +101,7 @@ at::Tensor windowed_attention(const at::Tensor& queries, const at::Tensor& queri
   const int64_t task_rows = std::clamp<int64_t>(fair_rows, kTaskRows / 4, kTaskRows);
   const int64_t task_queries = std::max<int64_t>(1, task_rows / per_group);
   const int64_t tasks_per_group = (seq + task_queries - 1) / task_queries;
-  share_out(groups * tasks_per_group, [&](int64_t i) {
+  share_out_in_pass(groups * tasks_per_group, [&](int64_t i) {
     const int64_t group = i / tasks_per_group, query = i % tasks_per_group * task_queries;
     const int64_t stream = group / num_kv_heads, head = group % num_kv_heads * per_group;
     const WindowedTask task{

@@ -1,0 +1,20 @@
+// Doors through which compiled decode steps call operators, past torch's dispatcher and its boxing.
+// Names and types are AOTInductor's: aoti_torch_cpu_<operator>, as decoding/artifact.py declares them.
+#pragma once
+#include <torch/csrc/inductor/aoti_torch/utils.h>
+
+#include <optional>
+
+namespace streamingllm::shim {
+
+inline const at::Tensor& tensor(AtenTensorHandle handle) {
+  return *torch::aot_inductor::tensor_handle_to_tensor_pointer(handle);
+}
+inline std::optional<at::Tensor> optional(const AtenTensorHandle* handle) {
+  return handle ? std::optional<at::Tensor>(tensor(*handle)) : std::nullopt;
+}
+inline void give(AtenTensorHandle* out, at::Tensor&& result) {
+  *out = torch::aot_inductor::new_tensor_handle(std::move(result));
+}
+
+}  // namespace streamingllm::shim
