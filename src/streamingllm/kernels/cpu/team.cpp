@@ -12,7 +12,7 @@ namespace streamingllm::team {
 namespace {
 
 constexpr auto kAwake = std::chrono::microseconds(500);  // more than lies between two steps
-constexpr int kTurnsPerLook = 256;                       // at the clock
+constexpr int kTurnsPerLook = 256;  // at the clock, or for others who need the processor
 
 // The numbers [first, last) that a thread is to do; others take from its end.
 struct alignas(64) Share {
@@ -54,7 +54,8 @@ class Team {
     calls_.fetch_add(1);
     if (asleep_.load() > 0) calls_.notify_all();
     work_through(0);
-    while (unfinished_.load(std::memory_order_acquire) > 0) _mm_pause();
+    for (int turn = 1; unfinished_.load(std::memory_order_acquire) > 0; ++turn)
+      turn % kTurnsPerLook == 0 ? std::this_thread::yield() : _mm_pause();
   }
 
  private:
