@@ -33,7 +33,8 @@ def main(
     for position in POSITIONS:
         streams[position] = Stream(lm.model, StreamConfig(4, 252))
         streams[position].feed(ids, logits="none")
-        streams[position]._sinks("jump").cache.clock.seen += position
+        clock = streams[position]._sinks("jump").cache.clock
+        clock.seen = [t + position for t in clock.seen]
     reading: dict[int, list[float]] = {position: [] for position in POSITIONS}
     writing: dict[int, list[float]] = {position: [] for position in POSITIONS}
     for _ in shown(range(rounds), "rounds"):

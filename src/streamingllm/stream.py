@@ -301,9 +301,9 @@ class Stream:
 
     def _feed_chunk(self, rows: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
         logits = self._strategy.step(rows, valid, keep)
-        for row, ids in enumerate(self._recent):
-            taken = rows[row] if valid is None else rows[row][valid[row]]
-            ids.extend(taken.tolist())
+        fed = rows.masked_fill(~valid, -1) if valid is not None else rows
+        for ids, new in zip(self._recent, fed.tolist(), strict=True):
+            ids.extend(new if valid is None else [token for token in new if token >= 0])
         self._logits = self._last_logits(logits, valid)
         return logits
 
@@ -339,12 +339,13 @@ class Stream:
         assert self._logits is not None
         active = torch.ones(len(self._logits), dtype=torch.bool, device=self._logits.device)
         valid: Tensor | None = None  # until a stream ends
+        nothing = torch.empty((len(self._logits), 0), dtype=torch.int64)
         written: deque[Tensor] = deque(maxlen=self.config.window_size)
         for _ in range(max_new_tokens):
             looks_back = sampling.looks_at_written and written
             token = sampling.choose(
                 self._logits,
-                self._recent_ids(sampling),
+                self._recent_ids() if sampling.looks_at_recent else nothing,
                 generator,
                 written_ids=torch.stack([*written], dim=1) if looks_back else None,
             )
@@ -358,10 +359,8 @@ class Stream:
                 return
             valid = None if bool(active.all()) else active[:, None]
 
-    def _recent_ids(self, sampling: Sampling) -> Tensor:
+    def _recent_ids(self) -> Tensor:
         """Return what the repetition penalty looks at; the shortest stream sets the length."""
-        if not sampling.looks_at_recent:
-            return torch.empty((len(self._recent), 0), dtype=torch.int64)
         length = min(len(ids) for ids in self._recent)
         recent = [list(ids)[len(ids) - length :] for ids in self._recent]
         return torch.tensor(recent, dtype=torch.int64, device=self.model.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -84,8 +83,7 @@ class SinkStrategy:
         """Feed ids [batch] by a step that writes the rings itself; return logits."""
         step, batch = self._step(), self.cache.batch_size
         step.poll()
-        seen = self.cache.clock.seen.tolist()
-        positions = seen if len(seen) == batch else seen * batch
-        logits = step.run(ids, torch.arange(batch), positions, self.cache.ring_buffers)
+        positions = self.cache.clock.per_stream(batch)
+        logits = step.run(ids.tolist(), range(batch), positions, self.cache.ring_buffers)
         self.cache.count_step()
         return logits

@@ -88,12 +88,12 @@ class SinkCache(Cache):
     @property
     def num_seen_tokens(self) -> int:
         """Tokens that the longest stream of the batch has seen."""
-        return int(self.clock.seen.max())
+        return max(self.clock.seen)
 
     @property
     def num_seen_tokens_per_stream(self) -> Tensor:
         """Tokens that each stream has seen, int64, [batch]."""
-        return self.clock.per_stream(abs(self.batch_size))
+        return torch.tensor(self.clock.per_stream(abs(self.batch_size)))
 
     @property
     def num_cached_tokens(self) -> int:
@@ -204,7 +204,7 @@ class SinkCache(Cache):
     def has_all_sinks(self) -> bool:
         """Whether every stream has read its sinks, so that what comes belongs to the window."""
         last = max(self._sink_positions(), default=-1)
-        return self.is_initialized and int(self.clock.seen.min()) > last
+        return self.is_initialized and min(self.clock.seen) > last
 
     def count_step(self) -> None:
         """Count the token that a decode step has written for every stream."""
@@ -222,15 +222,16 @@ class SinkCache(Cache):
             RewindError: it is negative, more than was fed, or more than is remembered.
         """
         seen = self.num_seen_tokens_per_stream
-        back = torch.as_tensor(num_tokens, dtype=torch.int64, device=seen.device).expand_as(seen)
-        self.clock.rewind(back, self._smallest_window)
+        back = torch.as_tensor(num_tokens, dtype=torch.int64, device="cpu").expand_as(seen)
+        self.clock.rewind(back.tolist(), self._smallest_window)
         for layer in self._rings if self.is_initialized else ():
-            layer.rewind(seen, back)
+            device = layer.k_cache.device
+            layer.rewind(seen.to(device), back.to(device))
 
     @property
     def max_rewind_now(self) -> Tensor:
         """Tokens that each stream can be rewound by now, int64, [batch]."""
-        return self.clock.reach(abs(self.batch_size), self._smallest_window)
+        return torch.tensor(self.clock.reach(abs(self.batch_size), self._smallest_window))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SinkCache:
         return self.clone()

@@ -44,7 +44,7 @@ def fingerprint(module: nn.Module, inputs: Any, model_config: dict[str, Any]) ->
             (len(x.shape), str(x.dtype)) if isinstance(x, Tensor) else None
             for x in torch.utils._pytree.tree_leaves(inputs)
         ],
-        "batch": inputs[0].shape[0],
+        "batch": inputs[0].shape[1],
         "versions": [torch.__version__, transformers.__version__],
         "processor": torch.backends.cpu.get_cpu_capability(),
         "code": _code_digest(),

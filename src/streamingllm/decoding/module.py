@@ -54,14 +54,19 @@ class StepModule(nn.Module):
 
     def forward(
         self,
-        ids: Tensor,
-        rows: Tensor,
-        positions: Tensor,
+        numbers: Tensor,
         buffers: list[RingBuffers],
         sink_positions: list[Tensor],
-        sink_shifts: list[Tensor],
     ) -> Tensor:
-        """Return the logits [batch, vocab] after ids, int64, [batch]; see `StepPlan`."""
+        """Return the logits [batch, vocab] after one token for each stream; see `StepPlan`.
+
+        Args:
+            numbers: token ids, rows, positions and, per geometry, sink shifts; int64,
+                [3 + geometries, batch].
+            buffers: of each layer.
+            sink_positions: per geometry.
+        """
+        ids, rows, positions, *sink_shifts = numbers.unbind()
         # An exporter puts its own stand-ins in the buffers' place.
         self.linears.tensors.update({n: getattr(self, key) for key, n in self._names.items()})
         origin = torch.zeros_like(positions)

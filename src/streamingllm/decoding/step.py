@@ -64,31 +64,27 @@ class DecodeStep:
 
     def run(
         self,
-        ids: Tensor,
-        rows: Tensor,
+        ids: Sequence[int],
+        rows: Sequence[int],
         positions: Sequence[int],
         buffers: Sequence[RingBuffers],
     ) -> Tensor:
         """Write one token to each stream and return logits [batch, vocab].
 
         Args:
-            ids: int64, [batch].
-            rows: which stream of `buffers` each of the batch is, int64, [batch].
+            ids: the tokens.
+            rows: which stream of `buffers` each is for.
             positions: stream position of each token; past the last sink.
             buffers: of each layer, written in place.
         """
-        shifts = [
-            torch.tensor([_sink_shift(t, sinks, m) for t in positions])
-            for sinks, m in self._geometries
-        ]
-        where = torch.tensor(positions)
+        shifts = [[_sink_shift(t, sinks, m) for t in positions] for sinks, m in self._geometries]
+        numbers = torch.tensor([ids, rows, positions, *shifts])
         compiled = self._compiled.get(len(positions) > 1)
         if compiled is not None:
             rings = [x for layer in buffers for x in layer if x is not None]
-            # A compiled step takes memory as it comes, and does not look at strides.
-            return compiled([ids.contiguous(), rows, where, *rings, *self._sinks, *shifts])[0]
+            return compiled([numbers, *rings, *self._sinks])[0]
         with torch.inference_mode():
-            logits: Tensor = self._module(ids, rows, where, buffers, self._sinks, shifts)
+            logits: Tensor = self._module(numbers, buffers, self._sinks)
         return logits
 
     def is_compiled(self, batch_size: int) -> bool:
@@ -165,19 +161,17 @@ class DecodeStep:
                 return None
             return x.new_zeros((_EXAMPLE_STREAMS, x.shape[1], _EXAMPLE_ENTRIES, x.shape[3]))
 
-        ones = torch.ones(batch, dtype=torch.int64)
+        numbers = torch.ones(3 + len(self._geometries), batch, dtype=torch.int64)
         rings = [tuple(like(x) for x in layer) for layer in buffers]
-        sinks = [torch.arange(5) for _ in self._geometries]
-        return ones, ones.clone(), ones.clone(), rings, sinks, [ones.clone() for _ in sinks]
+        return numbers, rings, [torch.arange(5) for _ in self._geometries]
 
 
 def _dynamic_dimensions(many: bool, inputs: tuple[Any, ...]) -> Any:
     """Say which sizes may change from call to call: streams, entries, sinks, and a batch > 1."""
     free = torch.export.Dim.DYNAMIC
-    per_stream = {0: torch.export.Dim("batch", min=2, max=MAX_BATCH)} if many else None
-    rings = [tuple(None if x is None else {0: free, 2: free} for x in layer) for layer in inputs[3]]
-    sinks = [{0: free} for _ in inputs[4]]
-    return per_stream, per_stream, per_stream, rings, sinks, [per_stream for _ in inputs[5]]
+    numbers = {1: torch.export.Dim("batch", min=2, max=MAX_BATCH)} if many else None
+    rings = [tuple(None if x is None else {0: free, 2: free} for x in layer) for layer in inputs[1]]
+    return numbers, rings, [{0: free} for _ in inputs[2]]
 
 
 def _sink_shift(position: int, sinks: tuple[int, ...], window_size: int) -> int:

@@ -101,10 +101,14 @@ class Feeder:
 
     def _run(self, step: DecodeStep, tokens: Sequence[tuple[EngineStream, int]]) -> Tensor:
         """Feed tokens, each given by its stream and its place among what is unread there."""
-        device = self._model.device
         return step.run(
-            torch.tensor([stream.unread[i] for stream, i in tokens], device=device),
-            torch.tensor([stream.row for stream, _ in tokens], device=device),
+            [stream.unread[i] for stream, i in tokens],
+            [_row_of(stream) for stream, _ in tokens],
             [stream.num_seen_tokens + i for stream, i in tokens],
             self._pool.buffers,
         )
+
+
+def _row_of(stream: EngineStream) -> int:
+    assert stream.row is not None
+    return stream.row
