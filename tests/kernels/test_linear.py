@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from streamingllm.kernels import reference
-from streamingllm.kernels.operators import dense_linear, dequantize, linear, rotary_table
-from streamingllm.kernels.packing import PackedWeight, pack_weight
+from streamingllm.kernels.operators import dense_linear, linear, rotary_table
+from streamingllm.kernels.packing import PackedWeight, pack_weight, unpack_weight
 from tests.kernels.test_packing import random_parts
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
@@ -68,7 +68,7 @@ def test_a_product_with_packed_weights(
     out = linear(x, *weight.tensors)
     assert out.dtype is dtype
     # Activations have 16 bits with a scale of their own per group.
-    whole = reference.dequantize(*weight.tensors, torch.float32)
+    whole = unpack_weight(*weight.tensors)
     assert_product(out, x, whole, relative=1e-4)
 
 
@@ -129,7 +129,7 @@ def test_zeros_and_outliers(num_bits: int, has_minimums: bool) -> None:
     assert not linear(torch.zeros(2, 96), *weight.tensors).any()
     x = random_numbers(2, 96)
     x[0, 5], x[1, 40] = 1e4, -1e30
-    whole = reference.dequantize(*weight.tensors, torch.float32)
+    whole = unpack_weight(*weight.tensors)
     assert_product(linear(x, *weight.tensors), x, whole, relative=2e-3)
 
 
@@ -152,13 +152,38 @@ def test_what_is_not_a_number_does_not_become_one(num_bits: int, broken: float) 
 @pytest.mark.parametrize("num_bits", [4, 8])
 @pytest.mark.parametrize("has_minimums", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_weights_are_unpacked_to_the_bit(
+def test_many_rows_meet_the_weights_to_the_bit(
     num_threads: int, num_bits: int, has_minimums: bool, dtype: torch.dtype
 ) -> None:
     parts = random_weight(5, 3, num_bits, has_minimums).tensors
-    unpacked = dequantize(*parts, dtype)
-    assert unpacked.dtype is dtype
-    assert torch.equal(unpacked, reference.dequantize(*parts, dtype))
+    out = linear(torch.eye(96, dtype=dtype), *parts)
+    assert out.dtype is dtype
+    assert torch.equal(out, unpack_weight(*parts).mT.to(dtype))
+
+
+@examples
+@given(
+    num_tiles=st.integers(1, 9),
+    num_groups=st.integers(1, 20),
+    num_bits=st.sampled_from([4, 8]),
+    has_minimums=st.booleans(),
+    batch=st.integers(18, 99),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_a_product_of_many_rows(
+    num_threads: int,
+    num_tiles: int,
+    num_groups: int,
+    num_bits: int,
+    has_minimums: bool,
+    batch: int,
+    dtype: torch.dtype,
+) -> None:
+    weight = random_weight(num_tiles, num_groups, num_bits, has_minimums)
+    x = random_numbers(batch, num_groups * 32).to(dtype)
+    # From some number of rows on weights are rounded to the dtype of the activations.
+    relative = 2**-8 if dtype is torch.bfloat16 else 1e-4
+    assert_product(linear(x, *weight.tensors), x, unpack_weight(*weight.tensors), relative)
 
 
 def test_a_wrong_width_is_refused() -> None:

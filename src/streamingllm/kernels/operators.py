@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from streamingllm.kernels import reference
-from streamingllm.kernels.packing import GROUP_SIZE
 from streamingllm.kernels.rows import SCALE_BYTES
 
 _LIBRARY = torch.library.Library("streamingllm", "DEF")  # kept: operators go when it does
@@ -31,7 +30,6 @@ _SCHEMAS = {
     ),
     "linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
     "dense_linear": "(Tensor x, Tensor weight) -> Tensor",
-    "dequantize": "(Tensor codes, Tensor scales, Tensor? minimums, ScalarType dtype) -> Tensor",
     "token_nll": "(Tensor logits, Tensor targets) -> Tensor",
     "rotary_table": "(Tensor positions, Tensor inv_freq, float scaling) -> (Tensor, Tensor)",
 }
@@ -55,13 +53,6 @@ def _like_rows(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
-def _like_weight(
-    codes: Tensor, scales: Tensor, minimums: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    tiles, groups, rows = scales.shape
-    return codes.new_empty((tiles * rows, groups * GROUP_SIZE), dtype=dtype)
-
-
 def _like_targets(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.new_empty(targets.shape, dtype=torch.promote_types(logits.dtype, torch.float32))
 
@@ -79,7 +70,6 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "windowed_attention": _like_windows,
     "linear": _like_tiles,
     "dense_linear": _like_rows,
-    "dequantize": _like_weight,
     "token_nll": _like_targets,
     "rotary_table": _like_angles,
 }
@@ -93,7 +83,6 @@ decode_attention = torch.ops.streamingllm.decode_attention.default
 windowed_attention = torch.ops.streamingllm.windowed_attention.default
 linear = torch.ops.streamingllm.linear.default
 dense_linear = torch.ops.streamingllm.dense_linear.default
-dequantize = torch.ops.streamingllm.dequantize.default
 token_nll = torch.ops.streamingllm.token_nll.default
 rotary_table = torch.ops.streamingllm.rotary_table.default
 

@@ -207,13 +207,6 @@ def dense_linear(x: Tensor, weight: Tensor) -> Tensor:
     return (x.float() @ weight.float().mT).to(x.dtype)
 
 
-def dequantize(
-    codes: Tensor, scales: Tensor, minimums: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """Return the weights that a `PackedWeight` stands for, [out_features, in_features]."""
-    return unpack_weight(codes, scales, minimums).to(dtype)
-
-
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the negative log-likelihood of each target, in nats.
 

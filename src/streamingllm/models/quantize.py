@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from streamingllm.errors import ConfigError
 from streamingllm.kernels import native
-from streamingllm.kernels.operators import dequantize, linear
+from streamingllm.kernels.operators import linear
 from streamingllm.kernels.packing import (
     GROUP_SIZE,
     TILE_ROWS,
@@ -19,9 +19,7 @@ from streamingllm.kernels.packing import (
 )
 
 QUANTIZATIONS = ("none", "int8", "int4")
-
-# From so many rows on, weights are unpacked once for all of them (measured, docs/performance.md).
-UNPACK_FROM_ROWS = 48
+_GPU_UNPACKS_FROM_ROWS = 48
 
 
 class QuantizedLinear(nn.Module):
@@ -73,8 +71,8 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Multiply activations [..., in_features]."""
-        if x.numel() >= UNPACK_FROM_ROWS * self.in_features:
-            return F.linear(x, dequantize(*self.packed.tensors, x.dtype), self.bias)
+        if x.numel() >= _GPU_UNPACKS_FROM_ROWS * self.in_features and x.device.type != "cpu":
+            return F.linear(x, self.weight.to(x.dtype), self.bias)
         out: Tensor = linear(x, *self.packed.tensors)
         return out if self.bias is None else out + self.bias
 

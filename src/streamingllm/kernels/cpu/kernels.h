@@ -79,12 +79,24 @@ struct WindowedTask {
 using CountScratch = int64_t (*)(const WindowedTask&);
 using AttendWindows = void (*)(const WindowedTask&, int32_t* scratch);
 
+struct QuantizedTile;
+
+// Products with many activations read weights from a panel of kPanelRows, made of the same lanes:
+// [dim / per lane][kPanelRows]. A tile fills kRowTile columns, beginning at `panel`.
+constexpr int kPanelRows = 64;
+using UnpackTile = void (*)(const QuantizedTile&, int64_t num_groups, int32_t* panel);
+// out[b][row] = x[b] . w[row] for all rows of a panel; x [batch][dim] lies in lanes too.
+using MultiplyPanel = void (*)(const int32_t* x, int64_t batch, int64_t dim, const int32_t* panel,
+                               float* out);
+
 // One way to multiply: with floats, or with pairs of bfloat16 that are summed in floats.
-struct Windowed {
+struct Way {
   int64_t per_lane = 0;  // 0 where the instruction set has no such way
   PackBlock pack = nullptr;
   CountScratch count_scratch = nullptr;
   AttendWindows attend = nullptr;
+  UnpackTile unpack_tile = nullptr;
+  MultiplyPanel multiply_panel = nullptr;
 };
 
 // Weights lie in tiles of kRowTile rows; along a row, groups of kGroup share scale and minimum.
@@ -133,7 +145,7 @@ struct Kernels {
   MultiplyQuantized multiply_quantized;
   QuantizeActivations quantize_activations;
   MultiplyDense multiply_dense;
-  Windowed by_floats, by_pairs;
+  Way by_floats, by_pairs;
   NegativeLogLikelihood negative_log_likelihood;
 };
 

@@ -14,9 +14,21 @@ namespace {
 
 #include "linear.inl"
 
+#include "products.inl"
+
 #include "windowed.inl"
 
 #include "likelihood.inl"
+
+template <typename Math>
+constexpr Way way() {
+  return {.per_lane = Math::kPerLane,
+          .pack = pack_block<Math>,
+          .count_scratch = count_scratch<Math>,
+          .attend = attend_windows<Math>,
+          .unpack_tile = unpack_tile<Math>,
+          .multiply_panel = multiply_panel_rows<Math>};
+}
 
 }  // namespace
 
@@ -27,8 +39,8 @@ const Kernels kernels = {
     .multiply_quantized = multiply_quantized,
     .quantize_activations = quantize_activations,
     .multiply_dense = multiply_dense,
-    .by_floats = windowed<Floats>(),
-    .by_pairs = windowed<Pairs>(),
+    .by_floats = way<Floats>(),
+    .by_pairs = way<Pairs>(),
     .negative_log_likelihood = negative_log_likelihood,
 };
 

@@ -14,6 +14,9 @@
 namespace streamingllm {
 namespace {
 
+constexpr int64_t kManyRows = 20;  // from here on unpacking pays (docs/performance.md)
+constexpr int64_t kPiecesPerThread = 8;
+
 // The tiles of a packed weight; see kernels/packing.py.
 class Tiles {
  public:
@@ -72,11 +75,9 @@ class Product {
 
 thread_local std::vector<float> Product::floats_;
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scales,
-                  const std::optional<at::Tensor>& minimums) {
-  const Tiles tiles(codes, scales, minimums);
+// Products with a few activations, which end when the weights have been read.
+at::Tensor multiply_few(const at::Tensor& x, const Tiles& tiles) {
   const int64_t dim = tiles.num_groups * kGroup, num_rows = tiles.count * kRowTile;
-  TORCH_CHECK(x.size(-1) == dim, "x has ", x.size(-1), " features: must have ", dim);
   const int64_t batch = x.numel() / dim, num_groups = batch * tiles.num_groups;
   static thread_local std::vector<float> x_floats, x_scales, x_sums;
   static thread_local std::vector<int16_t> x_codes;
@@ -96,47 +97,55 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor
   return product.out;
 }
 
-// The tile's rows as floats, row by row; `write` rounds them to the element wanted.
-template <int kBits, typename T>
-void unpack_tile(const QuantizedTile& w, int64_t num_groups, T* rows) {
-  constexpr int kPerLane = 32 / kBits;
-  const int64_t dim = num_groups * kGroup;
-  for (int64_t g = 0; g < num_groups; ++g)
-    for (int r = 0; r < kRowTile; ++r) {
-      const float scale = static_cast<float>(reinterpret_cast<const at::Half*>(w.scales)[g * kRowTile + r]);
-      const float minimum =
-          w.minimums ? static_cast<float>(reinterpret_cast<const at::Half*>(w.minimums)[g * kRowTile + r])
-          : kBits == 4 ? -8.0f * scale
-                       : 0.0f;
-      for (int j = 0; j < kBits; ++j) {
-        const int32_t lane = w.codes[(g * kBits + j) * kRowTile + r];
-        for (int i = 0; i < kPerLane; ++i) {
-          const int32_t code = lane >> (kBits * (i / 2) + 16 * (i % 2));
-          const float value = kBits == 4 ? code & 15 : static_cast<int8_t>(code);
-          rows[r * dim + g * kGroup + j * kPerLane + i] = static_cast<T>(value * scale + minimum);
-        }
-      }
-    }
+// Unpack a panel's tiles, from `first` on; what lies past the last one is zero.
+void unpack_panel(const Way& way, const Tiles& tiles, int64_t first, std::vector<int32_t>& panel) {
+  constexpr int64_t kTiles = kPanelRows / kRowTile;
+  panel.resize(tiles.num_groups * kGroup / way.per_lane * kPanelRows);
+  if (first + kTiles > tiles.count) std::fill(panel.begin(), panel.end(), 0);
+  for (int64_t i = 0; i < kTiles && first + i < tiles.count; ++i)
+    way.unpack_tile(tiles[first + i], tiles.num_groups, panel.data() + i * kRowTile);
 }
 
-at::Tensor dequantize(const at::Tensor& codes, const at::Tensor& scales,
-                      const std::optional<at::Tensor>& minimums, at::ScalarType dtype) {
+// Products with many activations, in whose dtype the weights are unpacked, panel by panel.
+at::Tensor multiply_many(const at::Tensor& x, const Tiles& tiles) {
+  const Element element = element_of(x);
+  const Way& way = way_for(element);
+  const at::Tensor dense = (way.per_lane == 1 ? x.to(at::kFloat) : x).contiguous();
+  const auto* lanes = static_cast<const int32_t*>(dense.const_data_ptr());
+  const int64_t dim = tiles.num_groups * kGroup, num_rows = tiles.count * kRowTile;
+  const int64_t batch = x.numel() / dim, size = x.element_size();
+  auto shape = x.sizes().vec();
+  shape.back() = num_rows;
+  const at::Tensor out = at::empty(shape, x.options());
+  char* bytes = static_cast<char*>(out.mutable_data_ptr());
+
+  const int64_t panels = (num_rows + kPanelRows - 1) / kPanelRows;
+  const int64_t wanted = kPiecesPerThread * at::get_num_threads();
+  const int64_t parts = std::clamp<int64_t>(wanted / panels, 1, batch / kManyRows);
+  share_out_in_pass(panels * parts, [&](int64_t i) {
+    static thread_local std::vector<int32_t> panel;
+    static thread_local std::vector<float> sums;
+    const int64_t row = i / parts * kPanelRows, width = std::min<int64_t>(kPanelRows, num_rows - row);
+    const int64_t first = i % parts * batch / parts, last = (i % parts + 1) * batch / parts;
+    unpack_panel(way, tiles, row / kRowTile, panel);
+    sums.resize((last - first) * kPanelRows);
+    way.multiply_panel(lanes + first * dim / way.per_lane, last - first, dim, panel.data(),
+                       sums.data());
+    for (int64_t b = first; b < last; ++b)
+      kernels().from_floats(sums.data() + (b - first) * kPanelRows, width,
+                            bytes + (b * num_rows + row) * size, element);
+  });
+  return out;
+}
+
+at::Tensor linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scales,
+                  const std::optional<at::Tensor>& minimums) {
   const Tiles tiles(codes, scales, minimums);
-  const int64_t num_groups = tiles.num_groups, tile_numbers = kRowTile * num_groups * kGroup;
-  const bool is_bfloat16 = dtype == at::kBFloat16;
-  const at::Tensor out = at::empty({tiles.count * kRowTile, num_groups * kGroup},
-                                   codes.options().dtype(is_bfloat16 ? dtype : at::kFloat));
-  const auto unpack = [&](auto* rows) {
-    share_out_in_pass(tiles.count, [&](int64_t i) {
-      tiles.bits == 4 ? unpack_tile<4>(tiles[i], num_groups, rows + i * tile_numbers)
-                      : unpack_tile<8>(tiles[i], num_groups, rows + i * tile_numbers);
-    });
-  };
-  if (is_bfloat16)
-    unpack(out.mutable_data_ptr<at::BFloat16>());
-  else
-    unpack(out.mutable_data_ptr<float>());
-  return out.to(dtype);
+  const int64_t dim = tiles.num_groups * kGroup;
+  TORCH_CHECK(x.size(-1) == dim, "x has ", x.size(-1), " features: must have ", dim);
+  if (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16)
+    return linear(x.to(at::kFloat), codes, scales, minimums).to(x.scalar_type());
+  return x.numel() < kManyRows * dim ? multiply_few(x, tiles) : multiply_many(x, tiles);
 }
 
 at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
@@ -178,7 +187,6 @@ extern "C" AOTITorchError aoti_torch_cpu_dense_linear(AtenTensorHandle x, AtenTe
 TORCH_LIBRARY_IMPL(streamingllm, CPU, library) {
   library.impl("linear", &linear);
   library.impl("dense_linear", &dense_linear);
-  library.impl("dequantize", &dequantize);
 }
 
 }  // namespace streamingllm

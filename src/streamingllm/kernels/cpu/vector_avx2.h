@@ -77,6 +77,9 @@ inline Integers low_nibbles(Integers x, int shift) {
 }
 inline Integers even_bytes(Integers x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
 inline Integers odd_bytes(Integers x) { return _mm256_srai_epi16(x, 8); }
+// The signed 16-bit halves of each lane.
+inline Integers low_halves(Integers x) { return _mm256_srai_epi32(_mm256_slli_epi32(x, 16), 16); }
+inline Integers high_halves(Integers x) { return _mm256_srai_epi32(x, 16); }
 // sum + a[0] * b[0] + a[1] * b[1] in each lane, of signed 16-bit pairs.
 inline Integers dot_pairs(Integers sum, Integers a, Integers b) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));

@@ -62,6 +62,9 @@ inline Integers low_nibbles(Integers x, int shift) {
 }
 inline Integers even_bytes(Integers x) { return _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8); }
 inline Integers odd_bytes(Integers x) { return _mm512_srai_epi16(x, 8); }
+// The signed 16-bit halves of each lane.
+inline Integers low_halves(Integers x) { return _mm512_srai_epi32(_mm512_slli_epi32(x, 16), 16); }
+inline Integers high_halves(Integers x) { return _mm512_srai_epi32(x, 16); }
 // sum + a[0] * b[0] + a[1] * b[1] in each lane, of signed 16-bit pairs.
 inline Integers dot_pairs(Integers sum, Integers a, Integers b) {
 #ifdef __AVX512VNNI__
@@ -74,6 +77,12 @@ inline Integers dot_pairs(Integers sum, Integers a, Integers b) {
 // sum + a[0] * b[0] + a[1] * b[1] in each lane, of pairs of bfloat16.
 inline Vector dot_bfloat16(Vector sum, Integers a, Integers b) {
   return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+// Sixteen lanes of pairs, each an even and an odd number.
+inline Integers bfloat16_pairs(Vector even, Vector odd) {
+  const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
+  const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
+  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 // Sixteen floats as eight lanes of pairs.
 inline void store_bfloat16(int32_t* p, Vector x) {

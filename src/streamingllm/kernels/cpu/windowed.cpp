@@ -20,7 +20,7 @@ constexpr int64_t kTasksPerThread = 4;
 // A run of the columns of all key/value heads, packed.
 class Packed {
  public:
-  Packed(const Windowed& way, const at::Tensor& k, const at::Tensor& v, int64_t first, int64_t last)
+  Packed(const Way& way, const at::Tensor& k, const at::Tensor& v, int64_t first, int64_t last)
       : key_lanes_(kColumnBlock * k.size(3) / way.per_lane),
         value_lanes_(kColumnBlock * v.size(3) / way.per_lane),
         num_blocks_((last - first + kColumnBlock - 1) / kColumnBlock) {
@@ -83,7 +83,7 @@ at::Tensor windowed_attention(const at::Tensor& queries, const at::Tensor& queri
   const int64_t batch = q.size(0), num_kv_heads = k.size(1), per_group = q.size(1) / num_kv_heads;
   const int64_t seq = q.size(2), num_old = k.size(2) - num_sinks - seq;
 
-  const Windowed& way = windowed(element_of(q));
+  const Way& way = way_for(element_of(q));
   const Packed sinks(way, k, v, 0, num_sinks), window(way, k, v, num_sinks, k.size(2));
   const std::vector<int64_t> none(seq, 0);
   std::vector<int64_t> first(seq), last(seq);

@@ -1,66 +1,7 @@
 // Attention of a chunk over the sinks and its windows (FlashAttention-2, Dao 2023).
 // Included once per instruction set, inside its namespace.
 
-constexpr int kPanel = 6;  // rows of a product whose sums stay in registers, kPanelVectors wide
 constexpr float kFloor = -1e20f;  // under any score, and so far above kNothing that its weight is 0
-
-// How numbers lie in the 32-bit lanes of a product's operands.
-struct Floats {
-  static constexpr int kPerLane = 1;
-  static Vector accumulate(Vector sum, Integers a, Integers b) {
-    return fused(as_vector(a), as_vector(b), sum);
-  }
-  static void put(int32_t* lanes, int64_t i, Vector x) { store_lanes(lanes + i, as_lanes(x)); }
-};
-
-#ifdef __AVX512BF16__
-struct Pairs {  // two neighbours in bfloat16
-  static constexpr int kPerLane = 2;
-  static Vector accumulate(Vector sum, Integers a, Integers b) { return dot_bfloat16(sum, a, b); }
-  static void put(int32_t* lanes, int64_t i, Vector x) { store_bfloat16(lanes + i / 2, x); }
-};
-#endif
-
-// A matrix of lanes, or of floats, whose rows lie `stride` apart.
-template <typename T>
-struct Matrix {
-  T* data;
-  int64_t stride;
-
-  T* row(int64_t i) const { return data + i * stride; }
-};
-using Lanes = Matrix<const int32_t>;
-
-// c[kPanel][kVectors * kWidth] = a[kPanel][depth] b[depth][..], added to c if kAdd.
-template <typename Math, int kVectors, bool kAdd>
-inline void multiply_tile(const Lanes& a, const Lanes& b, int64_t depth, const Matrix<float>& c) {
-  Vector sums[kPanel][kVectors];
-  for (int r = 0; r < kPanel; ++r)
-    for (int i = 0; i < kVectors; ++i) sums[r][i] = kAdd ? load(c.row(r) + i * kWidth) : zero();
-  for (int64_t d = 0; d < depth; ++d) {
-    Integers row[kVectors];
-    for (int i = 0; i < kVectors; ++i) row[i] = load_integers(b.row(d) + i * kWidth);
-    for (int r = 0; r < kPanel; ++r) {
-      const Integers lane = broadcast_lane(a.row(r)[d]);
-      for (int i = 0; i < kVectors; ++i) sums[r][i] = Math::accumulate(sums[r][i], lane, row[i]);
-    }
-  }
-  for (int r = 0; r < kPanel; ++r)
-    for (int i = 0; i < kVectors; ++i) store(c.row(r) + i * kWidth, sums[r][i]);
-}
-
-// The same for `width` columns, a multiple of kWidth; tiles are kVectors wide, the last narrower.
-template <typename Math, bool kAdd, int kVectors = kPanelVectors>
-void multiply_panel(const Lanes& a, const Lanes& b, int64_t depth, int64_t width,
-                    const Matrix<float>& c) {
-  int64_t i = 0;
-  for (; i + kVectors * kWidth <= width; i += kVectors * kWidth)
-    multiply_tile<Math, kVectors, kAdd>(a, {b.data + i, b.stride}, depth, {c.data + i, c.stride});
-  if constexpr (kVectors > 1)
-    if (i < width)
-      multiply_panel<Math, kAdd, kVectors - 1>(a, {b.data + i, b.stride}, depth, width - i,
-                                               {c.data + i, c.stride});
-}
 
 template <typename Math, typename T>
 inline void pack_row(const T* row, int64_t dim, int32_t* lanes) {
@@ -285,9 +226,4 @@ void attend_windows(const WindowedTask& task, int32_t* scratch) {
   with_type<Math>(task.element, [&](auto number) {
     attend_heads_of<Math, decltype(number)>(task, scratch);
   });
-}
-
-template <typename Math>
-constexpr Windowed windowed() {
-  return {Math::kPerLane, pack_block<Math>, count_scratch<Math>, attend_windows<Math>};
 }
