@@ -29,7 +29,7 @@ from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.rope import RopeEncoding
 
 MAX_BATCH = 64
-_EXAMPLE_STREAMS, _EXAMPLE_ENTRIES = 7, 11  # any but 0 and 1, which exporters take for constants
+_EXAMPLE_STREAMS, _EXAMPLE_ENTRIES = 7, 11  # any others do as well
 _log = logging.getLogger("streamingllm")
 
 Geometry = tuple[tuple[int, ...], int]  # sink positions, window size
@@ -167,11 +167,13 @@ class DecodeStep:
 
 
 def _dynamic_dimensions(many: bool, inputs: tuple[Any, ...]) -> Any:
-    """Say which sizes may change from call to call: streams, entries, sinks, and a batch > 1."""
-    free = torch.export.Dim.DYNAMIC
+    """Say which sizes may change from call to call: a batch above 1.
+
+    So may those of rings and sinks, but no compiler needs to know: operators get them as they are.
+    """
     numbers = {1: torch.export.Dim("batch", min=2, max=MAX_BATCH)} if many else None
-    rings = [tuple(None if x is None else {0: free, 2: free} for x in layer) for layer in inputs[1]]
-    return numbers, rings, [{0: free} for _ in inputs[2]]
+    rings = [tuple(None for _ in layer) for layer in inputs[1]]
+    return numbers, rings, [None for _ in inputs[2]]
 
 
 def _sink_shift(position: int, sinks: tuple[int, ...], window_size: int) -> int:
