@@ -121,8 +121,8 @@ def load_package(path: Path, tensors: dict[str, Tensor]) -> Callable[[list[Tenso
     It takes all of the step's tensors in one list: calling the package itself would parse the
     nesting of its arguments anew at every step.
     """
-    # What `torch._inductor.aoti_load_package` makes, without the second it takes to ask the compiler
-    # for what this processor can do; the fingerprint has seen to that.
+    # What `torch._inductor.aoti_load_package` makes, without the second in which it asks the
+    # compiler for what this processor can do; the fingerprint has seen to that.
     package = torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1)
     constants = {name: tensors[name].detach() for name in package.get_constant_fqns()}
     package.load_constants(constants, False, check_full_update=True, user_managed=True)
