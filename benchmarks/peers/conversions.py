@@ -6,12 +6,13 @@ import shutil
 from functools import cache
 from pathlib import Path
 
-from benchmarks.peers.contestants import Contestant
+from benchmarks.peers.contestants import OURS, Contestant
 from benchmarks.peers.environments import BENCH, python_of, run_logged
 from benchmarks.peers.programs.llama_cpp import FORMATS
 from streamingllm.models.catalog import CATALOG, DEFAULT_MODEL
 from streamingllm.models.packaged import fetch_package
 from streamingllm.models.progress import ignore_progress
+from streamingllm.models.quantize import QUANTIZATIONS
 from streamingllm.models.storage import cache_folder
 
 CONVERTED = BENCH / "models"
@@ -31,7 +32,8 @@ def convert_for(contestant: Contestant) -> None:
     Raises:
         PeerError: its environment or its converter fails.
     """
-    if contestant.program == "llama_cpp":
+    is_ours = contestant.program == OURS  # reads the same packed weights
+    if contestant.program == "llama_cpp" or (is_ours and contestant.weights in QUANTIZATIONS):
         _quantize_gguf(FORMATS[contestant.weights])
     elif contestant.program == "openvino":
         _export_openvino(contestant.weights)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from benchmarks.peers.programs.llama_cpp import FORMATS
 from benchmarks.peers.programs.protocol import Peer, Settings, serve
 from streamingllm import Stream, StreamConfig, load_model
 from streamingllm.models.quantize import QUANTIZATIONS
@@ -18,8 +21,11 @@ class Ours(Peer):
         super().__init__(settings)
         torch.set_num_threads(settings.threads)
         quantized = settings.weights in QUANTIZATIONS
+        source = settings.checkpoint
+        if quantized:  # from the very file that llama.cpp reads
+            source = str(Path(settings.converted) / f"{FORMATS[settings.weights]}.gguf")
         self.model = load_model(
-            settings.checkpoint,
+            source,
             dtype="bfloat16" if quantized else settings.weights,
             quantize=settings.weights if quantized else "none",
         ).model
