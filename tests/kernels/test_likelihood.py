@@ -1,4 +1,4 @@
-"""The native scores of a text against torch's cross entropy in float64."""
+"""The native scores and choices of text against torch's cross entropy in float64."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ def test_equals_the_reference(vocab: int, dtype: torch.dtype) -> None:
     expected = reference.token_nll(logits.double(), targets)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=2e-6, atol=4e-6)
+
+
+@pytest.mark.parametrize("vocab", [1, 7, 16, 63, 64, 1000, 49_152])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_the_first_of_the_greatest_is_likeliest(vocab: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(vocab)
+    logits = torch.randn(5, vocab + 3, generator=generator).to(dtype)[:, 3:]
+    logits[1] = -torch.inf
+    logits[2] = 0.5  # all equal
+    logits[3, vocab // 2 :] = 9.0
+    found = operators.likeliest(logits)
+    assert found.tolist() == [int(logits[0].argmax()), 0, 0, vocab // 2, int(logits[4].argmax())]
 
 
 def test_words_that_cannot_be_have_no_share() -> None:

@@ -31,6 +31,7 @@ _SCHEMAS = {
     "linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
     "dense_linear": "(Tensor x, Tensor weight) -> Tensor",
     "token_nll": "(Tensor logits, Tensor targets) -> Tensor",
+    "likeliest": "(Tensor logits) -> Tensor",
     "rotary_table": "(Tensor positions, Tensor inv_freq, float scaling) -> (Tensor, Tensor)",
 }
 
@@ -57,6 +58,10 @@ def _like_targets(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.new_empty(targets.shape, dtype=torch.promote_types(logits.dtype, torch.float32))
 
 
+def _like_choices(logits: Tensor) -> Tensor:
+    return logits.new_empty(logits.shape[:-1], dtype=torch.int64)
+
+
 def _like_angles(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     shape = (*positions.shape, inv_freq.shape[0])
     return (
@@ -71,6 +76,7 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "linear": _like_tiles,
     "dense_linear": _like_rows,
     "token_nll": _like_targets,
+    "likeliest": _like_choices,
     "rotary_table": _like_angles,
 }
 
@@ -84,6 +90,7 @@ windowed_attention = torch.ops.streamingllm.windowed_attention.default
 linear = torch.ops.streamingllm.linear.default
 dense_linear = torch.ops.streamingllm.dense_linear.default
 token_nll = torch.ops.streamingllm.token_nll.default
+likeliest = torch.ops.streamingllm.likeliest.default
 rotary_table = torch.ops.streamingllm.rotary_table.default
 
 DECODING = (decode_attention, linear, dense_linear, rotary_table)  # those of a decode step

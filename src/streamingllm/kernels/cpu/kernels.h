@@ -138,6 +138,9 @@ using FromFloats = void (*)(const float* x, int64_t count, void* out, Element el
 using NegativeLogLikelihood = float (*)(const char* row, Element element, int64_t count,
                                         int64_t target);
 
+// Where the greatest of a row of logits is; the first of equals.
+using Likeliest = int64_t (*)(const char* row, Element element, int64_t count);
+
 struct Kernels {
   ToFloats to_floats;
   FromFloats from_floats;
@@ -147,6 +150,7 @@ struct Kernels {
   MultiplyDense multiply_dense;
   Way by_floats, by_pairs;
   NegativeLogLikelihood negative_log_likelihood;
+  Likeliest likeliest;
 };
 
 namespace avx512 {

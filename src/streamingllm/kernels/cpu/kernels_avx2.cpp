@@ -42,6 +42,7 @@ const Kernels kernels = {
     .by_floats = way<Floats>(),
     .by_pairs = {},
     .negative_log_likelihood = negative_log_likelihood,
+    .likeliest = likeliest,
 };
 
 }  // namespace streamingllm::avx2

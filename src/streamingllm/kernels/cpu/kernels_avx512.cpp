@@ -42,6 +42,7 @@ const Kernels kernels = {
     .by_floats = way<Floats>(),
     .by_pairs = way<Pairs>(),
     .negative_log_likelihood = negative_log_likelihood,
+    .likeliest = likeliest,
 };
 
 }  // namespace streamingllm::avx512

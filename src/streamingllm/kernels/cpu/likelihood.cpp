@@ -1,6 +1,7 @@
-// The operator `token_nll` on tensors; see kernels/reference.py for shapes.
+// The operators `token_nll` and `likeliest` on tensors; see kernels/reference.py for shapes.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/max.h>
 #include <torch/library.h>
 
 #include "dispatch.h"
@@ -28,8 +29,25 @@ at::Tensor token_nll(const at::Tensor& logits, const at::Tensor& targets) {
   return out;
 }
 
+at::Tensor likeliest(const at::Tensor& logits) {
+  if (logits.scalar_type() != at::kFloat && logits.scalar_type() != at::kBFloat16)
+    return std::get<1>(at::max(logits, -1));
+  const at::Tensor rows = logits.stride(1) == 1 ? logits : logits.contiguous();
+  const at::Tensor out = at::empty({rows.size(0)}, rows.options().dtype(at::kLong));
+  const int64_t row_bytes = rows.stride(0) * rows.element_size();
+  const char* first = static_cast<const char*>(rows.const_data_ptr());
+  int64_t* found = out.mutable_data_ptr<int64_t>();
+  share_out(rows.size(0), [&](int64_t i) {
+    found[i] = kernels().likeliest(first + i * row_bytes, element_of(rows), rows.size(1));
+  });
+  return out;
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(streamingllm, CPU, library) { library.impl("token_nll", &token_nll); }
+TORCH_LIBRARY_IMPL(streamingllm, CPU, library) {
+  library.impl("token_nll", &token_nll);
+  library.impl("likeliest", &likeliest);
+}
 
 }  // namespace streamingllm

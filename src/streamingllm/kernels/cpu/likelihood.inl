@@ -1,4 +1,4 @@
-// How likely a row of logits makes one of them.
+// What a row of logits makes likely.
 // Included once per instruction set, inside its namespace.
 
 constexpr int kRunning = 4;  // sums side by side, so that none waits for its own last step
@@ -17,21 +17,41 @@ inline void visit_row(const T* row, int64_t count, const Visit& visit) {
 }
 
 template <typename T>
-float row_nll(const T* row, int64_t count, int64_t target) {
-  Vector tops[kRunning], sums[kRunning];
-  for (int j = 0; j < kRunning; ++j) {
-    tops[j] = broadcast(kNothing);
-    sums[j] = zero();
-  }
+float row_greatest(const T* row, int64_t count) {
+  Vector tops[kRunning];
+  for (auto& top : tops) top = broadcast(kNothing);
   visit_row(row, count, [&](int j, Vector x) { tops[j] = maximum(tops[j], x); });
   for (int j = 1; j < kRunning; ++j) tops[0] = maximum(tops[0], tops[j]);
-  const float highest = greatest(tops[0]);
+  return greatest(tops[0]);
+}
+
+// The first of the greatest; 0 where all are minus infinity.
+template <typename T>
+int64_t row_likeliest(const T* row, int64_t count) {
+  const float highest = row_greatest(row, count);
+  int64_t i = 0;
+  const Vector below = broadcast(__builtin_nextafterf(highest, -__builtin_inff()));
+  while (i + kWidth <= count && !any_above(load(row + i), below)) i += kWidth;
+  while (i < count && widened(row[i]) != highest) ++i;
+  return i < count ? i : 0;
+}
+
+template <typename T>
+float row_nll(const T* row, int64_t count, int64_t target) {
+  const float highest = row_greatest(row, count);
+  Vector sums[kRunning];
+  for (auto& sum : sums) sum = zero();
   visit_row(row, count, [&](int j, Vector x) {
     const Vector below = maximum(broadcast(kNothing), subtract(x, broadcast(highest)));  // no -inf
     sums[j] = add(sums[j], power(multiply(below, broadcast(kLog2E))));
   });
   for (int j = 1; j < kRunning; ++j) sums[0] = add(sums[0], sums[j]);
   return __builtin_logf(sum(sums[0])) + (highest - widened(row[target]));
+}
+
+int64_t likeliest(const char* row, Element element, int64_t count) {
+  if (element == Element::kFloat32) return row_likeliest(reinterpret_cast<const float*>(row), count);
+  return row_likeliest(reinterpret_cast<const uint16_t*>(row), count);
 }
 
 float negative_log_likelihood(const char* row, Element element, int64_t count, int64_t target) {
