@@ -11,6 +11,7 @@ from torch import Tensor
 
 from streamingllm.kernels import native, reference
 from streamingllm.kernels.operators import dense_linear
+from streamingllm.kernels.threads import one_thread
 
 pytestmark = pytest.mark.skipif(not native.load(), reason="no native kernels here")
 
@@ -54,6 +55,27 @@ def test_the_number_of_threads_may_change(numbers: tuple[int, ...]) -> None:
     for number in numbers:
         torch.set_num_threads(number)
         torch.testing.assert_close(dense_linear(x, weight), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_torch_is_held_to_one_thread_in_this_one_only() -> None:
+    seen: list[int] = []
+
+    def look() -> None:
+        torch.set_num_threads(2)
+        inside.wait()
+        seen.append(torch.get_num_threads())
+        looked.set()
+
+    inside, looked = threading.Event(), threading.Event()
+    other = threading.Thread(target=look)
+    other.start()
+    torch.set_num_threads(3)
+    with one_thread():
+        assert torch.get_num_threads() == 1
+        inside.set()
+        looked.wait()
+    other.join()
+    assert (seen, torch.get_num_threads()) == ([2], 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -36,6 +36,7 @@ _FLAGS_OF = {
     "kernels_avx2.cpp": ("-mavx2", "-mfma", "-mf16c"),
 }  # fmt: skip
 _log = logging.getLogger("streamingllm")
+_loaded: list[ctypes.CDLL] = []
 
 
 @cache
@@ -48,14 +49,20 @@ def load() -> bool:
     reason = _why_not()
     if reason is None:
         try:
-            library = build()
-            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)  # compiled steps look for it there
-            torch.ops.load_library(library)
+            path = build()
+            library = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)  # compiled steps look there
+            torch.ops.load_library(path)
+            _loaded.append(library)
         except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
             reason = _first_line(error)
     if reason is not None:
         _log.warning("no native kernels, decoding will be slower: %s", reason)
     return reason is None
+
+
+def loaded() -> ctypes.CDLL | None:
+    """Return the library if `load` has been called and there is one."""
+    return _loaded[0] if _loaded else None
 
 
 def build() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
+from streamingllm.kernels import native
 
 
 @contextmanager
@@ -13,11 +13,14 @@ def one_thread() -> Iterator[None]:
     """Keep torch's operations on this thread.
 
     Torch's other threads stay awake for some milliseconds after they have helped, on the processors
-    that the next decode step wants.
+    that the next decode step wants. Not `torch.set_num_threads`, which other threads would notice.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    library = native.loaded()
+    if library is None:
+        yield
+        return
+    before = library.streamingllm_use_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        library.streamingllm_use_threads(before)

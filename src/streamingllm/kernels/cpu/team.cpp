@@ -1,6 +1,7 @@
 #include "team.h"
 
 #include <immintrin.h>
+#include <omp.h>
 #include <pthread.h>
 
 #include <atomic>
@@ -144,3 +145,10 @@ void share_out(int64_t count, int64_t num_threads, Piece piece, const void* work
 }
 
 }  // namespace streamingllm::team
+
+// Set how many of OpenMP's threads the calling thread may use, and no other; return the last number.
+extern "C" int streamingllm_use_threads(int count) {
+  const int before = omp_get_max_threads();
+  omp_set_num_threads(count);
+  return before;
+}
