@@ -58,24 +58,24 @@ def test_the_number_of_threads_may_change(numbers: tuple[int, ...]) -> None:
 
 
 def test_torch_is_held_to_one_thread_in_this_one_only() -> None:
-    seen: list[int] = []
+    inside, numbers = threading.Event(), []
 
     def look() -> None:
-        torch.set_num_threads(2)
+        numbers.append(torch.get_num_threads())
         inside.wait()
-        seen.append(torch.get_num_threads())
-        looked.set()
+        numbers.append(torch.get_num_threads())
 
-    inside, looked = threading.Event(), threading.Event()
     other = threading.Thread(target=look)
     other.start()
-    torch.set_num_threads(3)
     with one_thread():
         assert torch.get_num_threads() == 1
+        newcomer = threading.Thread(target=look)
+        newcomer.start()
         inside.set()
-        looked.wait()
-    other.join()
-    assert (seen, torch.get_num_threads()) == ([2], 3)
+        other.join()
+        newcomer.join()
+    assert torch.get_num_threads() == 3
+    assert numbers == [3, 3, 3, 3]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
