@@ -43,14 +43,19 @@ def assert_product(out: Tensor, x: Tensor, weight: Tensor, relative: float) -> N
     assert bool(((out.double() - exact).abs() <= relative * greatest + rounding).all())
 
 
+PACKED = {
+    "num_tiles": st.integers(1, 9),
+    "num_groups": st.integers(1, 20),
+    "num_bits": st.sampled_from([4, 8]),
+    "has_minimums": st.booleans(),
+    "dtype": st.sampled_from([torch.float32, torch.bfloat16]),
+}
+
+
 @examples
 @given(
-    num_tiles=st.integers(1, 5),
-    num_groups=st.integers(1, 18),
-    num_bits=st.sampled_from([4, 8]),
-    has_minimums=st.booleans(),
+    **PACKED,
     batch=st.integers(1, 19),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     seed=st.integers(0, 99),
 )
 def test_a_product_with_packed_weights(
@@ -163,12 +168,8 @@ def test_many_rows_meet_the_weights_to_the_bit(
 
 @examples
 @given(
-    num_tiles=st.integers(1, 9),
-    num_groups=st.integers(1, 20),
-    num_bits=st.sampled_from([4, 8]),
-    has_minimums=st.booleans(),
+    **PACKED,
     batch=st.integers(18, 99),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
 def test_a_product_of_many_rows(
     num_threads: int,

@@ -20,15 +20,7 @@ namespace {
 
 #include "likelihood.inl"
 
-template <typename Math>
-constexpr Way way() {
-  return {.per_lane = Math::kPerLane,
-          .pack = pack_block<Math>,
-          .count_scratch = count_scratch<Math>,
-          .attend = attend_windows<Math>,
-          .unpack_tile = unpack_tile<Math>,
-          .multiply_panel = multiply_panel_rows<Math>};
-}
+#include "way.inl"
 
 }  // namespace
 

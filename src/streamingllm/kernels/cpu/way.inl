@@ -1,0 +1,12 @@
+// All that is made of one way to multiply.
+// Included once per instruction set, inside its namespace.
+
+template <typename Math>
+constexpr Way way() {
+  return {.per_lane = Math::kPerLane,
+          .pack = pack_block<Math>,
+          .count_scratch = count_scratch<Math>,
+          .attend = attend_windows<Math>,
+          .unpack_tile = unpack_tile<Math>,
+          .multiply_panel = multiply_panel_rows<Math>};
+}
