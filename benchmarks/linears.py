@@ -1,4 +1,4 @@
-"""Time our products of one token with packed weights beside torch's kernels, in turns.
+"""Time our products with packed weights beside torch's kernels, in turns.
 
 All linear layers of SmolLM2-135M's shape, so that no cache holds them; random weights.
 Run: `python -m benchmarks.linears --json benchmarks/results/linears.json`
@@ -71,15 +71,16 @@ CONTESTANTS: dict[str, Callable[[Tensor], tuple[Product, int]]] = {
 
 
 def main(
+    rows: Annotated[int, typer.Option(help="Tokens that are multiplied at once.")] = 1,
     rounds: Annotated[int, typer.Option(help="Times that each takes its turn.")] = 15,
     threads: Annotated[int, typer.Option(help="Processor threads.")] = 2,
     json: Annotated[str, typer.Option(help="Where results go; `-` prints them.")] = "-",
 ) -> None:
-    """Time one token through every linear layer, each kernel in turn."""
+    """Time tokens through every linear layer, each kernel in turn."""
     torch.manual_seed(SEED)
     torch.set_num_threads(threads)
     native.load()
-    inputs = {size: torch.randn(1, size).bfloat16() for _, size in SHAPES}
+    inputs = {size: torch.randn(rows, size).bfloat16() for _, size in SHAPES}
     layers = {
         name: [make(torch.randn(shape)) for shape in SHAPES]
         for name, make in shown(CONTESTANTS.items(), "weights", len(CONTESTANTS))
@@ -105,7 +106,9 @@ def main(
         for name, times in seconds.items()
     }
     bandwidth = {"bandwidth_bytes_per_second": meter.bytes_per_second}
-    write_json(json, {"products": results, "rounds": rounds, **bandwidth, **run_record(SEED)})
+    write_json(
+        json, {"products": results, "rows": rows, "rounds": rounds, **bandwidth, **run_record(SEED)}
+    )
 
 
 if __name__ == "__main__":
