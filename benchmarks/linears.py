@@ -7,6 +7,7 @@ Run: `python -m benchmarks.linears --json benchmarks/results/linears.json`
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated
@@ -27,6 +28,7 @@ from streamingllm.models.quantize import quantize_weight
 LAYERS, HEAD = 30, (49_152, 576)
 SHAPES = [*[(960, 576), (576, 576), (3_072, 576), (576, 1_536)] * LAYERS, HEAD]
 SEED = 0
+_ASLEEP_SECONDS = 0.05  # in which the threads of the one before go to sleep
 
 Product = Callable[[Tensor], Tensor]
 
@@ -94,6 +96,7 @@ def main(
 
     for _ in shown(range(rounds), "rounds"):
         for name in layers:
+            time.sleep(_ASLEEP_SECONDS)
             run(name)  # finds its own code and buffers warm
             seconds[name].append(seconds_of(partial(run, name)))
         meter.sample()
