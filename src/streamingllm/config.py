@@ -39,7 +39,7 @@ class StreamConfig:
     sink_positions: tuple[int, ...] | None = None
     max_rewind_tokens: int = 64
     quantize_cache: str = "none"
-    chunk_size: int = 512
+    chunk_size: int = 1024
     strategy: str = "sinks"
     interpolation_factor: float = 1.0
 

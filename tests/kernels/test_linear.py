@@ -100,6 +100,25 @@ def test_a_product_with_dense_weights(
     assert_product(out, x, weight, relative=1e-6)
 
 
+@pytest.mark.parametrize("batch", [20, 23, 97])
+@pytest.mark.parametrize(("out_features", "in_features"), [(1, 16), (64, 48), (200, 320), (70, 80)])
+@pytest.mark.parametrize("x_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16])
+def test_many_activations_with_dense_weights(
+    num_threads: int,
+    batch: int,
+    out_features: int,
+    in_features: int,
+    x_dtype: torch.dtype,
+    weight_dtype: torch.dtype,
+) -> None:
+    weight = random_numbers(out_features, in_features).to(weight_dtype)
+    x = random_numbers(batch, in_features, seed=1).to(x_dtype)
+    out = dense_linear(x, weight)
+    assert out.dtype is x_dtype
+    assert_product(out, x, weight, relative=1e-6)
+
+
 @pytest.mark.parametrize("in_features", [1, 7, 20, 100])
 def test_dense_rows_may_end_anywhere(in_features: int) -> None:
     weight, x = random_numbers(33, in_features), random_numbers(5, in_features, seed=1)

@@ -23,6 +23,7 @@ from streamingllm.attention.pass_inputs import (
     tensor_input,
     valid_tokens,
 )
+from streamingllm.attention.stand_ins import stand_ins
 from streamingllm.attention.support import check_can_stream, layer_windows
 from streamingllm.attention.trial import agree, trial_failed, trial_ids, trial_plan
 from streamingllm.errors import UnsupportedFeatureError, UnsupportedModelError
@@ -86,6 +87,7 @@ class Attachment:
         self._lock = threading.RLock()
         self._users = 0
         self._undo = ExitStack()
+        self._stand_ins = [] if model.training else list(stand_ins(self.decoder))
         if self.adapter is None and not model.training:
             self._try_out()
 
@@ -124,6 +126,8 @@ class Attachment:
                 undo.callback(self.adapter.install(self.model))
             for module in rotary_modules(self.decoder) if self.positions else ():
                 undo.callback(override(module, "forward", self._exact_tables(module)))
+            for module, forward in self._stand_ins:
+                undo.callback(override(module, "forward", forward))
             undo.callback(override(self.model, _PREPARATION, self._streaming_preparation()))
             undo.callback(_clear_cache_implementation(self.model))
             self._undo = undo.pop_all()

@@ -10,8 +10,6 @@ from streamingllm.errors import ConfigError
 
 DEFAULT_SINK_TOKENS = StreamConfig.num_sink_tokens
 DEFAULT_WINDOW_SIZE = StreamConfig.window_size
-# Larger than a stream's default: nobody waits for the first token of a text that is only read.
-_READING_CHUNK_SIZE = 1024
 # Every token costs a pass over a whole window there, and progress should move every few seconds.
 _RECOMPUTE_CHUNK_SIZE = 16
 _SETTINGS: dict[str, tuple[str, ...]] = {
@@ -38,7 +36,7 @@ def strategy_config(
         ConfigError: a setting is out of range, or given to a strategy that has none such.
     """
     if chunk_size is None:
-        chunk_size = _RECOMPUTE_CHUNK_SIZE if strategy == "recompute" else _READING_CHUNK_SIZE
+        chunk_size = _RECOMPUTE_CHUNK_SIZE if strategy == "recompute" else StreamConfig.chunk_size
     config = StreamConfig(
         strategy=strategy,
         num_sink_tokens=num_sink_tokens,

@@ -32,6 +32,8 @@ _SCHEMAS = {
     "dense_linear": "(Tensor x, Tensor weight) -> Tensor",
     "token_nll": "(Tensor logits, Tensor targets) -> Tensor",
     "likeliest": "(Tensor logits) -> Tensor",
+    "rms_norm": "(Tensor x, Tensor weight, float epsilon) -> Tensor",
+    "swish_gate": "(Tensor gate, Tensor x) -> Tensor",
     "rotary_table": "(Tensor positions, Tensor inv_freq, float scaling) -> (Tensor, Tensor)",
 }
 
@@ -62,6 +64,10 @@ def _like_choices(logits: Tensor) -> Tensor:
     return logits.new_empty(logits.shape[:-1], dtype=torch.int64)
 
 
+def _like_first(x: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
 def _like_angles(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     shape = (*positions.shape, inv_freq.shape[0])
     return (
@@ -77,6 +83,8 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "dense_linear": _like_rows,
     "token_nll": _like_targets,
     "likeliest": _like_choices,
+    "rms_norm": _like_first,
+    "swish_gate": _like_first,
     "rotary_table": _like_angles,
 }
 
@@ -91,6 +99,8 @@ linear = torch.ops.streamingllm.linear.default
 dense_linear = torch.ops.streamingllm.dense_linear.default
 token_nll = torch.ops.streamingllm.token_nll.default
 likeliest = torch.ops.streamingllm.likeliest.default
+rms_norm = torch.ops.streamingllm.rms_norm.default
+swish_gate = torch.ops.streamingllm.swish_gate.default
 rotary_table = torch.ops.streamingllm.rotary_table.default
 
 DECODING = (decode_attention, linear, dense_linear, rotary_table)  # those of a decode step

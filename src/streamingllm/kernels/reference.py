@@ -230,6 +230,29 @@ def likeliest(logits: Tensor) -> Tensor:
     return logits.max(dim=-1).indices
 
 
+def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Divide rows by the root of their mean square, round them, multiply with a weight.
+
+    Args:
+        x: [..., dim].
+        weight: [dim], of the dtype of x.
+        epsilon: added to the mean square.
+
+    Returns:
+        [..., dim], in the dtype of x.
+
+    Source: Zhang and Sennrich, "Root Mean Square Layer Normalization" (arXiv 1910.07467).
+    """
+    wide = x.to(_wide(x))
+    scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * (wide * scale).to(x.dtype)
+
+
+def swish_gate(gate: Tensor, x: Tensor) -> Tensor:
+    """Return swish(gate) * x, both [..., dim] (Shazeer, "GLU Variants Improve Transformer")."""
+    return F.silu(gate) * x
+
+
 def rotary_table(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the angles positions x inv_freq, times `scaling`.
 

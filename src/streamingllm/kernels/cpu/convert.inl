@@ -30,10 +30,18 @@ void from_floats(const float* x, int64_t count, void* out, Element element) {
     return;
   }
   uint16_t* halves = static_cast<uint16_t*>(out);
-  for (int64_t i = 0; i < count; ++i) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, x + i, sizeof bits);
-    bits += 0x7FFF + ((bits >> 16) & 1);  // to nearest, ties to even
-    halves[i] = static_cast<uint16_t>(bits >> 16);
-  }
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) store(halves + i, load(x + i));
+  if (i == count) return;
+  float rest[kWidth] = {};
+  uint16_t rounded_rest[kWidth];
+  __builtin_memcpy(rest, x + i, (count - i) * sizeof(float));
+  store(rounded_rest, load(rest));
+  __builtin_memcpy(halves + i, rounded_rest, (count - i) * sizeof(uint16_t));
+}
+
+// Call `work` with a number of the type that an element is.
+template <typename Work>
+inline void with_number(Element element, const Work& work) {
+  element == Element::kFloat32 ? work(float()) : work(uint16_t());
 }

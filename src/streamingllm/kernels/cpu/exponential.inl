@@ -3,7 +3,7 @@
 constexpr float kLog2E = 1.44269504f;
 constexpr float kNothing = -1e30f;  // a score whose weight is 0
 
-// e^x for x <= 0 to 2e-7: 2^n times a polynomial (Cephes' expf) on [-ln2 / 2, ln2 / 2].
+// e^x for x <= 88 to 2e-7: 2^n times a polynomial (Cephes' expf) on [-ln2 / 2, ln2 / 2].
 inline Vector exponential(Vector x) {
   x = maximum(x, broadcast(-127.0f * 0.693147181f));
   const Vector n = round(multiply(x, broadcast(1.44269504f)));

@@ -85,6 +85,9 @@ struct QuantizedTile;
 // [dim / per lane][kPanelRows]. A tile fills kRowTile columns, beginning at `panel`.
 constexpr int kPanelRows = 64;
 using UnpackTile = void (*)(const QuantizedTile&, int64_t num_groups, int32_t* panel);
+// Dense rows, `stride` bytes apart, fill the first `count` columns; the others become zero.
+using PackWeights = void (*)(const char* rows, Element element, int64_t stride, int64_t count,
+                             int64_t dim, int32_t* panel);
 // out[b][row] = x[b] . w[row] for all rows of a panel; x [batch][dim] lies in lanes too.
 using MultiplyPanel = void (*)(const int32_t* x, int64_t batch, int64_t dim, const int32_t* panel,
                                float* out);
@@ -96,6 +99,7 @@ struct Way {
   CountScratch count_scratch = nullptr;
   AttendWindows attend = nullptr;
   UnpackTile unpack_tile = nullptr;
+  PackWeights pack_weights = nullptr;
   MultiplyPanel multiply_panel = nullptr;
 };
 
@@ -141,6 +145,13 @@ using NegativeLogLikelihood = float (*)(const char* row, Element element, int64_
 // Where the greatest of a row of logits is; the first of equals.
 using Likeliest = int64_t (*)(const char* row, Element element, int64_t count);
 
+// A row of `dim` numbers over the root of their mean square, rounded, times `weight`.
+using Normalize = void (*)(const void* x, const void* weight, Element element, int64_t dim,
+                           float epsilon, void* out);
+// swish(gate), rounded, times x.
+using SwishGate = void (*)(const void* gate, const void* x, Element element, int64_t count,
+                           void* out);
+
 struct Kernels {
   ToFloats to_floats;
   FromFloats from_floats;
@@ -151,6 +162,8 @@ struct Kernels {
   Way by_floats, by_pairs;
   NegativeLogLikelihood negative_log_likelihood;
   Likeliest likeliest;
+  Normalize normalize;
+  SwishGate swish_gate;
 };
 
 namespace avx512 {

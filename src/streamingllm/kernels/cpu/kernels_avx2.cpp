@@ -20,6 +20,8 @@ namespace {
 
 #include "likelihood.inl"
 
+#include "elementwise.inl"
+
 #include "way.inl"
 
 }  // namespace
@@ -35,6 +37,8 @@ const Kernels kernels = {
     .by_pairs = {},
     .negative_log_likelihood = negative_log_likelihood,
     .likeliest = likeliest,
+    .normalize = normalize,
+    .swish_gate = swish_gate,
 };
 
 }  // namespace streamingllm::avx2

@@ -98,23 +98,15 @@ at::Tensor multiply_few(const at::Tensor& x, const Tiles& tiles) {
   return product.out;
 }
 
-// Unpack a panel's tiles, from `first` on; what lies past the last one is zero.
-void unpack_panel(const Way& way, const Tiles& tiles, int64_t first, std::vector<int32_t>& panel) {
-  constexpr int64_t kTiles = kPanelRows / kRowTile;
-  panel.resize(tiles.num_groups * kGroup / way.per_lane * kPanelRows);
-  if (first + kTiles > tiles.count) std::fill(panel.begin(), panel.end(), 0);
-  for (int64_t i = 0; i < kTiles && first + i < tiles.count; ++i)
-    way.unpack_tile(tiles[first + i], tiles.num_groups, panel.data() + i * kRowTile);
-}
-
-// Products with many activations, in whose dtype the weights are unpacked, panel by panel.
-at::Tensor multiply_many(const at::Tensor& x, const Tiles& tiles) {
+// Products with many activations. Weights reach their dtype panel by panel: `fill` lays out kPanelRows
+// of them, from a row on.
+template <typename Fill>
+at::Tensor multiply_many(const at::Tensor& x, int64_t num_rows, const Fill& fill) {
   const Element element = element_of(x);
   const Way& way = way_for(element);
   const at::Tensor dense = (way.per_lane == 1 ? x.to(at::kFloat) : x).contiguous();
   const auto* lanes = static_cast<const int32_t*>(dense.const_data_ptr());
-  const int64_t dim = tiles.num_groups * kGroup, num_rows = tiles.count * kRowTile;
-  const int64_t batch = x.numel() / dim, size = x.element_size();
+  const int64_t dim = x.size(-1), batch = x.numel() / dim, size = x.element_size();
   auto shape = x.sizes().vec();
   shape.back() = num_rows;
   const at::Tensor out = at::empty(shape, x.options());
@@ -128,7 +120,8 @@ at::Tensor multiply_many(const at::Tensor& x, const Tiles& tiles) {
     static thread_local std::vector<float> sums;
     const int64_t row = i / parts * kPanelRows, width = std::min<int64_t>(kPanelRows, num_rows - row);
     const int64_t first = i % parts * batch / parts, last = (i % parts + 1) * batch / parts;
-    unpack_panel(way, tiles, row / kRowTile, panel);
+    panel.resize(dim / way.per_lane * kPanelRows);
+    fill(way, row, panel.data());
     sums.resize((last - first) * kPanelRows);
     way.multiply_panel(lanes + first * dim / way.per_lane, last - first, dim, panel.data(),
                        sums.data());
@@ -137,6 +130,19 @@ at::Tensor multiply_many(const at::Tensor& x, const Tiles& tiles) {
                             bytes + (b * num_rows + row) * size, element);
   });
   return out;
+}
+
+at::Tensor multiply_many(const at::Tensor& x, const Tiles& tiles) {
+  constexpr int64_t kTiles = kPanelRows / kRowTile;
+  return multiply_many(x, tiles.count * kRowTile, [&](const Way& way, int64_t row, int32_t* panel) {
+    const int64_t first = row / kRowTile, count = std::min(kTiles, tiles.count - first);
+    if (count < kTiles) {  // the others become zero
+      const int64_t lanes = tiles.num_groups * kGroup / way.per_lane * kPanelRows;
+      std::fill(panel, panel + lanes, 0);
+    }
+    for (int64_t i = 0; i < count; ++i)
+      way.unpack_tile(tiles[first + i], tiles.num_groups, panel + i * kRowTile);
+  });
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scales,
@@ -153,12 +159,17 @@ at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
   const int64_t num_rows = weight.size(0), dim = weight.size(1), batch = x.numel() / dim;
   if (dim % kRowTile != 0 || !weight.is_contiguous())  // rows are read in whole vectors
     return at::linear(x.to(weight.scalar_type()), weight).to(x.scalar_type());
-  static thread_local std::vector<float> x_floats;
-  const float* numbers = as_floats(x, 1.0, x_floats);
-  const Product product(x, batch, num_rows);
   const char* rows = static_cast<const char*>(weight.const_data_ptr());
   const int64_t row_bytes = dim * weight.element_size();
   const Element element = element_of(weight);
+  if (batch >= kManyRows && x.scalar_type() == weight.scalar_type())
+    return multiply_many(x, num_rows, [&](const Way& way, int64_t row, int32_t* panel) {
+      way.pack_weights(rows + row * row_bytes, element, row_bytes,
+                       std::min<int64_t>(kPanelRows, num_rows - row), dim, panel);
+    });
+  static thread_local std::vector<float> x_floats;
+  const float* numbers = as_floats(x, 1.0, x_floats);
+  const Product product(x, batch, num_rows);
   share_out_runs(num_rows, [&](int64_t first, int64_t last) {
     kernels().multiply_dense(rows + first * row_bytes, element, numbers, batch, dim, last - first,
                              product.numbers + first, num_rows);

@@ -43,7 +43,7 @@ template <typename Math, int kVectors, bool kAdd>
 inline void multiply_tile(const Lanes& a, const Lanes& b, int64_t depth, const Matrix<float>& c) {
   Vector sums[kPanel][kVectors];
   for (int r = 0; r < kPanel; ++r)
-    for (int i = 0; i < kVectors; ++i) sums[r][i] = kAdd ? load(c.row(r) + i * kWidth) : zero();
+    for (int i = 0; i < kVectors; ++i) sums[r][i] = zero();
   for (int64_t d = 0; d < depth; ++d) {
     Integers row[kVectors];
     for (int i = 0; i < kVectors; ++i) row[i] = load_integers(b.row(d) + i * kWidth);
@@ -53,7 +53,10 @@ inline void multiply_tile(const Lanes& a, const Lanes& b, int64_t depth, const M
     }
   }
   for (int r = 0; r < kPanel; ++r)
-    for (int i = 0; i < kVectors; ++i) store(c.row(r) + i * kWidth, sums[r][i]);
+    for (int i = 0; i < kVectors; ++i) {
+      float* to = c.row(r) + i * kWidth;  // last, for short sums of sums lose less than long ones
+      store(to, kAdd ? add(load(to), sums[r][i]) : sums[r][i]);
+    }
 }
 
 // The same for `width` columns, a multiple of kWidth; tiles are kVectors wide, the last narrower.
@@ -70,26 +73,27 @@ void multiply_panel(const Lanes& a, const Lanes& b, int64_t depth, int64_t width
 }
 
 // Lanes of a product whose panel stays in the first-level cache.
-constexpr int64_t kDepth = 128;
+constexpr int64_t kMaxDepth = 144;
 
 template <typename Math>
 void multiply_panel_rows(const int32_t* x, int64_t batch, int64_t dim, const int32_t* panel,
                          float* out) {
-  const int64_t depth = dim / Math::kPerLane;
+  const int64_t depth = dim / Math::kPerLane, blocks = (depth + kMaxDepth - 1) / kMaxDepth;
+  const int64_t block = (depth + blocks - 1) / blocks;
   const auto rows = [&](int64_t first, int64_t d, float* sums) {
     const Lanes a{x + first * depth + d, depth}, b{panel + d * kPanelRows, kPanelRows};
-    const int64_t count = depth - d < kDepth ? depth - d : kDepth;
+    const int64_t count = depth - d < block ? depth - d : block;
     d == 0 ? multiply_panel<Math, false>(a, b, count, kPanelRows, {sums, kPanelRows})
            : multiply_panel<Math, true>(a, b, count, kPanelRows, {sums, kPanelRows});
   };
   const int64_t whole = batch / kPanel * kPanel;
-  for (int64_t d = 0; d < depth; d += kDepth)
+  for (int64_t d = 0; d < depth; d += block)
     for (int64_t first = 0; first < whole; first += kPanel)
       rows(first, d, out + first * kPanelRows);
   if (whole == batch) return;
   // The last rows together with some that are done already.
   alignas(64) float sums[kPanel * kPanelRows];
-  for (int64_t d = 0; d < depth; d += kDepth) rows(batch - kPanel, d, sums);
+  for (int64_t d = 0; d < depth; d += block) rows(batch - kPanel, d, sums);
   const int64_t rest = batch - whole;
   __builtin_memcpy(out + whole * kPanelRows, sums + (kPanel - rest) * kPanelRows,
                    rest * kPanelRows * sizeof(float));
@@ -121,4 +125,67 @@ void unpack_tile(const QuantizedTile& w, int64_t num_groups, int32_t* panel) {
   for (int lane = 0; lane < kRowTile; lane += kWidth)
     w.bits == 4 ? unpack_lanes<Math, 4>(w, num_groups, lane, panel)
                 : unpack_lanes<Math, 8>(w, num_groups, lane, panel);
+}
+
+// Call `work` with a number of the type that rows are made of; pairs are made of bfloat16 only.
+template <typename Math, typename Work>
+inline void with_type(Element element, const Work& work) {
+  if constexpr (Math::kPerLane == 1)
+    if (element == Element::kFloat32) return work(float());
+  work(uint16_t());
+}
+
+// The lanes of the next kWidth * kPerLane numbers of a row.
+template <typename Math, typename T>
+inline Integers lanes_of(const T* row) {
+  if constexpr (Math::kPerLane * sizeof(T) == sizeof(int32_t))
+    return load_integers(reinterpret_cast<const int32_t*>(row));
+  else
+    return as_lanes(load(row));
+}
+
+template <typename Math, typename T>
+inline void pack_row(const T* row, int64_t dim, int32_t* lanes) {
+  if constexpr (Math::kPerLane * sizeof(T) == sizeof(int32_t))
+    __builtin_memcpy(lanes, row, dim * sizeof(T));
+  else
+    for (int64_t d = 0; d < dim; d += kWidth) store_lanes(lanes + d, as_lanes(load(row + d)));
+}
+
+// Turn rows [count][dim], `stride` bytes apart, round: packed[dim / per lane][kColumns].
+// Columns past the last row become zero.
+template <typename Math, typename T, int kColumns>
+void pack_columns(const char* rows, int64_t stride, int64_t count, int64_t dim, int32_t* packed) {
+  constexpr int64_t kStep = kWidth * Math::kPerLane;  // numbers in a vector of lanes
+  for (int64_t d = 0; d < dim; d += kStep)
+    for (int64_t first = 0; first < kColumns; first += kWidth) {
+      const int64_t left = dim - d < kStep ? dim - d : kStep;
+      Integers square[kWidth];
+      for (int j = 0; j < kWidth; ++j) {
+        if (first + j >= count) {
+          square[j] = no_integers();
+          continue;
+        }
+        const T* row = reinterpret_cast<const T*>(rows + (first + j) * stride) + d;
+        __builtin_prefetch(row + 2 * kStep);
+        T last[kStep] = {};
+        if (left < kStep) {
+          __builtin_memcpy(last, row, left * sizeof(T));
+          row = last;
+        }
+        square[j] = lanes_of<Math>(row);
+      }
+      turn(square);
+      int32_t* to = packed + d / Math::kPerLane * kColumns + first;
+      for (int i = 0; i < left / Math::kPerLane; ++i) store_lanes(to + i * kColumns, square[i]);
+    }
+}
+
+// Lay out rows of dense weights as a panel.
+template <typename Math>
+void pack_weights(const char* rows, Element element, int64_t stride, int64_t count, int64_t dim,
+                  int32_t* panel) {
+  with_type<Math>(element, [&](auto number) {
+    pack_columns<Math, decltype(number), kPanelRows>(rows, stride, count, dim, panel);
+  });
 }

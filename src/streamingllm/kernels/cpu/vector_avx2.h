@@ -23,12 +23,24 @@ inline Vector load(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)));
 }
 inline void store(float* p, Vector x) { _mm256_storeu_ps(p, x); }
+inline Vector rounded(Vector x) {  // to what bfloat16 can hold, ties to even
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd);
+  return _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32(0xFFFF0000)));
+}
+inline void store(uint16_t* p, Vector x) {
+  const __m256i bits = _mm256_srli_epi32(_mm256_castps_si256(rounded(x)), 16);
+  const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packus_epi32(bits, bits), 0x08);
+  _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(pairs));
+}
 inline Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
 inline Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
 inline Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
 inline Vector divide(Vector a, Vector b) { return _mm256_div_ps(a, b); }
 inline Vector fused(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vector maximum(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+inline Vector minimum(Vector a, Vector b) { return _mm256_min_ps(a, b); }
 inline float sum(Vector x) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
@@ -45,7 +57,7 @@ inline Vector round(Vector x) {
 inline Vector round_down(Vector x) {
   return _mm256_round_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
-// x * 2^n for whole n <= 0; 0 where 2^n would be denormal.
+// x * 2^n for whole n <= 127; 0 where 2^n would be denormal.
 inline Vector times_power_of_two(Vector x, Vector n) {
   const Vector normal = _mm256_cmp_ps(n, _mm256_set1_ps(-126.0f), _CMP_GE_OQ);
   const __m256i bits = _mm256_slli_epi32(
@@ -67,6 +79,24 @@ inline Vector as_vector(Integers x) { return _mm256_castsi256_ps(x); }
 inline Integers as_lanes(Vector x) { return _mm256_castps_si256(x); }
 inline void store_lanes(int32_t* p, Integers x) { _mm256_storeu_si256((__m256i*)p, x); }
 inline Integers no_integers() { return _mm256_setzero_si256(); }
+// Turn a square of lanes round: lane i of row j and lane j of row i change places.
+inline void turn(Integers (&x)[kWidth]) {
+  Integers y[kWidth];
+  for (int i = 0; i < kWidth; i += 2) {
+    y[i] = _mm256_unpacklo_epi32(x[i], x[i + 1]);
+    y[i + 1] = _mm256_unpackhi_epi32(x[i], x[i + 1]);
+  }
+  for (int i = 0; i < kWidth; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      x[i + 2 * j] = _mm256_unpacklo_epi64(y[i + j], y[i + j + 2]);
+      x[i + 2 * j + 1] = _mm256_unpackhi_epi64(y[i + j], y[i + j + 2]);
+    }
+  for (int j = 0; j < 4; ++j) {
+    y[j] = _mm256_permute2x128_si256(x[j], x[j + 4], 0x20);
+    y[j + 4] = _mm256_permute2x128_si256(x[j], x[j + 4], 0x31);
+  }
+  for (int j = 0; j < kWidth; ++j) x[j] = y[j];
+}
 inline Integers broadcast_pair(const int16_t* p) {
   int32_t pair;
   __builtin_memcpy(&pair, p, sizeof pair);

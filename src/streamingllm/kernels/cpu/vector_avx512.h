@@ -23,12 +23,23 @@ inline Vector load(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)));
 }
 inline void store(float* p, Vector x) { _mm512_storeu_ps(p, x); }
+inline Vector rounded(Vector x) {  // to what bfloat16 can hold, ties to even
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7FFF)), odd);
+  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(0xFFFF0000)));
+}
+inline void store(uint16_t* p, Vector x) {
+  const __m512i bits = _mm512_srli_epi32(_mm512_castps_si512(rounded(x)), 16);
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(bits));
+}
 inline Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
 inline Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
 inline Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }
 inline Vector divide(Vector a, Vector b) { return _mm512_div_ps(a, b); }
 inline Vector fused(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+inline Vector minimum(Vector a, Vector b) { return _mm512_min_ps(a, b); }
 inline float sum(Vector x) { return _mm512_reduce_add_ps(x); }
 inline float greatest(Vector x) { return _mm512_reduce_max_ps(x); }
 inline Vector round(Vector x) {
@@ -37,7 +48,7 @@ inline Vector round(Vector x) {
 inline Vector round_down(Vector x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
-// x * 2^n for whole n <= 0, however small.
+// x * 2^n for whole n <= 127, however small.
 inline Vector times_power_of_two(Vector x, Vector n) { return _mm512_scalef_ps(x, n); }
 inline bool any_above(Vector a, Vector b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 
@@ -52,6 +63,28 @@ inline Vector as_vector(Integers x) { return _mm512_castsi512_ps(x); }
 inline Integers as_lanes(Vector x) { return _mm512_castps_si512(x); }
 inline void store_lanes(int32_t* p, Integers x) { _mm512_storeu_si512(p, x); }
 inline Integers no_integers() { return _mm512_setzero_si512(); }
+// Turn a square of lanes round: lane i of row j and lane j of row i change places.
+inline void turn(Integers (&x)[kWidth]) {
+  Integers y[kWidth];
+  for (int i = 0; i < kWidth; i += 2) {
+    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+  }
+  for (int i = 0; i < kWidth; i += 4)
+    for (int j = 0; j < 2; ++j) {
+      x[i + 2 * j] = _mm512_unpacklo_epi64(y[i + j], y[i + j + 2]);
+      x[i + 2 * j + 1] = _mm512_unpackhi_epi64(y[i + j], y[i + j + 2]);
+    }
+  for (int i = 0; i < kWidth; i += 8)
+    for (int j = 0; j < 4; ++j) {
+      y[i + j] = _mm512_shuffle_i32x4(x[i + j], x[i + j + 4], 0x88);
+      y[i + j + 4] = _mm512_shuffle_i32x4(x[i + j], x[i + j + 4], 0xDD);
+    }
+  for (int j = 0; j < 8; ++j) {
+    x[j] = _mm512_shuffle_i32x4(y[j], y[j + 8], 0x88);
+    x[j + 8] = _mm512_shuffle_i32x4(y[j], y[j + 8], 0xDD);
+  }
+}
 inline Integers broadcast_pair(const int16_t* p) {
   int32_t pair;
   __builtin_memcpy(&pair, p, sizeof pair);

@@ -8,5 +8,6 @@ constexpr Way way() {
           .count_scratch = count_scratch<Math>,
           .attend = attend_windows<Math>,
           .unpack_tile = unpack_tile<Math>,
+          .pack_weights = pack_weights<Math>,
           .multiply_panel = multiply_panel_rows<Math>};
 }

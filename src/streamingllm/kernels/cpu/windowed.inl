@@ -3,30 +3,6 @@
 
 constexpr float kFloor = -1e20f;  // under any score, and so far above kNothing that its weight is 0
 
-template <typename Math, typename T>
-inline void pack_row(const T* row, int64_t dim, int32_t* lanes) {
-  if constexpr (Math::kPerLane * sizeof(T) == sizeof(int32_t))
-    __builtin_memcpy(lanes, row, dim * sizeof(T));
-  else
-    for (int64_t d = 0; d < dim; d += kWidth) store_lanes(lanes + d, as_lanes(load(row + d)));
-}
-
-// Turn keys [count][dim] round.
-template <typename Math, typename T>
-void pack_keys(const char* keys, int64_t stride, int64_t count, int64_t dim, int32_t* packed) {
-  const int64_t num_lanes = dim / Math::kPerLane;
-  alignas(64) int32_t rows[kWidth][kGreatestDim];
-  for (int64_t first = 0; first < kColumnBlock; first += kWidth) {
-    for (int j = 0; j < kWidth; ++j)
-      if (first + j < count)
-        pack_row<Math>(reinterpret_cast<const T*>(keys + (first + j) * stride), dim, rows[j]);
-      else
-        __builtin_memset(rows[j], 0, num_lanes * sizeof(int32_t));
-    for (int64_t d = 0; d < num_lanes; ++d)
-      for (int j = 0; j < kWidth; ++j) packed[d * kColumnBlock + first + j] = rows[j][d];
-  }
-}
-
 // Give each lane the values of its columns.
 template <typename Math, typename T>
 void pack_values(const char* values, int64_t stride, int64_t count, int64_t dim, int32_t* packed) {
@@ -203,21 +179,13 @@ void attend_heads_of(const WindowedTask& task, int32_t* scratch) {
   });
 }
 
-// Call `work` with a number of the type that rows are made of; pairs are made of bfloat16 only.
-template <typename Math, typename Work>
-inline void with_type(Element element, const Work& work) {
-  if constexpr (Math::kPerLane == 1)
-    if (element == Element::kFloat32) return work(float());
-  work(uint16_t());
-}
-
 template <typename Math>
 void pack_block(const Rows& rows, int64_t count, int64_t key_dim, int64_t value_dim,
                 const PackedBlock& block) {
   with_type<Math>(rows.element, [&](auto number) {
-    pack_keys<Math, decltype(number)>(rows.keys, rows.key_stride, count, key_dim, block.keys);
-    pack_values<Math, decltype(number)>(rows.values, rows.value_stride, count, value_dim,
-                                        block.values);
+    using T = decltype(number);
+    pack_columns<Math, T, kColumnBlock>(rows.keys, rows.key_stride, count, key_dim, block.keys);
+    pack_values<Math, T>(rows.values, rows.value_stride, count, value_dim, block.values);
   });
 }
 

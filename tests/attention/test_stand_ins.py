@@ -1,0 +1,121 @@
+"""Modules that have a faster equal: found by what they compute, used in streams only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    LlamaForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    PreTrainedModel,
+)
+
+from streamingllm import SinkCache, Stream, StreamConfig
+from streamingllm.attention import attach, stand_ins
+from streamingllm.kernels import native
+from tests.tiny import random_ids, tiny_llama
+
+pytestmark = pytest.mark.skipif(not native.load(), reason="needs the native kernels")
+
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+}
+CONFIG = StreamConfig(num_sink_tokens=2, window_size=12, chunk_size=24)
+
+
+def copied(model: PreTrainedModel) -> LlamaForCausalLM:
+    copy = LlamaForCausalLM(model.config).to(model.dtype).eval().requires_grad_(False)
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+def kinds(model: PreTrainedModel) -> set[str]:
+    return {type(module).__name__ for module, _ in stand_ins.stand_ins(model.get_decoder())}
+
+
+def streamed(model: PreTrainedModel) -> Tensor:
+    return Stream(model, CONFIG).feed(random_ids(60))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_norms_and_gates_of_llama_have_stand_ins(dtype: torch.dtype) -> None:
+    expected = {"LlamaRMSNorm", "LlamaMLP"} | ({"Linear"} if dtype is torch.float32 else set())
+    assert kinds(tiny_llama(dtype)) == expected
+
+
+def test_what_rounds_or_gates_otherwise_has_none() -> None:
+    # Olmo 2 multiplies before it rounds; Gemma adds 1 to its weights and gates with GELU.
+    assert kinds(Olmo2ForCausalLM(Olmo2Config(**SIZES)).eval().bfloat16()) == {"Olmo2MLP"}
+    gemma = Gemma2ForCausalLM(Gemma2Config(**SIZES)).eval().bfloat16()
+    assert kinds(gemma) == set()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_stream_computes_the_same_with_them(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_llama(dtype)
+    with_them = streamed(model)
+    monkeypatch.setattr(attach, "stand_ins", lambda decoder: iter(()))
+    without = streamed(copied(model))
+    tolerance = 1e-5 if dtype is torch.float32 else 0.03
+    torch.testing.assert_close(with_them, without, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """What the stand-in of norms is given."""
+    seen: list[Tensor] = []
+    compute: Callable[..., Tensor] = stand_ins._rms_norm
+
+    def noted(module: nn.Module, x: Tensor) -> Tensor:
+        seen.append(x)
+        return compute(module, x)
+
+    monkeypatch.setattr(stand_ins, "_rms_norm", noted)
+    return seen
+
+
+def test_only_streams_without_gradients_use_them(calls: list[Tensor]) -> None:
+    model = copied(tiny_llama(torch.float32))
+    cache = SinkCache(model, 2, 12)
+    ids = random_ids(1, 9)
+    calls.clear()  # the model has been tried out
+    with torch.no_grad():
+        model(ids, use_cache=False)
+    model(ids, past_key_values=cache)
+    assert not calls
+    with torch.no_grad():
+        model(ids, past_key_values=cache)
+    assert len(calls) == 5  # two for each layer, and the last
+
+
+def test_a_model_in_training_uses_none(calls: list[Tensor]) -> None:
+    model = copied(tiny_llama(torch.float32))
+    cache = SinkCache(model, 2, 12)
+    model.train()
+    calls.clear()
+    with torch.no_grad():
+        model(random_ids(1, 9), past_key_values=cache)
+    assert not calls
+
+
+def test_nothing_is_left_of_them() -> None:
+    model = copied(tiny_llama(torch.float32))
+    before = [sorted(vars(module)) for module in model.modules()]
+    cache = SinkCache(model, 2, 12)
+    assert [sorted(vars(module)) for module in model.modules()] != before
+    cache.disable()
+    assert [sorted(vars(module)) for module in model.modules()] == before

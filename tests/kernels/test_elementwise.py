@@ -1,0 +1,77 @@
+"""What lies between a layer's products: C++ against the plain truth."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from streamingllm.kernels import reference
+from streamingllm.kernels.operators import rms_norm, swish_gate
+
+pytestmark = pytest.mark.usefixtures("native_kernels")
+
+SHAPES = [(1, 16), (3, 48), (2, 33, 576), (1, 4, 70, 64)]
+
+
+def random_numbers(*shape: int, seed: int = 0, size: float = 3.0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * size
+
+
+def assert_equal(found: Tensor, expected: Tensor) -> None:
+    """Sums run in another order: at most the last bit differs, in half precision rarely."""
+    assert found.dtype is expected.dtype
+    if found.dtype is torch.bfloat16:
+        apart = (found != expected) & ((found - expected).abs() > 1e-30)
+        assert apart.float().mean() < 1e-3
+        torch.testing.assert_close(found, expected, rtol=2**-7, atol=1e-30)
+    else:
+        torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_equals_the_reference(
+    num_threads: int, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    x = random_numbers(*shape).to(dtype)
+    weight = random_numbers(shape[-1], seed=1).to(dtype)
+    assert_equal(rms_norm(x, weight, 1e-5), reference.rms_norm(x, weight, 1e-5))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-3, 3.0, 40.0])
+def test_a_gate_equals_the_reference(
+    num_threads: int, shape: tuple[int, ...], dtype: torch.dtype, size: float
+) -> None:
+    gate, x = random_numbers(*shape, size=size).to(dtype), random_numbers(*shape, seed=1).to(dtype)
+    assert_equal(swish_gate(gate, x), reference.swish_gate(gate, x))
+
+
+def test_views_are_read_where_they_lie() -> None:
+    x = random_numbers(32, 5, 2).permute(2, 1, 0)
+    weight = random_numbers(64)[::2]
+    assert_equal(rms_norm(x, weight, 1e-6), reference.rms_norm(x, weight, 1e-6))
+    assert_equal(swish_gate(x, x.flip(0)), reference.swish_gate(x, x.flip(0)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
+    x = random_numbers(3, 16).to(dtype)
+    x[0, 3], x[1, 4], x[2, 5] = torch.nan, torch.inf, -torch.inf
+    norms = rms_norm(x, torch.ones(16, dtype=dtype), 1e-6)
+    expected = reference.rms_norm(x, torch.ones(16, dtype=dtype), 1e-6)
+    torch.testing.assert_close(norms, expected, equal_nan=True)
+    gated = swish_gate(x, torch.ones_like(x))
+    assert gated[0, 3].isnan()
+    assert gated[1, 4] == torch.inf
+
+
+def test_rows_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="rows of 20 numbers: must be a multiple of 16"):
+        rms_norm(torch.ones(2, 20), torch.ones(20), 1e-6)
+    with pytest.raises(RuntimeError, match="gate must be of the shape and type of x"):
+        swish_gate(torch.ones(2, 16), torch.ones(1, 16))
+    with pytest.raises(RuntimeError, match="weight must be"):
+        rms_norm(torch.ones(2, 16), torch.ones(16).bfloat16(), 1e-6)
