@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -45,7 +44,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def lm(device: torch.device) -> LanguageModel:
     if device.type == "cpu":
         return tiny_lm()
-    return LanguageModel(deepcopy(tiny_lm().model).to(device), tiny_lm().tokenizer, "tiny", "test")
+    there = tiny_lm.__wrapped__()
+    there.model.to(device)
+    return there
 
 
 @pytest.fixture
