@@ -195,7 +195,7 @@ class Stream:
 
         A step that was compiled before, for this model on this machine, is loaded from the cache
         folder; otherwise a process of its own takes up to a minute, and until then steps run
-        uncompiled.
+        uncompiled. For a GPU nothing is kept: it is compiled in this process before this returns.
 
         Args:
             wait: return only when it is done.
@@ -214,6 +214,11 @@ class Stream:
     def is_compiled(self) -> bool:
         """Whether steps run compiled now."""
         return isinstance(self._strategy, SinkStrategy) and self._strategy.is_compiled
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether steps are replayed from CUDA graphs, which takes two steps to begin."""
+        return isinstance(self._strategy, SinkStrategy) and self._strategy.is_captured
 
     def jump_to(self, position: int) -> None:
         """Set the clock forward, as if tokens had passed unseen; the cache keeps what it has.

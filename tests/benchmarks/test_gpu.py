@@ -36,6 +36,7 @@ def test_contestants_are_compared_with_ours() -> None:
         assert at["sinks"]["bytes_per_step"] == weight_bytes(model) + at["sinks"]["cache_bytes"]
         assert at["recompute"]["bandwidth_share"] is None
         assert all(figures["steps"] == 2 for figures in at.values())
+        assert not any(figures["captured"] for figures in at.values())
 
 
 def test_the_embedding_is_not_read_but_by_row() -> None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from streamingllm import SinkCache, Stream, StreamConfig
+from streamingllm.attention.step_plan import RingBuffers
 from streamingllm.baselines import SinkStrategy
+from streamingllm.decoding import step
+from streamingllm.decoding.linears import join_siblings
+from streamingllm.decoding.module import StepModule
 from streamingllm.decoding.step import why_not
-from streamingllm.kernels import native
+from streamingllm.kernels import gpu, native
 from tests.families import FAMILIES, VOCAB_SIZE, model_of
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+WITH_EXPERTS = ("qwen2-moe", "granite-moe", "gpt-oss")  # which are chosen on the host
 STEPPING = (
     "llama",
     "llama3",
@@ -187,3 +197,70 @@ def test_what_cannot_step_says_why_and_runs_all_the_same(
     assert bool(logits.isfinite().all())
     assert not stream.compile(wait=True)
     assert not stream.is_compiled
+
+
+def test_other_devices_say_why() -> None:
+    model = model_of.__wrapped__("llama", torch.float32)
+    cache = SinkCache(model, 4, 12)
+    model.lm_head.to("meta")
+    found = why_not(model, cache.attachment, cache.encodings)
+    assert found == "the model lies on several devices"
+    model.to("meta")
+    found = why_not(model, cache.attachment, cache.encodings)
+    assert found == "steps are made for CPUs and CUDA, the model is on meta"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "has_triton", "reason"),
+    [
+        (torch.float16, True, None),
+        (torch.bfloat16, True, None),
+        (torch.float64, True, "dtype is torch.float64, kernels take float32, bfloat16, float16"),
+        (torch.float32, False, "there are no Triton kernels here"),
+    ],
+)
+def test_what_a_gpu_takes(
+    dtype: torch.dtype, has_triton: bool, reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "load", lambda: has_triton)
+    there = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, parameters=lambda: ())
+    assert step._why_not_there(there) == reason
+
+
+class _Devices(TorchDispatchMode):
+    """See where the tensors of all operations are."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        leaves = tree_leaves((args, kwargs, out))
+        self.found |= {x.device.type for x in leaves if isinstance(x, Tensor)}
+        return out
+
+
+@pytest.mark.parametrize("family", [f for f in STEPPING if f not in WITH_EXPERTS])
+def test_nothing_in_a_step_goes_to_the_host_or_comes_from_it(family: str) -> None:
+    """Neither can be captured. Tensors without memory do: reading one would raise."""
+    model = model_of.__wrapped__(family, torch.float32)
+    cache = SinkCache(model, *FAMILIES[family].shapes[0])
+    model(tokens(1, 1), past_key_values=cache)
+    join_siblings(model)
+    geometries = list(dict.fromkeys(cache.geometries))
+    geometry_of = tuple(geometries.index(g) for g in cache.geometries)
+    module = StepModule(model, cache.attachment, cache.encodings, geometry_of)
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for name, tensor in tensors.items():
+                tensors[name] = None if tensor is None else nn.Parameter(tensor.to("meta"), False)
+    rings = [
+        RingBuffers(*(None if x is None else x.to("meta") for x in layer))
+        for layer in cache.ring_buffers
+    ]
+    numbers = torch.ones(3 + len(geometries), 1, dtype=torch.int64, device="meta")
+    sinks = [torch.zeros(len(s), dtype=torch.int64, device="meta") for s, _ in geometries]
+    with torch.no_grad(), _Devices() as devices:
+        module(numbers, rings, sinks)
+    assert devices.found == {"meta"}

@@ -79,6 +79,14 @@ def test_the_better_way_to_read_is_found(machine: Machine, best: Reading) -> Non
     assert at_once == Reading("chunk", 512)
 
 
+def test_no_more_goes_along_than_a_step_takes() -> None:
+    pace, machine = Pace(512, 2.0, most_along=1), Machine(0.010, 0.0004, 0.005, 0.0001)
+    readings = [machine.read(pace)[0] for _ in range(1000)]
+    assert {r.num_tokens for r in readings if r.how == "along"} == {0, 1}
+    (best, _), *_ = Counter(readings).most_common()
+    assert best == Reading("chunk", 16)
+
+
 def test_no_time_at_all() -> None:
     pace, machine = Pace(chunk_size=64, max_stall=1.0), Machine(0.01, 0.001, 0.01, 0.001)
     readings = Counter(machine.read(pace)[0] for _ in range(100))

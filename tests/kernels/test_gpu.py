@@ -7,7 +7,7 @@ import logging
 import pytest
 import torch
 
-from streamingllm.kernels import gpu
+from streamingllm.kernels import gpu, reference
 
 
 def test_without_a_gpu_nothing_is_loaded_and_nothing_said(
@@ -34,3 +34,10 @@ def test_doubles_go_to_the_truth() -> None:
     served_by = gpu._choose(lambda q: torch.tensor(1), lambda q: torch.tensor(2))
     assert served_by(torch.zeros(1)) == 1
     assert served_by(torch.zeros(1, dtype=torch.float64)) == 2
+
+
+def test_products_with_weights_are_the_truth() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(rows, 32, generator=generator) for rows in (3, 5))
+    found = gpu._dense_linear(x[:, None], weight)
+    torch.testing.assert_close(found, reference.dense_linear(x[:, None], weight))

@@ -71,6 +71,11 @@ class SinkStrategy:
         """Whether decode steps run compiled now."""
         return self._decoding is not None and self._decoding.is_compiled(self.cache.batch_size)
 
+    @property
+    def is_captured(self) -> bool:
+        """Whether decode steps are replayed from CUDA graphs."""
+        return self._decoding is not None and self._decoding.num_graphs > 0
+
     def _step(self) -> DecodeStep:
         if self._decoding is None:
             cache = self.cache

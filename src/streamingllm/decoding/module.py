@@ -50,7 +50,10 @@ class StepModule(nn.Module):
         )
         for i, encoding in enumerate(self._unique):
             for field, tensor in _tensors(encoding).items():
-                self.register_buffer(f"encoding_{i}_{field}", tensor, persistent=False)
+                # Where the model is: a step that is captured may copy nothing from the host.
+                self.register_buffer(
+                    f"encoding_{i}_{field}", tensor.to(model.device), persistent=False
+                )
 
     def forward(
         self,

@@ -22,14 +22,20 @@ from streamingllm.decoding.artifact import (
     load_package,
     package_path,
 )
+from streamingllm.decoding.captured import CapturedSteps, CudaRecorder
+from streamingllm.decoding.fusion import fuse
 from streamingllm.decoding.linears import join_siblings
 from streamingllm.decoding.module import StepModule
-from streamingllm.kernels import native
+from streamingllm.kernels import gpu, native
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.rope import RopeEncoding
 
 MAX_BATCH = 64
 _EXAMPLE_STREAMS, _EXAMPLE_ENTRIES = 7, 11  # any others do as well
+_DTYPES = {
+    "cpu": (torch.float32, torch.bfloat16),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
 _log = logging.getLogger("streamingllm")
 
 Geometry = tuple[tuple[int, ...], int]  # sink positions, window size
@@ -38,8 +44,11 @@ Geometry = tuple[tuple[int, ...], int]  # sink positions, window size
 class DecodeStep:
     """Feed one token to each of several streams and return their next logits.
 
+    On a GPU steps are captured in CUDA graphs, compiled or not.
+
     Args:
-        model: its linear layers that read the same activations are moved side by side in memory.
+        model: `why_not` has nothing against it. Its linear layers that read the same activations
+            are moved side by side in memory.
         attachment: has been acquired for as long as the step is used.
         encodings: of each layer.
         geometries: sink positions and window size of each layer.
@@ -52,15 +61,28 @@ class DecodeStep:
         encodings: Sequence[PositionEncoding],
         geometries: Sequence[Geometry],
     ) -> None:
-        native.load()
         join_siblings(model)
+        device = model.device
         self._geometries = list(dict.fromkeys(geometries))
-        self._sinks = [torch.tensor(sinks, dtype=torch.int64) for sinks, _ in self._geometries]
+        self._sinks = [
+            torch.tensor(sinks, dtype=torch.int64, device=device) for sinks, _ in self._geometries
+        ]
         geometry_of = tuple(self._geometries.index(g) for g in geometries)
         self._module = StepModule(model, attachment, tuple(encodings), geometry_of)
         self._config = model.config.to_diff_dict()
         self._compiled: dict[bool, Callable[[list[Tensor]], list[Tensor]]] = {}
         self._compilations: dict[bool, Compilation] = {}
+        self._captured = _capturing(device)
+
+    @property
+    def most_tokens_per_stream(self) -> int:
+        """Tokens of one stream that one step can take: the operator of GPUs takes all at once."""
+        return MAX_BATCH if self._captured is None else 1
+
+    @property
+    def num_graphs(self) -> int:
+        """CUDA graphs that steps are replayed from."""
+        return 0 if self._captured is None else self._captured.num_graphs
 
     def run(
         self,
@@ -73,13 +95,21 @@ class DecodeStep:
 
         Args:
             ids: the tokens.
-            rows: which stream of `buffers` each is for.
+            rows: which stream of `buffers` each is for; none more often than
+                `most_tokens_per_stream`.
             positions: stream position of each token; past the last sink.
             buffers: of each layer, written in place.
         """
         shifts = [[_sink_shift(t, sinks, m) for t in positions] for sinks, m in self._geometries]
         numbers = torch.tensor([ids, rows, positions, *shifts])
-        compiled = self._compiled.get(len(positions) > 1)
+        if self._captured is None:
+            return self._step(numbers, buffers)
+        assert len(set(rows)) == len(rows), "a GPU's step takes one token of a stream"
+        rings = [x for layer in buffers for x in layer if x is not None]
+        return self._captured.run(numbers, rings, lambda there: self._step(there, buffers))
+
+    def _step(self, numbers: Tensor, buffers: Sequence[RingBuffers]) -> Tensor:
+        compiled = self._compiled.get(numbers.shape[1] > 1)
         if compiled is not None:
             rings = [x for layer in buffers for x in layer if x is not None]
             return compiled([numbers, *rings, *self._sinks])[0]
@@ -97,24 +127,36 @@ class DecodeStep:
         """Begin to compile for one stream, or for any number above one, unless that is done.
 
         A step that was compiled before is loaded at once; else `poll` or `wait` says when it is.
-        With `kept_only` nothing is compiled.
+        With `kept_only` nothing is compiled. For a GPU none is kept: it is compiled here and now.
         """
         many = batch_size > 1
         if many in self._compiled or many in self._compilations:
             return
         inputs = self._example(many, buffers)
+        if self._captured is not None:
+            if not kept_only:
+                self._fuse(many, inputs, self._captured)
+            return
         path = package_path(fingerprint(self._module, inputs, self._config))
         if path.is_file() and self._load(many, path):
             return
         if kept_only:
             return
+        self._compilations[many] = Compilation(self._export(many, inputs), path)
+        atexit.register(self._compilations[many].stop)
+
+    def _export(self, many: bool, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
         dynamic = _dynamic_dimensions(many, inputs)
         with torch.no_grad():
-            program = torch.export.export(
-                self._module, inputs, dynamic_shapes=dynamic, strict=False
-            )
-        self._compilations[many] = Compilation(program, path)
-        atexit.register(self._compilations[many].stop)
+            return torch.export.export(self._module, inputs, dynamic_shapes=dynamic, strict=False)
+
+    def _fuse(self, many: bool, inputs: tuple[Any, ...], captured: CapturedSteps) -> None:
+        try:
+            self._compiled[many] = fuse(self._export(many, inputs))
+        except Exception as error:  # compilers fail in ways of their own
+            _log.warning("the decode step stays uncompiled: %s", str(error).partition("\n")[0])
+            return
+        captured.begin_anew()
 
     def _load(self, many: bool, path: Path) -> bool:
         """Take over a kept step; tell whether that could be done. A damaged one is removed."""
@@ -161,9 +203,15 @@ class DecodeStep:
                 return None
             return x.new_zeros((_EXAMPLE_STREAMS, x.shape[1], _EXAMPLE_ENTRIES, x.shape[3]))
 
-        numbers = torch.ones(3 + len(self._geometries), batch, dtype=torch.int64)
+        device = buffers[0].k_cache.device
+        numbers = torch.ones(3 + len(self._geometries), batch, dtype=torch.int64, device=device)
         rings = [tuple(like(x) for x in layer) for layer in buffers]
-        return numbers, rings, [torch.arange(5) for _ in self._geometries]
+        return numbers, rings, [torch.arange(5, device=device) for _ in self._geometries]
+
+
+def _capturing(device: torch.device) -> CapturedSteps | None:
+    """Return what captures steps on a GPU; None elsewhere."""
+    return CapturedSteps(CudaRecorder(device), device) if device.type == "cuda" else None
 
 
 def _dynamic_dimensions(many: bool, inputs: tuple[Any, ...]) -> Any:
@@ -188,15 +236,26 @@ def why_not(
     """Return why a model's single tokens go through an ordinary pass; None if they need not."""
     if attachment.adapter is not None:
         return f"{model.config.model_type} bypasses transformers' attention interface"
-    if model.device.type != "cpu":
-        return f"steps are compiled for the CPU, the model is on {model.device}"
-    if model.dtype not in (torch.float32, torch.bfloat16):
-        return f"dtype is {model.dtype}, kernels take float32 and bfloat16"
     for encoding in encodings:
         if encoding.has_bias:
             return f"{encoding.name} adds a bias to scores"
         if isinstance(encoding, RopeEncoding) and encoding.in_values:
             return "its cache holds latent keys"
+    return _why_not_there(model)
+
+
+def _why_not_there(model: PreTrainedModel) -> str | None:
+    """Return what speaks against the device and the data type of a model."""
+    device, dtypes = model.device, _DTYPES.get(model.device.type)
+    if dtypes is None:
+        return f"steps are made for CPUs and CUDA, the model is on {device}"
+    if any(tensor.device != device for tensor in model.parameters()):
+        return "the model lies on several devices"
+    if model.dtype not in dtypes:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        return f"dtype is {model.dtype}, kernels take {names}"
+    if device.type == "cuda":
+        return None if gpu.load() else "there are no Triton kernels here"
     with suppress(AttributeError):
         if model.config.get_text_config().head_dim % 16:
             return "head_dim is not a multiple of 16"

@@ -35,6 +35,11 @@ class Feeder:
         if self.why_not is None:
             self._step = DecodeStep(model, whole.attachment, whole.encodings, whole.geometries)
 
+    @property
+    def most_along(self) -> int:
+        """Tokens of a prompt that one step can take along with those of others."""
+        return 0 if self._step is None else self._step.most_tokens_per_stream
+
     def can_step(self, stream: EngineStream) -> bool:
         """Whether a stream's next token can be fed together with others': its sinks are read."""
         return self._step is not None and stream.cache is not None and stream.cache.has_all_sinks
@@ -50,7 +55,7 @@ class Feeder:
         Args:
             streams: get one token each.
             reader: gets `num_tokens`, one after the other.
-            num_tokens: 0 for no reader.
+            num_tokens: 0 for no reader; at most `most_along`.
 
         Returns:
             logits of `streams` and, after its last token, of the reader, [streams + 1, vocab].

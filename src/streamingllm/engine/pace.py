@@ -70,13 +70,15 @@ class Pace:
     Args:
         chunk_size: the largest chunk, and what is read at once while nobody writes.
         max_stall: how many times as long as without it a step may take while a prompt is read.
+        most_along: tokens of a prompt that one step can take.
     """
 
-    def __init__(self, chunk_size: int, max_stall: float) -> None:
+    def __init__(self, chunk_size: int, max_stall: float, most_along: int = ALONG[-1]) -> None:
         sizes = [chunk_size]
         while sizes[0] >= 2 * SMALLEST_CHUNK:
             sizes.insert(0, sizes[0] // 2)
-        self._ladders = {"along": Ladder(ALONG), "chunk": Ladder(sizes)}
+        along = [size for size in ALONG if size <= most_along]
+        self._ladders = {"along": Ladder(along), "chunk": Ladder(sizes)}
         self._allowed_share = (max_stall - 1.0) * _MARGIN
         self._alone: dict[int, float] = {}
         self._steps_since_alone = 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache, wraps
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from streamingllm.kernels import (
@@ -16,6 +17,7 @@ from streamingllm.kernels import (
 
 _LIBRARY = torch.library.Library("streamingllm", "IMPL", "CUDA")
 _OPERATORS = ("decode_attention", "windowed_attention")
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # older GPUs lack some of them
 _log = logging.getLogger("streamingllm")
 
 
@@ -31,7 +33,8 @@ def load() -> bool:
     try:
         from streamingllm.kernels import triton
 
-        _try(triton.decode_attention)
+        for dtype in _DTYPES:
+            _try(triton.decode_attention, dtype)
     except Exception as error:  # compilers fail in ways of their own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         _log.warning("no Triton kernels, decoding will be slower: %s", reason)
@@ -39,12 +42,19 @@ def load() -> bool:
     for name in _OPERATORS:
         ours, truth = getattr(triton, name), getattr(reference, name)
         _LIBRARY.impl(name, _choose(ours, truth))
+    _LIBRARY.impl("dense_linear", _dense_linear)
     return True
 
 
-def _try(decode: Callable[..., Tensor]) -> None:
+def _dense_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Do what `reference.dense_linear` does; it would widen all weights first."""
+    return F.linear(x, weight)
+
+
+def _try(decode: Callable[..., Tensor], dtype: torch.dtype) -> None:
     """Let the compiler show what it can do, on one token of one stream."""
-    q, cache = torch.ones(1, 1, 64, device="cuda"), torch.ones(1, 1, 2, 64, device="cuda")
+    q = torch.ones(1, 1, 64, dtype=dtype, device="cuda")
+    cache = torch.ones(1, 1, 2, 64, dtype=dtype, device="cuda")
     zero = torch.zeros(1, dtype=torch.int64, device="cuda")
     out = decode(
         q, q, q, q, cache, cache.clone(), None, None, None, None, zero, zero, zero, 1.0, 0.0, None

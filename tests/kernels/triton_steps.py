@@ -1,0 +1,70 @@
+"""Decode steps of whole models on Triton's kernels; `test_triton` runs this file.
+
+On a GPU the kernels are compiled and steps are CUDA graphs, elsewhere the interpreter runs them.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from streamingllm import SinkCache
+from streamingllm.attention import step_plan
+from streamingllm.decoding import linears, step
+from streamingllm.decoding.captured import CapturedSteps
+from streamingllm.decoding.step import DecodeStep
+from streamingllm.kernels import gpu
+from streamingllm.kernels.triton import decode_attention
+from tests.decoding.rerun import Rerun
+from tests.families import VOCAB_SIZE, model_of
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _on_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU, give to processors what GPUs get."""
+    if DEVICE.type == "cuda":
+        assert gpu.load()
+        return
+    monkeypatch.setattr(step_plan, "decode_attention", decode_attention)
+    monkeypatch.setattr(linears, "dense_linear", gpu._dense_linear)
+    monkeypatch.setattr(step, "_capturing", lambda device: CapturedSteps(Rerun(), device))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt-oss"])
+@pytest.mark.parametrize("cache", ["none", "int8"])
+def test_steps_equal_passes(family: str, cache: str) -> None:
+    model = model_of.__wrapped__(family, torch.float32).to(DEVICE)
+    rings, truth = (
+        SinkCache(model, 3, 9, max_rewind_tokens=4, quantize_cache=cache) for _ in range(2)
+    )
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, VOCAB_SIZE, (2, 26), generator=generator).to(DEVICE)
+    mask = torch.ones_like(ids)
+    mask[1, :5] = 0  # streams stand at different positions
+    for each in (rings, truth):
+        _read(model, each, ids[:, :12], mask[:, :12])
+    decoding = DecodeStep(model, rings.attachment, rings.encodings, rings.geometries)
+    atol = 1e-4 if cache == "none" else 0.3
+    for column in range(12, 26):
+        token, positions = ids[:, column], rings.clock.per_stream(2)
+        found = decoding.run(token.tolist(), range(2), positions, rings.ring_buffers)
+        rings.count_step()
+        expected = _read(model, truth, token[:, None])
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=atol)
+    for each in (rings, truth):
+        each.rewind(4)
+    more = ids[:, :3]
+    torch.testing.assert_close(
+        _read(model, rings, more), _read(model, truth, more), rtol=1e-4, atol=atol
+    )
+
+
+@torch.no_grad()
+def _read(
+    model: torch.nn.Module, cache: SinkCache, ids: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    logits: Tensor = model(ids, past_key_values=cache, attention_mask=mask).logits[:, -1]
+    return logits
