@@ -95,7 +95,8 @@ at::Tensor windowed_attention(const at::Tensor& queries, const at::Tensor& queri
   const at::Tensor learned = sink_logits ? sink_logits->to(at::kFloat).contiguous() : at::Tensor();
   const float* logits = sink_logits ? learned.const_data_ptr<float>() : nullptr;
 
-  const at::Tensor out = at::empty({batch, q.size(1), seq, v.size(3)}, q.options());
+  // Token by token in memory, as the next product reads it.
+  const at::Tensor out = at::empty({batch, seq, q.size(1), v.size(3)}, q.options()).transpose(1, 2);
   const int64_t groups = batch * num_kv_heads;
   const int64_t fair_rows = groups * seq * per_group / (kTasksPerThread * at::get_num_threads());
   const int64_t task_rows = std::clamp<int64_t>(fair_rows, kTaskRows / 4, kTaskRows);
