@@ -22,6 +22,7 @@ from streamingllm.errors import (
 )
 from streamingllm.inputs import TokenBatch, check_tokens, vocab_size_of
 from streamingllm.kernels.threads import one_thread
+from streamingllm.recent_tokens import RecentTokens
 from streamingllm.sampling import GREEDY, Sampling
 from streamingllm.stream_state import StreamState
 
@@ -46,7 +47,7 @@ class Stream:
         self.notes: dict[str, Any] = {}
         self._strategy: Strategy = STRATEGIES[self.config.strategy](model, self.config)
         self._logits: Tensor | None = None
-        self._recent: list[deque[int]] = []
+        self._recent = RecentTokens(_remembered(self.config))
         self._is_single = True
 
     @property
@@ -185,9 +186,7 @@ class Stream:
         remains = seen - num_tokens
         back = torch.where(remains > 0, num_tokens + 1, num_tokens)
         cache.rewind(back)
-        for ids in self._recent:
-            for _ in range(num_tokens):
-                ids.pop()
+        self._recent.take_back(num_tokens)
         self._feed_last_again(remains > 0)
 
     def compile(self, *, wait: bool = False, kept_only: bool = False) -> bool:
@@ -246,7 +245,7 @@ class Stream:
         other.model, other.config, other.notes = self.model, self.config, deepcopy(self.notes)
         other._strategy = self._sinks("fork").fork()
         other._logits = None if self._logits is None else self._logits.clone()
-        other._recent = [deque(ids, ids.maxlen) for ids in self._recent]
+        other._recent = self._recent.copy()
         other._is_single = self._is_single
         return other
 
@@ -262,7 +261,7 @@ class Stream:
             buffers=cache.state(),
             clock=cache.clock,
             next_logits=self._logits,
-            recent_ids=[list(ids) for ids in self._recent],
+            recent_ids=self._recent.to_lists(),
             is_single=self._is_single,
             notes=self.notes,
         )
@@ -279,7 +278,7 @@ class Stream:
         stream = cls(model, state.config)
         stream._sinks("restore").cache.load_state(state.buffers, state.clock)
         stream._logits = state.next_logits
-        stream._recent = [stream._remember(ids) for ids in state.recent_ids]
+        stream._recent = RecentTokens(_remembered(state.config), state.recent_ids)
         stream._is_single = state.is_single
         stream.notes = state.notes
         return stream
@@ -291,24 +290,20 @@ class Stream:
             )
         return self._strategy
 
-    def _remember(self, ids: Iterable[int]) -> deque[int]:
-        return deque(ids, self.config.window_size + self.config.max_rewind_tokens + 1)
-
     def _begin(self, batch: TokenBatch) -> None:
         """Fix the number of streams with the first tokens."""
-        if not self._recent:
-            self._recent = [self._remember(()) for _ in batch.ids]
+        num_streams = self._recent.num_streams
+        if num_streams == 0:
+            self._recent.begin(len(batch.ids))
             self._is_single = batch.is_single
-        elif len(batch.ids) != len(self._recent):
+        elif len(batch.ids) != num_streams:
             raise InputError(
-                f"ids has {len(batch.ids)} rows: this stream was begun with {len(self._recent)}"
+                f"ids has {len(batch.ids)} rows: this stream was begun with {num_streams}"
             )
 
     def _feed_chunk(self, rows: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
         logits = self._strategy.step(rows, valid, keep)
-        fed = rows.masked_fill(~valid, -1) if valid is not None else rows
-        for ids, new in zip(self._recent, fed.tolist(), strict=True):
-            ids.extend(new if valid is None else [token for token in new if token >= 0])
+        self._recent.extend(rows, valid)
         self._logits = self._last_logits(logits, valid)
         return logits
 
@@ -329,8 +324,7 @@ class Stream:
         if not bool(has_tokens.any()):
             self._logits = None
             return
-        last = [ids.pop() if ids else 0 for ids in self._recent]
-        rows = torch.tensor(last, device=self.model.device)[:, None]
+        rows = torch.tensor(self._recent.pop_last(), device=self.model.device)[:, None]
         valid = None if bool(has_tokens.all()) else has_tokens[:, None].to(rows.device)
         self._feed_chunk(rows, valid, "all")
 
@@ -344,13 +338,16 @@ class Stream:
         assert self._logits is not None
         active = torch.ones(len(self._logits), dtype=torch.bool, device=self._logits.device)
         valid: Tensor | None = None  # until a stream ends
+        device = self.model.device
         nothing = torch.empty((len(self._logits), 0), dtype=torch.int64)
         written: deque[Tensor] = deque(maxlen=self.config.window_size)
         for _ in range(max_new_tokens):
             looks_back = sampling.looks_at_written and written
             token = sampling.choose(
                 self._logits,
-                self._recent_ids() if sampling.looks_at_recent else nothing,
+                torch.tensor(self._recent.common(), device=device)
+                if sampling.looks_at_recent
+                else nothing,
                 generator,
                 written_ids=torch.stack([*written], dim=1) if looks_back else None,
             )
@@ -364,8 +361,7 @@ class Stream:
                 return
             valid = None if bool(active.all()) else active[:, None]
 
-    def _recent_ids(self) -> Tensor:
-        """Return what the repetition penalty looks at; the shortest stream sets the length."""
-        length = min(len(ids) for ids in self._recent)
-        recent = [list(ids)[len(ids) - length :] for ids in self._recent]
-        return torch.tensor(recent, dtype=torch.int64, device=self.model.device)
+
+def _remembered(config: StreamConfig) -> int:
+    """Return how many tokens of a stream are remembered."""
+    return config.window_size + config.max_rewind_tokens + 1
