@@ -199,6 +199,23 @@ def test_a_compiler_that_fails_leaves_it_uncompiled(
     assert list(empty_folder.iterdir()) == []
 
 
+def test_a_model_that_cannot_be_exported_stays_uncompiled(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("its experts are chosen on the host\nand more")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    ids, more = tokens(20), tokens(5, seed=1)
+    stream = stream_of(ids)
+    with caplog.at_level(logging.WARNING, "streamingllm"):
+        assert not stream.compile(wait=True)
+        assert not stream.compile()  # nor is it tried again
+    message = "the decode step stays uncompiled: its experts are chosen on the host"
+    assert [record.getMessage() for record in caplog.records] == [message]
+    torch.testing.assert_close(steps_of(stream, more), stream_of(ids).feed(more), **CLOSE)
+
+
 def test_a_damaged_artefact_is_not_used(empty_folder: Path) -> None:
     stream = stream_of(tokens(20))
     strategy = stream._sinks("test")

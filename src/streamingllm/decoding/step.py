@@ -72,6 +72,7 @@ class DecodeStep:
         self._config = model.config.to_diff_dict()
         self._compiled: dict[bool, Callable[[list[Tensor]], list[Tensor]]] = {}
         self._compilations: dict[bool, Compilation] = {}
+        self._cannot: set[bool] = set()
         self._captured = _capturing(device)
 
     @property
@@ -130,7 +131,7 @@ class DecodeStep:
         With `kept_only` nothing is compiled. For a GPU none is kept: it is compiled here and now.
         """
         many = batch_size > 1
-        if many in self._compiled or many in self._compilations:
+        if many in self._cannot or many in self._compiled or many in self._compilations:
             return
         inputs = self._example(many, buffers)
         if self._captured is not None:
@@ -142,7 +143,13 @@ class DecodeStep:
             return
         if kept_only:
             return
-        self._compilations[many] = Compilation(self._export(many, inputs), path)
+        try:
+            program = self._export(many, inputs)
+        except Exception as error:  # what a family does may be beyond the exporter
+            _stays_uncompiled(str(error))
+            self._cannot.add(many)
+            return
+        self._compilations[many] = Compilation(program, path)
         atexit.register(self._compilations[many].stop)
 
     def _export(self, many: bool, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
@@ -154,7 +161,8 @@ class DecodeStep:
         try:
             self._compiled[many] = fuse(self._export(many, inputs))
         except Exception as error:  # compilers fail in ways of their own
-            _log.warning("the decode step stays uncompiled: %s", str(error).partition("\n")[0])
+            _stays_uncompiled(str(error))
+            self._cannot.add(many)
             return
         captured.begin_anew()
 
@@ -184,7 +192,7 @@ class DecodeStep:
         atexit.unregister(compilation.stop)
         del self._compilations[many]
         if error is not None:
-            _log.warning("the decode step stays uncompiled: %s", error)
+            _stays_uncompiled(error)
             return
         self._load(many, compilation.target)
 
@@ -207,6 +215,10 @@ class DecodeStep:
         numbers = torch.ones(3 + len(self._geometries), batch, dtype=torch.int64, device=device)
         rings = [tuple(like(x) for x in layer) for layer in buffers]
         return numbers, rings, [torch.arange(5, device=device) for _ in self._geometries]
+
+
+def _stays_uncompiled(reason: str) -> None:
+    _log.warning("the decode step stays uncompiled: %s", reason.partition("\n")[0])
 
 
 def _capturing(device: torch.device) -> CapturedSteps | None:
