@@ -62,6 +62,28 @@ def test_what_rounds_or_gates_otherwise_has_none() -> None:
     assert kinds(gemma) == set()
 
 
+class Gate(nn.Module):
+    """A gate that may scale what it is given, as its class does not tell."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = (nn.Linear(16, 32, bias=False).bfloat16() for _ in range(2))
+        self.down_proj = nn.Linear(32, 16, bias=False).bfloat16()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.factor
+        out: Tensor = self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+def test_each_module_is_tried_by_itself() -> None:
+    plain, scaled = Gate(1.0), Gate(2.0)
+    found = [module for module, _ in stand_ins.stand_ins(nn.ModuleList([scaled, plain]))]
+    assert found == [plain]
+    assert all("forward" not in vars(module) for module in plain.modules())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_stream_computes_the_same_with_them(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch

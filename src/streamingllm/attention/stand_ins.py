@@ -1,18 +1,20 @@
 """What some modules of a model compute, faster: equal operators that take their place in a pass.
 
-Which modules these are is found by trial, class by class: what they compute on a few numbers must
-be what the plain operator computes, to the bit.
+Which modules these are is found by trial: what they compute on a few numbers must be what the plain
+operator computes, to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial, update_wrapper
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from streamingllm.attention.adapters import override
 from streamingllm.attention.forward_plan import active_plan
 from streamingllm.kernels import native, reference
 from streamingllm.kernels.operators import dense_linear, rms_norm, swish_gate
@@ -29,24 +31,15 @@ def stand_ins(decoder: nn.Module) -> Iterator[tuple[nn.Module, Forward]]:
     It computes in passes of streaming caches, in evaluation and without gradients; elsewhere the
     module's own does.
     """
-    like = next(decoder.parameters())
-    if like.device.type != "cpu":
+    if next(decoder.parameters()).device.type != "cpu":
         return
-    tried: dict[type[nn.Module], bool] = {}
-
-    def is_equal(module: nn.Module, trial: Callable[[Any, Tensor], bool]) -> bool:
-        kind = type(module)
-        if kind not in tried:
-            tried[kind] = _passes(trial, module, like)
-        return tried[kind]
-
     for module in decoder.modules():
         if type(module) is nn.Linear and module.weight.dtype is torch.float32:
             yield module, _or_own(module, partial(_linear, module), (torch.float32,))
-        elif _is_rms_norm(module) and is_equal(module, _try_rms_norm):
+        elif _passes(_is_rms_norm, module):
             dtypes = tuple(dtype for dtype in _DTYPES if dtype is module.weight.dtype)
             yield module, _or_own(module, partial(_rms_norm, module), dtypes)
-        elif _is_gated(module) and is_equal(module, _try_gated):
+        elif _passes(_is_swish_gate, module):
             yield module, _or_own(module, partial(_gated, module), _DTYPES)
 
 
@@ -76,35 +69,9 @@ def _linear(layer: Any, x: Tensor) -> Tensor:
     return out if layer.bias is None else out + layer.bias
 
 
-def _is_rms_norm(module: Any) -> bool:
-    if not isinstance(getattr(module, "variance_epsilon", None), float):
-        return False
-    weight = getattr(module, "weight", None)
-    is_row = isinstance(weight, Tensor) and weight.dim() == 1
-    return is_row and module.weight.shape[0] % _DIM_MULTIPLE == 0
-
-
 def _rms_norm(module: Any, x: Tensor) -> Tensor:
     out: Tensor = rms_norm(x, module.weight, module.variance_epsilon)
     return out
-
-
-def _try_rms_norm(module: Any, like: Tensor) -> bool:
-    # In half precision, and with other weights than its own, which may all be 1.
-    dim = len(module.weight)
-    weight = torch.linspace(0.3, 1.7, dim, device=like.device).bfloat16()
-    x = torch.linspace(-5.0, 3.0, _TRIAL_ROWS * dim, device=like.device).bfloat16()
-    x = x.view(_TRIAL_ROWS, dim)
-    own = torch.func.functional_call(module, {"weight": weight}, (x,))
-    return torch.equal(own, reference.rms_norm(x, weight, module.variance_epsilon))
-
-
-def _is_gated(module: Any) -> bool:
-    up = getattr(module, "up_proj", None)
-    return (
-        all(hasattr(module, name) for name in ("gate_proj", "down_proj", "act_fn"))
-        and getattr(up, "out_features", 1) % _DIM_MULTIPLE == 0
-    )
 
 
 def _gated(module: Any, x: Tensor) -> Tensor:
@@ -113,15 +80,38 @@ def _gated(module: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _try_gated(module: Any, like: Tensor) -> bool:
-    x = torch.linspace(-2.0, 3.0, module.up_proj.in_features, dtype=like.dtype, device=like.device)
-    gated = reference.swish_gate(module.gate_proj(x[None]), module.up_proj(x[None]))
-    return torch.equal(module.forward(x[None]), module.down_proj(gated))
+def _is_rms_norm(module: Any) -> bool:
+    (dim,), epsilon = module.weight.shape, module.variance_epsilon
+    if dim % _DIM_MULTIPLE:
+        return False
+    # With other weights than its own, which may all be 1.
+    weight, x = _trial_numbers(dim)[0].abs(), _trial_numbers(dim)
+    own = torch.func.functional_call(module, {"weight": weight}, (x,))
+    return torch.equal(own, reference.rms_norm(x, weight, epsilon))
 
 
-def _passes(trial: Callable[[Any, Tensor], bool], module: nn.Module, like: Tensor) -> bool:
+def _is_swish_gate(module: Any) -> bool:
+    if module.up_proj.out_features % _DIM_MULTIPLE:
+        return False
+    # With products that cost nothing and hide nothing.
+    x = _trial_numbers(_DIM_MULTIPLE)
+    with ExitStack() as undo:
+        undo.callback(override(module.gate_proj, "forward", lambda x: x))
+        undo.callback(override(module.up_proj, "forward", lambda x: x.flip(-1)))
+        undo.callback(override(module.down_proj, "forward", lambda x: x))
+        own = module(x)
+    return torch.equal(own, reference.swish_gate(x, x.flip(-1)))
+
+
+def _trial_numbers(dim: int) -> Tensor:
+    """Return a few rows in half precision, which shows where a module rounds."""
+    numbers = torch.linspace(-5.0, 3.0, _TRIAL_ROWS * dim, device="cpu")
+    return numbers.bfloat16().view(_TRIAL_ROWS, dim)
+
+
+def _passes(trial: Callable[[Any], bool], module: nn.Module) -> bool:
     try:
         with torch.no_grad():
-            return trial(module, like)
-    except (AttributeError, TypeError, RuntimeError):  # it is something else by the same names
+            return trial(module)
+    except Exception:  # whatever it is, it is something else
         return False
