@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    GlmConfig,
+    GlmForCausalLM,
+    LlamaConfig,
     LlamaForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
@@ -19,6 +22,8 @@ from transformers import (
 from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.attention import attach, stand_ins
 from streamingllm.kernels import native
+from streamingllm.kernels.operators import rotate
+from streamingllm.positions import rope
 from tests.tiny import random_ids, tiny_llama
 
 pytestmark = pytest.mark.skipif(not native.load(), reason="needs the native kernels")
@@ -33,6 +38,14 @@ SIZES = {
     "head_dim": 16,
 }
 CONFIG = StreamConfig(num_sink_tokens=2, window_size=12, chunk_size=24)
+
+
+def wide_llama(dtype: torch.dtype) -> LlamaForCausalLM:
+    """Heads as large as the operators want them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(LlamaConfig(**{**SIZES, "head_dim": 32}))
+    return model.to(dtype).eval().requires_grad_(False)
 
 
 def copied(model: PreTrainedModel) -> LlamaForCausalLM:
@@ -50,16 +63,20 @@ def streamed(model: PreTrainedModel) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_norms_and_gates_of_llama_have_stand_ins(dtype: torch.dtype) -> None:
-    expected = {"LlamaRMSNorm", "LlamaMLP"} | ({"Linear"} if dtype is torch.float32 else set())
-    assert kinds(tiny_llama(dtype)) == expected
+def test_all_that_llama_computes_has_stand_ins(dtype: torch.dtype) -> None:
+    expected = {"LlamaRMSNorm", "LlamaMLP", "LlamaAttention"}
+    assert kinds(tiny_llama(dtype)) == expected | ({"Linear"} if dtype is torch.float32 else set())
 
 
-def test_what_rounds_or_gates_otherwise_has_none() -> None:
+def test_what_rounds_gates_or_rotates_otherwise_has_none() -> None:
     # Olmo 2 multiplies before it rounds; Gemma adds 1 to its weights and gates with GELU.
-    assert kinds(Olmo2ForCausalLM(Olmo2Config(**SIZES)).eval().bfloat16()) == {"Olmo2MLP"}
+    olmo = Olmo2ForCausalLM(Olmo2Config(**SIZES)).eval().bfloat16()
+    assert kinds(olmo) == {"Olmo2MLP", "Olmo2Attention"}
     gemma = Gemma2ForCausalLM(Gemma2Config(**SIZES)).eval().bfloat16()
-    assert kinds(gemma) == set()
+    assert kinds(gemma) == {"Gemma2Attention"}
+    # GLM's pairs are neighbours.
+    glm = GlmForCausalLM(GlmConfig(**SIZES, pad_token_id=0)).eval().bfloat16()
+    assert "GlmAttention" not in kinds(glm)
 
 
 class Gate(nn.Module):
@@ -88,8 +105,17 @@ def test_each_module_is_tried_by_itself() -> None:
 def test_a_stream_computes_the_same_with_them(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = tiny_llama(dtype)
+    model = wide_llama(dtype)
+    turned: list[Tensor] = []
+
+    def noted(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turned.append(x)
+        return rotate(x, cos, sin)
+
+    monkeypatch.setattr(stand_ins, "rotate", noted)
     with_them = streamed(model)
+    assert turned
+    monkeypatch.setattr(rope, "can_turn", lambda x, cos: False)  # for the sinks
     monkeypatch.setattr(attach, "stand_ins", lambda decoder: iter(()))
     without = streamed(copied(model))
     tolerance = 1e-5 if dtype is torch.float32 else 0.03

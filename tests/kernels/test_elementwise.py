@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from streamingllm.kernels import reference
-from streamingllm.kernels.operators import rms_norm, swish_gate
+from streamingllm.kernels.operators import rms_norm, rotate, swish_gate
 
 pytestmark = pytest.mark.usefixtures("native_kernels")
 
@@ -49,6 +49,30 @@ def test_a_gate_equals_the_reference(
     assert_equal(swish_gate(gate, x), reference.swish_gate(gate, x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 3, 1, 32), (2, 9, 70, 64), (3, 1, 33, 96)])
+@pytest.mark.parametrize("rows", ["one", "each"])
+def test_a_rotation_equals_the_reference(
+    num_threads: int, dtype: torch.dtype, shape: tuple[int, ...], rows: str
+) -> None:
+    batch, _, seq, dim = shape
+    angles = random_numbers(batch if rows == "each" else 1, 1, seq, dim // 2, seed=1)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    token_major = random_numbers(batch, seq, shape[1], dim).to(dtype).transpose(1, 2)
+    for x in (token_major, token_major.contiguous()):
+        found, expected = rotate(x, cos, sin), reference.rotate(x, cos, sin)
+        if dtype is torch.bfloat16:
+            assert torch.equal(found, expected)
+        else:
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_rotation_reads_parts_of_rows() -> None:
+    x, tables = random_numbers(2, 3, 5, 96)[..., 16:80], random_numbers(1, 5, 128, seed=1)
+    cos, sin = (table[:, None] for table in tables.chunk(4, dim=-1)[::2])
+    torch.testing.assert_close(rotate(x, cos, sin), reference.rotate(x, cos, sin))
+
+
 def test_views_are_read_where_they_lie() -> None:
     x = random_numbers(32, 5, 2).permute(2, 1, 0)
     weight = random_numbers(64)[::2]
@@ -73,5 +97,9 @@ def test_rows_that_do_not_fit_are_refused() -> None:
         rms_norm(torch.ones(2, 20), torch.ones(20), 1e-6)
     with pytest.raises(RuntimeError, match="gate must be of the shape and type of x"):
         swish_gate(torch.ones(2, 16), torch.ones(1, 16))
+    with pytest.raises(RuntimeError, match="a head of 48 numbers: must be a multiple of 32"):
+        rotate(torch.ones(1, 1, 1, 48), torch.ones(1, 1, 1, 24), torch.ones(1, 1, 1, 24))
+    with pytest.raises(RuntimeError, match="cosines and sines must be"):
+        rotate(torch.ones(1, 1, 1, 32), *torch.ones(2, 1, 1, 1, 16).bfloat16())
     with pytest.raises(RuntimeError, match="weight must be"):
         rms_norm(torch.ones(2, 16), torch.ones(16).bfloat16(), 1e-6)

@@ -9,6 +9,7 @@ import torch
 from benchmarks.peers.programs.llama_cpp import FORMATS
 from benchmarks.peers.programs.protocol import Peer, Settings, serve
 from streamingllm import Stream, StreamConfig, load_model
+from streamingllm.kernels.allocation import keep_freed_memory
 from streamingllm.models.quantize import QUANTIZATIONS
 
 
@@ -29,6 +30,7 @@ class Ours(Peer):
             dtype="bfloat16" if quantized else settings.weights,
             quantize=settings.weights if quantized else "none",
         ).model
+        keep_freed_memory()  # as our commands do
         self.clear()
 
     def clear(self) -> None:

@@ -122,12 +122,12 @@ class Attachment:
     def _install(self) -> None:
         with ExitStack() as undo:
             undo.callback(override(self.decoder, "forward", self._streaming_forward()))
+            for module, forward in self._stand_ins:  # under what an adapter shadows
+                undo.callback(override(module, "forward", forward))
             if self.adapter is not None:
                 undo.callback(self.adapter.install(self.model))
             for module in rotary_modules(self.decoder) if self.positions else ():
                 undo.callback(override(module, "forward", self._exact_tables(module)))
-            for module, forward in self._stand_ins:
-                undo.callback(override(module, "forward", forward))
             undo.callback(override(self.model, _PREPARATION, self._streaming_preparation()))
             undo.callback(_clear_cache_implementation(self.model))
             self._undo = undo.pop_all()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial, update_wrapper
+from types import FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from streamingllm.attention.adapters import override
 from streamingllm.attention.forward_plan import active_plan
 from streamingllm.kernels import native, reference
-from streamingllm.kernels.operators import dense_linear, rms_norm, swish_gate
+from streamingllm.kernels.operators import dense_linear, rms_norm, rotate, swish_gate
+from streamingllm.positions.rope import can_turn
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Any]
 _DTYPES = (torch.float32, torch.bfloat16)
 _DIM_MULTIPLE = 16
 _TRIAL_ROWS = 4
+_ROTATION = "apply_rotary_pos_emb"  # the name by which transformers' attention calls it
 
 
 def stand_ins(decoder: nn.Module) -> Iterator[tuple[nn.Module, Forward]]:
@@ -41,13 +44,15 @@ def stand_ins(decoder: nn.Module) -> Iterator[tuple[nn.Module, Forward]]:
             yield module, _or_own(module, partial(_rms_norm, module), dtypes)
         elif _passes(_is_swish_gate, module):
             yield module, _or_own(module, partial(_gated, module), _DTYPES)
+        elif _passes(_rotates_halves, module):
+            yield module, _with_rotation(module)
 
 
 def _or_own(module: nn.Module, faster: Forward, dtypes: tuple[torch.dtype, ...]) -> Forward:
     """Return a `forward` that computes `faster` what the module's own computes, where it can."""
     own_forward: Callable[..., Tensor] = module.forward
 
-    def forward(*args: Any, **kwargs: Any) -> Tensor:
+    def forward(*args: Any, **kwargs: Any) -> Any:
         if (
             active_plan.get() is None
             or len(args) != 1
@@ -80,6 +85,27 @@ def _gated(module: Any, x: Tensor) -> Tensor:
     return out
 
 
+def _with_rotation(module: nn.Module) -> Forward:
+    """Return the module's own `forward`, in which the name of the rotation means ours."""
+    own: Any = type(module).forward
+    names = {**own.__globals__, _ROTATION: partial(_rotated, own.__globals__[_ROTATION])}
+    forward = FunctionType(own.__code__, names, own.__name__, own.__defaults__, own.__closure__)
+    forward.__kwdefaults__ = own.__kwdefaults__
+    return MethodType(update_wrapper(forward, own), module)
+
+
+def _rotated(
+    own: Callable[..., tuple[Tensor, Tensor]], q: Tensor, k: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor]:
+    is_known = len(args) == 2 and not kwargs and all(table.ndim == 3 for table in args)
+    if is_known and active_plan.get() is not None:
+        cos, sin = (table[:, None, :, : table.shape[-1] // 2] for table in args)
+        is_whole = 2 * cos.shape[-1] == q.shape[-1] == k.shape[-1]
+        if is_whole and can_turn(q, cos) and not torch.is_grad_enabled():
+            return rotate(q, cos, sin), rotate(k, cos, sin)
+    return own(q, k, *args, **kwargs)
+
+
 def _is_rms_norm(module: Any) -> bool:
     (dim,), epsilon = module.weight.shape, module.variance_epsilon
     if dim % _DIM_MULTIPLE:
@@ -101,6 +127,19 @@ def _is_swish_gate(module: Any) -> bool:
         undo.callback(override(module.down_proj, "forward", lambda x: x))
         own = module(x)
     return torch.equal(own, reference.swish_gate(x, x.flip(-1)))
+
+
+def _rotates_halves(module: Any) -> bool:
+    forward = type(module).forward
+    if _ROTATION not in forward.__code__.co_names or "forward" in vars(module):
+        return False
+    q, k = _trial_numbers(96).view(1, _TRIAL_ROWS, 3, 32).transpose(1, 2).split([2, 1], dim=1)
+    angles = torch.linspace(0.0, 3.0, 16 * _TRIAL_ROWS, device="cpu").view(1, _TRIAL_ROWS, 16)
+    cos, sin = angles.cos().bfloat16(), angles.sin().bfloat16()
+    tables = [torch.cat((table, table), dim=-1) for table in (cos, sin)]
+    own = forward.__globals__[_ROTATION](q, k, *tables)
+    ours = (reference.rotate(x, cos[:, None], sin[:, None]) for x in (q, k))
+    return all(torch.equal(*pair) for pair in zip(own, ours, strict=True))
 
 
 def _trial_numbers(dim: int) -> Tensor:

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 
 from streamingllm.cli.files import check_writable, write_whole
 from streamingllm.cli.loading import load_shown
-from streamingllm.cli.memory import keep_freed_memory
 from streamingllm.cli.options import CacheDirOption, DeviceOption, ModelOption
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.perplexity import (
@@ -92,7 +91,6 @@ def demo(
     check_max_tokens(max_tokens)
     check_writable("plot", plot)
     use_threads(threads)
-    keep_freed_memory()
     documents = open_documents(text)
     console = human_console(json)
     lm = load_shown(model, dtype=dtype or _fast_dtype(), device=device, cache_dir=cache_dir)

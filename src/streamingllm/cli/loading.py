@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
 from streamingllm.engine import Engine
+from streamingllm.kernels.allocation import keep_freed_memory
 from streamingllm.models import LanguageModel, load_model
 from streamingllm.models import Progress as ProgressCallback
 from streamingllm.stream import Stream
@@ -42,9 +43,9 @@ def fetch_progress() -> Iterator[ProgressCallback]:
 def load_shown(
     model: str, *, dtype: str, device: str, cache_dir: Path | None, quantize: str = "none"
 ) -> LanguageModel:
-    """Load a model as `load_model` does, with `fetch_progress`."""
+    """Load a model as `load_model` does, with `fetch_progress`, and keep what passes free."""
     with fetch_progress() as progress:
-        return load_model(
+        lm = load_model(
             model,
             dtype=dtype,
             device=device,
@@ -52,6 +53,8 @@ def load_shown(
             cache_dir=cache_dir,
             progress=progress,
         )
+    keep_freed_memory()
+    return lm
 
 
 def compile_shown(stream: Stream | Engine) -> bool:

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 
 from streamingllm.cli.files import check_writable, write_whole
 from streamingllm.cli.loading import load_shown
-from streamingllm.cli.memory import keep_freed_memory
 from streamingllm.cli.options import (
     CacheDirOption,
     DeviceOption,
@@ -110,7 +109,6 @@ def perplexity(
     check_max_tokens(max_tokens)
     check_writable("nll", nll)
     use_threads(threads)
-    keep_freed_memory()
     documents = open_documents(text)
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
     ids = read_tokens(lm, documents, max_tokens)

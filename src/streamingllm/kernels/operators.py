@@ -34,6 +34,7 @@ _SCHEMAS = {
     "likeliest": "(Tensor logits) -> Tensor",
     "rms_norm": "(Tensor x, Tensor weight, float epsilon) -> Tensor",
     "swish_gate": "(Tensor gate, Tensor x) -> Tensor",
+    "rotate": "(Tensor x, Tensor cosines, Tensor sines) -> Tensor",
     "rotary_table": "(Tensor positions, Tensor inv_freq, float scaling) -> (Tensor, Tensor)",
 }
 
@@ -85,6 +86,7 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "likeliest": _like_choices,
     "rms_norm": _like_first,
     "swish_gate": _like_first,
+    "rotate": _like_first,
     "rotary_table": _like_angles,
 }
 
@@ -101,6 +103,7 @@ token_nll = torch.ops.streamingllm.token_nll.default
 likeliest = torch.ops.streamingllm.likeliest.default
 rms_norm = torch.ops.streamingllm.rms_norm.default
 swish_gate = torch.ops.streamingllm.swish_gate.default
+rotate = torch.ops.streamingllm.rotate.default
 rotary_table = torch.ops.streamingllm.rotary_table.default
 
 DECODING = (decode_attention, linear, dense_linear, rotary_table)  # those of a decode step

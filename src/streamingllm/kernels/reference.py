@@ -253,6 +253,23 @@ def swish_gate(gate: Tensor, x: Tensor) -> Tensor:
     return F.silu(gate) * x
 
 
+def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Turn the pairs (i, i + pairs) of each head, rounding wherever tensors do.
+
+    Args:
+        x: [..., seq, 2 * pairs].
+        cosines: of the angles, in the dtype of x, broadcast against [..., seq, pairs].
+        sines: likewise.
+
+    Returns:
+        what x is, in the dtype of x.
+
+    Source: Su et al., "RoFormer" (arXiv 2104.09864), equation 34, with the pairs of GPT-NeoX.
+    """
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+
+
 def rotary_table(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the angles positions x inv_freq, times `scaling`.
 

@@ -13,8 +13,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from streamingllm.kernels import native, operators, reference
 from streamingllm.kernels.operators import rotary_table
 
+_DTYPES = (torch.float32, torch.bfloat16)
+_DIM_MULTIPLE = 32
 Layout = Literal["half", "interleaved"]
 Columns = Literal["concatenated", "repeated", "single", "complex"]
 
@@ -41,8 +44,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, start: int) -> T
     stop = start + 2 * cos.shape[-1]
     rotary = x[..., start:stop]
     if layout == "half":
-        first, second = rotary.chunk(2, dim=-1)
-        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        turn = operators.rotate if can_turn(rotary, cos) else reference.rotate
+        turned = turn(rotary, cos, sin)
     else:
         first, second = rotary.unflatten(-1, (-1, 2)).unbind(-1)
         pairs = (first * cos - second * sin, second * cos + first * sin)
@@ -50,6 +53,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, start: int) -> T
     if turned.shape[-1] == x.shape[-1]:
         return turned
     return torch.cat((x[..., :start], turned, x[..., stop:]), dim=-1)
+
+
+def can_turn(x: Tensor, cos: Tensor) -> bool:
+    """Whether the operator `rotate` can compute this, which `reference.rotate` does too."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in _DTYPES
+        and x.dtype is cos.dtype
+        and x.ndim == 4
+        and x.shape[-1] % _DIM_MULTIPLE == 0
+        and not x.requires_grad
+        and not torch.compiler.is_compiling()  # inductor joins it to its neighbours
+        and native.load()
+    )
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,17 @@ inline Element element_of(const at::Tensor& x) {
   }
 }
 
+inline at::Tensor with_whole_rows(const at::Tensor& x) {
+  return x.stride(-1) == 1 ? x : x.contiguous();
+}
+
+// The heads of x [batch, num_heads, queries, dim], from one query of a stream on.
+inline QueryHeads heads_of(const at::Tensor& x, int64_t stream, int64_t head, int64_t query) {
+  const int64_t i = stream * x.stride(0) + head * x.stride(1) + query * x.stride(2);
+  return {static_cast<char*>(const_cast<void*>(x.const_data_ptr())) + i * x.element_size(),
+          x.stride(2) * x.element_size(), x.stride(1) * x.element_size()};
+}
+
 // The numbers of a tensor times `scale`, in a buffer that is kept from call to call.
 inline const float* as_floats(const at::Tensor& x, double scale, std::vector<float>& buffer) {
   const at::Tensor dense = x.contiguous();

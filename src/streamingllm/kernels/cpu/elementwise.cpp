@@ -1,4 +1,4 @@
-// The operators `rms_norm` and `swish_gate` on tensors; see kernels/reference.py for shapes.
+// The operators `rms_norm`, `swish_gate` and `rotate` on tensors; see kernels/reference.py for shapes.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
@@ -52,11 +52,33 @@ at::Tensor swish_gate(const at::Tensor& gates, const at::Tensor& numbers) {
   return out;
 }
 
+at::Tensor rotate(const at::Tensor& numbers, const at::Tensor& cosines, const at::Tensor& sines) {
+  TORCH_CHECK(numbers.dim() == 4, "x must be [batch, heads, seq, dim]");
+  const at::Tensor x = with_whole_rows(numbers), out = at::empty_like(x);
+  const int64_t batch = x.size(0), heads = x.size(1), seq = x.size(2), pairs = x.size(3) / 2;
+  TORCH_CHECK(x.size(3) % (2 * kRowTile) == 0, "a head of ", x.size(3),
+              " numbers: must be a multiple of ", 2 * kRowTile);
+  TORCH_CHECK(cosines.scalar_type() == x.scalar_type() && sines.scalar_type() == x.scalar_type(),
+              "cosines and sines must be ", x.scalar_type(), " as x is");
+  const at::Tensor c = with_whole_rows(cosines.expand({batch, 1, seq, pairs}));
+  const at::Tensor s = with_whole_rows(sines.expand({batch, 1, seq, pairs}));
+  const int64_t runs = (seq + kRowsAtOnce - 1) / kRowsAtOnce;
+  share_out_in_pass(batch * runs, [&](int64_t i) {
+    const int64_t stream = i / runs, first = i % runs * kRowsAtOnce;
+    for (int64_t token = first; token < std::min(seq, first + kRowsAtOnce); ++token)
+      kernels().rotate(heads_of(x, stream, 0, token), heads, heads_of(c, stream, 0, token).data,
+                       heads_of(s, stream, 0, token).data, element_of(x), pairs,
+                       heads_of(out, stream, 0, token));
+  });
+  return out;
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(streamingllm, CPU, library) {
   library.impl("rms_norm", &rms_norm);
   library.impl("swish_gate", &swish_gate);
+  library.impl("rotate", &rotate);
 }
 
 }  // namespace streamingllm

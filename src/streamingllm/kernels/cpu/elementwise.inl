@@ -29,6 +29,21 @@ void swish_gate_row(const T* gate, const T* x, int64_t count, T* out) {
     store(out + i, multiply(rounded_as(x, swish(load(gate + i))), load(x + i)));
 }
 
+template <typename T>
+void rotate_heads(const QueryHeads& x, int64_t num_heads, const T* cosines, const T* sines,
+                  int64_t count, const QueryHeads& out) {
+  for (int64_t i = 0; i < count; i += kWidth) {
+    const Vector c = load(cosines + i), s = load(sines + i);
+    for (int64_t head = 0; head < num_heads; ++head) {
+      const T* from = reinterpret_cast<const T*>(x.data + head * x.head_stride) + i;
+      T* to = reinterpret_cast<T*>(out.data + head * out.head_stride) + i;
+      const Vector first = load(from), second = load(from + count);
+      store(to, subtract(rounded_as(from, multiply(first, c)), rounded_as(from, multiply(second, s))));
+      store(to + count, add(rounded_as(from, multiply(second, c)), rounded_as(from, multiply(first, s))));
+    }
+  }
+}
+
 void normalize(const void* x, const void* weight, Element element, int64_t dim, float epsilon,
                void* out) {
   with_number(element, [&](auto number) {
@@ -43,5 +58,14 @@ void swish_gate(const void* gate, const void* x, Element element, int64_t count,
     using T = decltype(number);
     swish_gate_row(static_cast<const T*>(gate), static_cast<const T*>(x), count,
                    static_cast<T*>(out));
+  });
+}
+
+void rotate(const QueryHeads& x, int64_t num_heads, const void* cosines, const void* sines,
+            Element element, int64_t count, const QueryHeads& out) {
+  with_number(element, [&](auto number) {
+    using T = decltype(number);
+    rotate_heads(x, num_heads, static_cast<const T*>(cosines), static_cast<const T*>(sines), count,
+                 out);
   });
 }

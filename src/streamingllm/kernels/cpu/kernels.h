@@ -152,6 +152,10 @@ using Normalize = void (*)(const void* x, const void* weight, Element element, i
 using SwishGate = void (*)(const void* gate, const void* x, Element element, int64_t count,
                            void* out);
 
+// The pairs (i, i + count) of each head of a token, turned by the same angles.
+using Rotate = void (*)(const QueryHeads& x, int64_t num_heads, const void* cosines,
+                        const void* sines, Element element, int64_t count, const QueryHeads& out);
+
 struct Kernels {
   ToFloats to_floats;
   FromFloats from_floats;
@@ -164,6 +168,7 @@ struct Kernels {
   Likeliest likeliest;
   Normalize normalize;
   SwishGate swish_gate;
+  Rotate rotate;
 };
 
 namespace avx512 {

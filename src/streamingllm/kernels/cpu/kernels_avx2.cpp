@@ -39,6 +39,7 @@ const Kernels kernels = {
     .likeliest = likeliest,
     .normalize = normalize,
     .swish_gate = swish_gate,
+    .rotate = rotate,
 };
 
 }  // namespace streamingllm::avx2

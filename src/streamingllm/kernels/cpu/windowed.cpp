@@ -55,14 +55,6 @@ class Packed {
   at::Tensor lanes_;
 };
 
-QueryHeads heads_of(const at::Tensor& x, int64_t stream, int64_t head, int64_t query) {
-  const int64_t i = stream * x.stride(0) + head * x.stride(1) + query * x.stride(2);
-  return {static_cast<char*>(const_cast<void*>(x.const_data_ptr())) + i * x.element_size(),
-          x.stride(2) * x.element_size(), x.stride(1) * x.element_size()};
-}
-
-at::Tensor with_whole_rows(const at::Tensor& x) { return x.stride(3) == 1 ? x : x.contiguous(); }
-
 void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
   for (const at::Tensor* x : {&k, &v})
     TORCH_CHECK(x->scalar_type() == q.scalar_type(), "k and v must be ", q.scalar_type(),
