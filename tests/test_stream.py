@@ -94,6 +94,13 @@ def test_rewind_to_the_start_before_eviction() -> None:
     torch.testing.assert_close(again, Stream(tiny_llama(), CONFIG).feed(random_ids(30, seed=2)))
 
 
+@pytest.mark.parametrize("seq", [1, 5])
+def test_logits_of_a_chunk_belong_to_the_caller(seq: int) -> None:
+    stream = stream_of(random_ids(20))
+    stream.feed(random_ids(seq, seed=1)).zero_()
+    assert stream.next_logits.any()
+
+
 @pytest.mark.parametrize(("back", "message"), [(-1, ">= 0"), (9, "only 8 tokens")])
 def test_rewind_refuses(back: int, message: str) -> None:
     stream = stream_of(random_ids(8))

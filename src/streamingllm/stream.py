@@ -304,12 +304,14 @@ class Stream:
     def _feed_chunk(self, rows: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
         logits = self._strategy.step(rows, valid, keep)
         self._recent.extend(rows, valid)
-        self._logits = self._last_logits(logits, valid)
+        self._logits = self._last_logits(logits, valid, keep)
         return logits
 
-    def _last_logits(self, logits: Tensor, valid: Tensor | None) -> Tensor:
-        """Return the logits after each stream's last token, [batch, vocab]."""
+    def _last_logits(self, logits: Tensor, valid: Tensor | None, keep: Keep) -> Tensor:
+        """Return the logits after each stream's last token, [batch, vocab], for nobody else."""
         if valid is None:
+            if keep == "last" and not logits.is_inference():
+                return logits[:, -1]
             with one_thread():
                 return logits[:, -1].clone()
         columns = torch.arange(valid.shape[1], device=valid.device)
@@ -352,7 +354,7 @@ class Stream:
                 written_ids=torch.stack([*written], dim=1) if looks_back else None,
             )
             written.append(token)
-            self._feed_chunk(token[:, None], valid, "all")
+            self._feed_chunk(token[:, None], valid, "all" if valid is not None else "last")
             yield int(token[0]) if self._is_single else token.masked_fill(~active, -1)
             if len(stops) == 0:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -40,6 +41,10 @@ class Ours(Peer):
     def fill(self) -> None:
         super().fill()
         self.stream.compile(wait=True)
+        self.written = self.stream.generate(sys.maxsize)
+
+    def step(self) -> None:
+        self.token = next(self.written)
 
     def feed(self, tokens: list[int]) -> int:
         return int(self.stream.feed(torch.tensor(tokens), logits="last").argmax())

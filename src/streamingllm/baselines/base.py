@@ -64,4 +64,6 @@ def run_model(
             **options,
         )
     logits: Tensor = output.logits
-    return logits[:, -1:] if keep == "last" else logits
+    if keep == "last" and logits.shape[1] > 1:
+        return logits[:, -1:].clone()  # the others' memory is free at once
+    return logits
