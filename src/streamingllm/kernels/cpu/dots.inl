@@ -2,7 +2,7 @@
 // Included once per instruction set, inside its namespace.
 
 constexpr int kKeyTile = 4;
-constexpr int64_t kAheadBytes = 4096;  // fetched before they are needed
+constexpr int64_t kAheadBytes = 8192;  // fetched before they are needed
 
 template <typename T>
 float scale_of(const T*, int64_t) {

@@ -97,6 +97,25 @@ void quantize_activations(const float* x, int64_t num_groups, int16_t* codes, fl
   }
 }
 
+// x . w, for rows that are read once: one after the other they come as a single stream, which the
+// memory hands out a quarter faster than four side by side.
+template <typename T>
+float dot_row(const T* w, const float* x, int64_t dim) {
+  constexpr int kSums = 4;
+  constexpr int64_t kStep = kSums * kWidth, kLine = 64 / sizeof(T);
+  Vector sums[kSums];
+  for (auto& s : sums) s = zero();
+  int64_t d = 0;
+  for (; d + kStep <= dim; d += kStep) {
+    for (int64_t i = 0; i < kStep; i += kLine)
+      __builtin_prefetch(reinterpret_cast<const char*>(w + d + i) + kAheadBytes);
+    for (int i = 0; i < kSums; ++i)
+      sums[i] = fused(load(x + d + i * kWidth), load(w + d + i * kWidth), sums[i]);
+  }
+  for (; d < dim; d += kWidth) sums[0] = fused(load(x + d), load(w + d), sums[0]);
+  return sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
+}
+
 template <typename T>
 void multiply_rows(const char* w, const float* x, int64_t batch, int64_t dim, int64_t count,
                    float* out, int64_t out_stride) {
@@ -105,7 +124,9 @@ void multiply_rows(const char* w, const float* x, int64_t batch, int64_t dim, in
   for (; b + kHeadTile <= batch; b += kHeadTile)
     dot_rows<T, kHeadTile>(x + b * dim, dim, w, stride, count, out + b * out_stride, out_stride);
   for (; b < batch; ++b)
-    dot_rows<T, 1>(x + b * dim, dim, w, stride, count, out + b * out_stride, out_stride);
+    for (int64_t row = 0; row < count; ++row)
+      out[b * out_stride + row] =
+          dot_row(reinterpret_cast<const T*>(w + row * stride), x + b * dim, dim);
 }
 
 void multiply_dense(const char* w, Element element, const float* x, int64_t batch, int64_t dim,
