@@ -54,8 +54,17 @@ def copied(model: PreTrainedModel) -> LlamaForCausalLM:
     return copy
 
 
+@pytest.fixture(autouse=True)
+def _without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": False})
+
+
+def found(modules: nn.Module) -> list[nn.Module]:
+    return [module for module, _ in stand_ins.stand_ins(modules)]
+
+
 def kinds(model: PreTrainedModel) -> set[str]:
-    return {type(module).__name__ for module, _ in stand_ins.stand_ins(model.get_decoder())}
+    return {type(module).__name__ for module in found(model.get_decoder())}
 
 
 def streamed(model: PreTrainedModel) -> Tensor:
@@ -64,16 +73,27 @@ def streamed(model: PreTrainedModel) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_all_that_llama_computes_has_stand_ins(dtype: torch.dtype) -> None:
-    expected = {"LlamaRMSNorm", "LlamaMLP", "LlamaAttention"}
-    assert kinds(tiny_llama(dtype)) == expected | ({"Linear"} if dtype is torch.float32 else set())
+    assert kinds(tiny_llama(dtype)) == {"LlamaRMSNorm", "LlamaMLP", "LlamaAttention", "Linear"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_keep_what_torch_computes_better(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = dtype is torch.bfloat16
+    biased, plain = nn.Linear(32, 32).to(dtype), nn.Linear(32, 32, bias=False).to(dtype)
+    layers = nn.ModuleList([biased, plain])
+    assert found(layers) == ([plain] if half else [biased, plain])
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert found(layers) == ([] if half else [biased, plain])
 
 
 def test_what_rounds_gates_or_rotates_otherwise_has_none() -> None:
     # Olmo 2 multiplies before it rounds; Gemma adds 1 to its weights and gates with GELU.
     olmo = Olmo2ForCausalLM(Olmo2Config(**SIZES)).eval().bfloat16()
-    assert kinds(olmo) == {"Olmo2MLP", "Olmo2Attention"}
+    assert kinds(olmo) == {"Olmo2MLP", "Olmo2Attention", "Linear"}
     gemma = Gemma2ForCausalLM(Gemma2Config(**SIZES)).eval().bfloat16()
-    assert kinds(gemma) == {"Gemma2Attention"}
+    assert kinds(gemma) == {"Gemma2Attention", "Linear"}
     # GLM's pairs are neighbours.
     glm = GlmForCausalLM(GlmConfig(**SIZES, pad_token_id=0)).eval().bfloat16()
     assert "GlmAttention" not in kinds(glm)
@@ -96,8 +116,8 @@ class Gate(nn.Module):
 
 def test_each_module_is_tried_by_itself() -> None:
     plain, scaled = Gate(1.0), Gate(2.0)
-    found = [module for module, _ in stand_ins.stand_ins(nn.ModuleList([scaled, plain]))]
-    assert found == [plain]
+    gates = [module for module in found(nn.ModuleList([scaled, plain])) if type(module) is Gate]
+    assert gates == [plain]
     assert all("forward" not in vars(module) for module in plain.modules())
 
 

@@ -6,7 +6,7 @@ operator computes, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial, update_wrapper
 from types import FunctionType, MethodType
@@ -37,8 +37,8 @@ def stand_ins(decoder: nn.Module) -> Iterator[tuple[nn.Module, Forward]]:
     if next(decoder.parameters()).device.type != "cpu":
         return
     for module in decoder.modules():
-        if type(module) is nn.Linear and module.weight.dtype is torch.float32:
-            yield module, _or_own(module, partial(_linear, module), (torch.float32,))
+        if dtypes := _dtypes_of_product(module):
+            yield module, _or_own(module, partial(_linear, module), dtypes)
         elif _passes(_is_rms_norm, module):
             dtypes = tuple(dtype for dtype in _DTYPES if dtype is module.weight.dtype)
             yield module, _or_own(module, partial(_rms_norm, module), dtypes)
@@ -104,6 +104,19 @@ def _rotated(
         if is_whole and can_turn(q, cos) and not torch.is_grad_enabled():
             return rotate(q, cos, sin), rotate(k, cos, sin)
     return own(q, k, *args, **kwargs)
+
+
+def _dtypes_of_product(layer: Any) -> tuple[torch.dtype, ...]:
+    """Return in which data types a layer's product has a stand-in."""
+    kind: type = type(layer)
+    if kind is not nn.Linear or layer.weight.dtype not in _DTYPES:
+        return ()
+    ask: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    # Torch adds a bias before it rounds, and knows the tiles of AMX, which are faster by far.
+    keeps_own = layer.bias is not None or ask().get("amx_bf16", False)
+    if layer.weight.dtype is torch.bfloat16 and keeps_own:
+        return ()
+    return (layer.weight.dtype,)
 
 
 def _is_rms_norm(module: Any) -> bool:

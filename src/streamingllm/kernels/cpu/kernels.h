@@ -88,9 +88,16 @@ using UnpackTile = void (*)(const QuantizedTile&, int64_t num_groups, int32_t* p
 // Dense rows, `stride` bytes apart, fill the first `count` columns; the others become zero.
 using PackWeights = void (*)(const char* rows, Element element, int64_t stride, int64_t count,
                              int64_t dim, int32_t* panel);
-// out[b][row] = x[b] . w[row] for all rows of a panel; x [batch][dim] lies in lanes too.
+// The columns of a result that a panel gives; rows lie `stride` bytes apart.
+struct PanelOut {
+  char* data;
+  int64_t stride, width;
+  Element element;
+};
+// out[b][row] = x[b] . w[row] for the rows of a panel; x [batch][dim] lies in lanes too, and there is
+// room for sums [batch][kPanelRows].
 using MultiplyPanel = void (*)(const int32_t* x, int64_t batch, int64_t dim, const int32_t* panel,
-                               float* out);
+                               float* sums, const PanelOut& out);
 
 // One way to multiply: with floats, or with pairs of bfloat16 that are summed in floats.
 struct Way {

@@ -72,31 +72,36 @@ void multiply_panel(const Lanes& a, const Lanes& b, int64_t depth, int64_t width
                                                {c.data + i, c.stride});
 }
 
-// Lanes of a product whose panel stays in the first-level cache.
-constexpr int64_t kMaxDepth = 144;
+// Lanes that are multiplied before their sums are added to those of the lanes before.
+constexpr int64_t kMaxDepth = 384;
 
 template <typename Math>
 void multiply_panel_rows(const int32_t* x, int64_t batch, int64_t dim, const int32_t* panel,
-                         float* out) {
+                         float* sums, const PanelOut& out) {
   const int64_t depth = dim / Math::kPerLane, blocks = (depth + kMaxDepth - 1) / kMaxDepth;
   const int64_t block = (depth + blocks - 1) / blocks;
-  const auto rows = [&](int64_t first, int64_t d, float* sums) {
+  const auto rows = [&](int64_t first, int64_t d, float* to) {
     const Lanes a{x + first * depth + d, depth}, b{panel + d * kPanelRows, kPanelRows};
     const int64_t count = depth - d < block ? depth - d : block;
-    d == 0 ? multiply_panel<Math, false>(a, b, count, kPanelRows, {sums, kPanelRows})
-           : multiply_panel<Math, true>(a, b, count, kPanelRows, {sums, kPanelRows});
+    d == 0 ? multiply_panel<Math, false>(a, b, count, kPanelRows, {to, kPanelRows})
+           : multiply_panel<Math, true>(a, b, count, kPanelRows, {to, kPanelRows});
+  };
+  const auto give = [&](const float* from, int64_t first, int64_t count) {
+    for (int64_t r = 0; r < count; ++r)
+      from_floats(from + r * kPanelRows, out.width, out.data + (first + r) * out.stride, out.element);
   };
   const int64_t whole = batch / kPanel * kPanel;
   for (int64_t d = 0; d < depth; d += block)
-    for (int64_t first = 0; first < whole; first += kPanel)
-      rows(first, d, out + first * kPanelRows);
+    for (int64_t first = 0; first < whole; first += kPanel) {
+      float* to = sums + first * kPanelRows;
+      rows(first, d, to);
+      if (d + block >= depth) give(to, first, kPanel);  // while they are in the cache
+    }
   if (whole == batch) return;
   // The last rows together with some that are done already.
-  alignas(64) float sums[kPanel * kPanelRows];
-  for (int64_t d = 0; d < depth; d += block) rows(batch - kPanel, d, sums);
-  const int64_t rest = batch - whole;
-  __builtin_memcpy(out + whole * kPanelRows, sums + (kPanel - rest) * kPanelRows,
-                   rest * kPanelRows * sizeof(float));
+  alignas(64) float last[kPanel * kPanelRows];
+  for (int64_t d = 0; d < depth; d += block) rows(batch - kPanel, d, last);
+  give(last + (kPanel - batch + whole) * kPanelRows, whole, batch - whole);
 }
 
 template <typename Math, int kBits>
