@@ -4,9 +4,9 @@
 constexpr int64_t kAhead = 2048;  // lanes fetched before they are needed
 
 // One group of kGroup weights of kWidth rows, as signed 16-bit pairs times those of the activations.
-template <int kBits, int kBatch>
+template <int kBits, int kBatch, int kSums>
 inline void dot_group(const int32_t* codes, const int16_t* const* x, int64_t first,
-                      Integers (&sums)[kBatch][2]) {
+                      Integers (&sums)[kBatch][kSums]) {
   constexpr int kPerLane = 32 / kBits;
   for (int j = 0; j < kGroup / kPerLane; ++j) {
     __builtin_prefetch(codes + j * kRowTile + kAhead);
@@ -20,8 +20,8 @@ inline void dot_group(const int32_t* codes, const int16_t* const* x, int64_t fir
     }
     for (int p = 0; p < kPerLane / 2; ++p)
       for (int b = 0; b < kBatch; ++b)
-        sums[b][p & 1] = dot_pairs(sums[b][p & 1], pairs[p],
-                                   broadcast_pair(x[b] + first + j * kPerLane + 2 * p));
+        sums[b][p % kSums] = dot_pairs(sums[b][p % kSums], pairs[p],
+                                       broadcast_pair(x[b] + first + j * kPerLane + 2 * p));
   }
 }
 
@@ -29,6 +29,7 @@ inline void dot_group(const int32_t* codes, const int16_t* const* x, int64_t fir
 template <int kBits, int kBatch>
 void multiply_lanes(const QuantizedTile& w, const Activations& x, int64_t batch, int lane,
                     float* out, int64_t out_stride) {
+  constexpr int kSums = kBatch < 8 ? 2 : 1;  // few enough for the registers
   const int16_t* codes[kBatch];
   Vector result[kBatch];
   for (int b = 0; b < kBatch; ++b) {
@@ -36,9 +37,10 @@ void multiply_lanes(const QuantizedTile& w, const Activations& x, int64_t batch,
     result[b] = zero();
   }
   for (int64_t g = 0; g < x.num_groups; ++g) {
-    Integers sums[kBatch][2];
-    for (auto& s : sums) s[0] = s[1] = no_integers();
-    dot_group<kBits, kBatch>(w.codes + g * kRowTile * kBits + lane, codes, g * kGroup, sums);
+    Integers sums[kBatch][kSums];
+    for (auto& s : sums)
+      for (auto& part : s) part = no_integers();
+    dot_group<kBits, kBatch, kSums>(w.codes + g * kRowTile * kBits + lane, codes, g * kGroup, sums);
     __builtin_prefetch(w.scales + g * kRowTile + lane + kAhead / 4);
     __builtin_prefetch(w.minimums + g * kRowTile + lane + kAhead / 4);
     const Vector scale = load_half(w.scales + g * kRowTile + lane);
@@ -47,7 +49,8 @@ void multiply_lanes(const QuantizedTile& w, const Activations& x, int64_t batch,
                                        : zero();
     for (int b = 0; b < kBatch; ++b) {
       const int64_t i = (batch + b) * x.num_groups + g;
-      const Vector sum = multiply(to_float(add(sums[b][0], sums[b][1])), broadcast(x.scales[i]));
+      const Integers whole = kSums == 1 ? sums[b][0] : add(sums[b][0], sums[b][kSums - 1]);
+      const Vector sum = multiply(to_float(whole), broadcast(x.scales[i]));
       result[b] = fused(scale, sum, result[b]);
       if (kBits == 4 || w.minimums) result[b] = fused(offset, broadcast(x.sums[i]), result[b]);
     }
