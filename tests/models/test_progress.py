@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +47,18 @@ def test_links_and_folders_count_nothing(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder / "file")
     assert folder_bytes(tmp_path) == 7
     assert folder_bytes(tmp_path / "none") == 0
+
+
+def test_folders_that_vanish_count_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("gone", "stays"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x" * 7)
+    scandir = os.scandir
+
+    def removing(path: Any = ".") -> Any:
+        if Path(path).name == "gone":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removing)
+    assert folder_bytes(tmp_path) == 7

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 Progress = Callable[[str, int, int], None]
@@ -45,12 +46,11 @@ def watch_growth(folder: Path, stage: str, total_bytes: int, progress: Progress)
 
 
 def folder_bytes(folder: Path) -> int:
-    """Sum the lengths of the files under `folder`; files that vanish meanwhile count nothing."""
+    """Sum the lengths of the files under `folder`; what vanishes meanwhile counts nothing."""
     total_bytes = 0
-    for path in folder.rglob("*"):
-        try:
-            if path.is_file() and not path.is_symlink():
-                total_bytes += path.stat().st_size
-        except FileNotFoundError:
-            continue
+    for parent, _, names in os.walk(folder):  # unlike `rglob` it passes over folders that are gone
+        for path in (Path(parent, name) for name in names):
+            with suppress(FileNotFoundError):
+                if path.is_file() and not path.is_symlink():
+                    total_bytes += path.stat().st_size
     return total_bytes
