@@ -101,7 +101,7 @@ def _rotated(
     if is_known and active_plan.get() is not None:
         cos, sin = (table[:, None, :, : table.shape[-1] // 2] for table in args)
         is_whole = 2 * cos.shape[-1] == q.shape[-1] == k.shape[-1]
-        if is_whole and can_turn(q, cos) and not torch.is_grad_enabled():
+        if is_whole and can_turn(q, cos) and can_turn(k, sin) and not torch.is_grad_enabled():
             return rotate(q, cos, sin), rotate(k, cos, sin)
     return own(q, k, *args, **kwargs)
 

@@ -1,4 +1,4 @@
-// The operators `rms_norm`, `swish_gate` and `rotate` on tensors; see kernels/reference.py for shapes.
+// `rms_norm`, `swish_gate` and `rotate` on tensors; see kernels/reference.py for shapes.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>

@@ -38,8 +38,9 @@ void rotate_heads(const QueryHeads& x, int64_t num_heads, const T* cosines, cons
       const T* from = reinterpret_cast<const T*>(x.data + head * x.head_stride) + i;
       T* to = reinterpret_cast<T*>(out.data + head * out.head_stride) + i;
       const Vector first = load(from), second = load(from + count);
-      store(to, subtract(rounded_as(from, multiply(first, c)), rounded_as(from, multiply(second, s))));
-      store(to + count, add(rounded_as(from, multiply(second, c)), rounded_as(from, multiply(first, s))));
+      const auto product = [&](Vector a, Vector b) { return rounded_as(from, multiply(a, b)); };
+      store(to, subtract(product(first, c), product(second, s)));
+      store(to + count, add(product(second, c), product(first, s)));
     }
   }
 }
