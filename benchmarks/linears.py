@@ -22,7 +22,7 @@ from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.evaluation.speed import BandwidthMeter, seconds_of
 from streamingllm.kernels import native
-from streamingllm.kernels.operators import dense_linear, linear
+from streamingllm.kernels.operators import linear, quantized_linear
 from streamingllm.models.quantize import quantize_weight
 
 LAYERS, HEAD = 30, (49_152, 576)
@@ -37,7 +37,7 @@ def ours(weight: Tensor, num_bits: int) -> tuple[Product, int]:
     """Our packed product, and the bytes it reads."""
     packed, _ = quantize_weight(weight, num_bits)
     size = sum(t.nbytes for t in packed.tensors if t is not None)
-    return lambda x: linear(x, *packed.tensors), size
+    return lambda x: quantized_linear(x, *packed.tensors), size
 
 
 def torch_int4(weight: Tensor) -> tuple[Product, int]:
@@ -67,7 +67,7 @@ CONTESTANTS: dict[str, Callable[[Tensor], tuple[Product, int]]] = {
     "torch int4": torch_int4,
     "ours int8": partial(ours, num_bits=8),
     "torch int8": torch_int8,
-    "ours bfloat16": partial(dense, dense_linear),
+    "ours bfloat16": partial(dense, linear),
     "torch bfloat16": partial(dense, F.linear),
 }
 

@@ -10,27 +10,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streamingllm.cache.sink_cache import SinkCache as SinkCache
     from streamingllm.config import StreamConfig as StreamConfig
     from streamingllm.engine import Engine as Engine
     from streamingllm.engine import GenerationParams as GenerationParams
     from streamingllm.engine import Grammar as Grammar
+    from streamingllm.integration.sink_cache import SinkCache as SinkCache
     from streamingllm.models import LanguageModel as LanguageModel
     from streamingllm.models import load_model as load_model
-    from streamingllm.sampling import Sampling as Sampling
     from streamingllm.stream import Stream as Stream
+    from streamingllm.stream.sampling import Sampling as Sampling
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "SinkCache": "streamingllm.cache.sink_cache",
+    "SinkCache": "streamingllm.integration.sink_cache",
     "StreamConfig": "streamingllm.config",
     "Engine": "streamingllm.engine",
     "GenerationParams": "streamingllm.engine",
     "Grammar": "streamingllm.engine",
     "LanguageModel": "streamingllm.models",
     "load_model": "streamingllm.models",
-    "Sampling": "streamingllm.sampling",
+    "Sampling": "streamingllm.stream.sampling",
     "Stream": "streamingllm.stream",
 }
 __all__ = [*_HOMES, "__version__"]

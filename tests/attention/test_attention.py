@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from streamingllm.attention import reference, sdpa
+from streamingllm.attention import dispatch, reference
 from streamingllm.attention.plan import Chunk, WindowPlan
 from streamingllm.positions.alibi import AlibiEncoding
 from streamingllm.positions.base import PositionEncoding
@@ -99,7 +99,7 @@ def calls(draw: st.DrawFn) -> Call:
 def test_the_fast_path_equals_the_plain_one(call: Call, dtype: torch.dtype) -> None:
     q, k, v, learned = call.inputs(dtype)
     options: dict[str, Any] = {"scale": 0.4, "softcap": call.softcap, "sink_logits": learned}
-    fast = sdpa.attend(q, k, v, call.plan, call.encoding, **options)
+    fast = dispatch.attend(q, k, v, call.plan, call.encoding, **options)
     exact = {"sink_logits": None if learned is None else learned.double()}
     plain = reference.attend(
         q.double(), k.double(), v.double(), call.plan, call.encoding, **(options | exact)

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from streamingllm.cli.demo import results_table
-from streamingllm.cli.readings import ReadingBoard, format_perplexity
+from streamingllm.cli.prefill_board import ReadingBoard, format_perplexity
 from streamingllm.config import StreamConfig
 from streamingllm.evaluation import PerplexityResult, Reading
 from tests.cli.terminal import run_command, run_with_full_disk

@@ -90,7 +90,7 @@ def test_it_ends_before_a_stop_string(arguments: list[str], capsys: Capture) -> 
 def test_end_tokens_can_be_ignored(
     arguments: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LanguageModel, "end_token_ids", frozenset(range(257)))
+    monkeypatch.setattr(LanguageModel, "eos_token_ids", frozenset(range(257)))
     found = results(capsys, *arguments)
     assert (found["tokens"], found["finish_reason"]) == (1, "end_token")
     assert results(capsys, *arguments, "--ignore-end-tokens")["tokens"] == 80

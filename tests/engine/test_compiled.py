@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from streamingllm import Engine, GenerationParams, LanguageModel, StreamConfig
-from streamingllm.decoding import step
 from streamingllm.engine import EngineStream
+from streamingllm.graphs import decode_step
 from tests.families import model_of
 from tests.tiny_folder import byte_tokenizer
 from tests.tiny_lm import tiny_lm
@@ -16,7 +16,7 @@ CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=32)
 
 def write(engine: Engine) -> list[list[int | None]]:
     """Let seven streams come, branch and go."""
-    params = GenerationParams(25, ignore_end_tokens=True)
+    params = GenerationParams(25, ignore_eos=True)
     tokens: dict[EngineStream, list[int | None]] = {}
     waiting = [f"prompt {i} " * (1 + 3 * i) for i in range(6)]
     while waiting or engine.has_work:
@@ -36,13 +36,13 @@ def test_compiled_steps_write_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         expected = write(engine)
         assert engine.compile(wait=True)
         assert engine.is_compiled
-        monkeypatch.delattr(step, "load_package")  # nothing more is to be loaded
+        monkeypatch.delattr(decode_step, "load_package")  # nothing more is to be loaded
         assert write(engine) == expected
 
 
 def test_a_model_without_a_step_says_why() -> None:
     lm = LanguageModel(model_of("bloom"), byte_tokenizer(), "bloom", "test")
     with Engine(lm, CONFIG, max_streams=2) as engine:
-        assert "bloom" in str(engine.why_not_together)
+        assert "bloom" in str(engine.batching_unsupported_reason)
         assert not engine.compile(wait=True)
         assert not engine.is_compiled

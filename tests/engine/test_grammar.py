@@ -18,7 +18,7 @@ WARM = Sampling(temperature=1.0)
 
 def write(grammar: Grammar, sampling: Sampling = WARM, lm: LanguageModel | None = None) -> str:
     with Engine(lm or tiny_lm(), CONFIG, max_streams=2) as engine:
-        free = engine.submit("free", GenerationParams(5, ignore_end_tokens=True))
+        free = engine.submit("free", GenerationParams(5, ignore_eos=True))
         stream = engine.submit("say", GenerationParams(200, sampling, seed=1, grammar=grammar))
         events = list(engine.run())
     assert stream.finish_reason == "stop"
@@ -81,8 +81,8 @@ def test_a_wrong_grammar_is_refused_before_anything_else(grammar: Grammar) -> No
 
 
 def test_a_grammar_says_where_a_text_ends() -> None:
-    with pytest.raises(ConfigError, match="ignore_end_tokens"):
-        GenerationParams(grammar=Grammar.regex("a"), ignore_end_tokens=True)
+    with pytest.raises(ConfigError, match="ignore_eos"):
+        GenerationParams(grammar=Grammar.regex("a"), ignore_eos=True)
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def write(
 
 def params(**fields: Any) -> GenerationParams:
     """Forty tokens, whatever they are."""
-    return GenerationParams(**({"max_new_tokens": 40, "ignore_end_tokens": True} | fields))
+    return GenerationParams(**({"max_new_tokens": 40, "ignore_eos": True} | fields))
 
 
 GREEDY_TOKENS = write(params())[0]
@@ -114,7 +114,7 @@ def test_the_models_end_token_ends_a_text_unless_ignored() -> None:
     forced = Sampling(logit_bias={end: 1e4})
     tokens, text, stream = write(GenerationParams(5, forced))
     assert (tokens, text, stream.finish_reason) == ([end], "", "stop")
-    assert write(GenerationParams(5, forced, ignore_end_tokens=True))[0] == [end] * 5
+    assert write(GenerationParams(5, forced, ignore_eos=True))[0] == [end] * 5
 
 
 def test_text_is_that_of_all_tokens() -> None:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from streamingllm import Engine, GenerationParams, LanguageModel, Stream, StreamConfig
 from streamingllm.engine import EngineStream, scheduler
-from streamingllm.engine.writer import choose_tokens
+from streamingllm.engine.generation_state import choose_tokens
 from streamingllm.errors import CapacityError, InputError, RewindError
 from tests.families import FAMILIES, model_of
 from tests.tiny_folder import byte_tokenizer
 from tests.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=3, window_size=13, max_rewind_tokens=6, chunk_size=40)
-ENDLESS = GenerationParams(max_new_tokens=None, ignore_end_tokens=True)
+ENDLESS = GenerationParams(max_new_tokens=None, ignore_eos=True)
 TIE = 1e-3  # what floating point may turn round
 
 
@@ -31,7 +31,7 @@ def tokens(length: int, seed: int, vocab_size: int = 257) -> list[int]:
 def check_alone(
     lm: LanguageModel, ids: list[int], is_written: list[bool], config: StreamConfig = CONFIG
 ) -> None:
-    """Compare each written token with what a stream of its own finds likeliest."""
+    """Compare each written token with what a stream of its own finds argmax."""
     logits = Stream(lm.model, config).feed(torch.tensor(ids))
     best = logits.max(dim=-1)
     for i in range(1, len(ids)):
@@ -93,7 +93,7 @@ def test_any_schedule(actions: list[tuple[str, int]], num_sinks: int) -> None:
             stream = live[number % len(live)] if live else None
             try:
                 if action == "submit":
-                    diary.read(engine.submit(ids, ENDLESS, keep=True), ids)
+                    diary.read(engine.submit(ids, ENDLESS, retain=True), ids)
                 elif action == "steps":
                     for _ in range(number % 7):
                         diary.step()
@@ -125,7 +125,7 @@ def test_a_prompt_of_any_length(length: int, cache: str) -> None:
         diary = Diary(lm, engine)
         for seed in range(2):
             ids = tokens(length, seed)
-            diary.read(engine.submit(ids, GenerationParams(30, ignore_end_tokens=True)), ids)
+            diary.read(engine.submit(ids, GenerationParams(30, ignore_eos=True)), ids)
         while engine.has_work:
             diary.step()
         diary.check()
@@ -139,7 +139,7 @@ def test_more_streams_than_places_wait_their_turn() -> None:
         streams = []
         for seed in range(7):
             ids = tokens(5 + 11 * seed, seed)
-            streams.append(engine.submit(ids, GenerationParams(9, ignore_end_tokens=True)))
+            streams.append(engine.submit(ids, GenerationParams(9, ignore_eos=True)))
             diary.read(streams[-1], ids)
         assert [s.state for s in streams] == ["reading"] * 2 + ["waiting"] * 5
         while engine.has_work:
@@ -156,13 +156,13 @@ def test_families(name: str, dtype: torch.dtype) -> None:
     lm = LanguageModel(model, byte_tokenizer(), name, "test")
     config = StreamConfig(*FAMILIES[name].shapes[0], chunk_size=16)
     with Engine(lm, config, max_streams=3) as engine:
-        assert (engine.why_not_together is None) == (
+        assert (engine.batching_unsupported_reason is None) == (
             dtype is torch.float32 and name in ("llama", "qwen3", "gemma3", "gpt-oss")
         )
         diary = Diary(lm, engine)
         for seed, length in enumerate((1, 30, 7)):
             ids = tokens(length, seed, 60)
-            diary.read(engine.submit(ids, GenerationParams(25, ignore_end_tokens=True)), ids)
+            diary.read(engine.submit(ids, GenerationParams(25, ignore_eos=True)), ids)
         while engine.has_work:
             diary.step()
         diary.check()
@@ -199,7 +199,7 @@ def test_the_default_model(default_model: LanguageModel, monkeypatch: pytest.Mon
     config = StreamConfig(4, 60)
     seen = logits_by_writer(monkeypatch)
     texts = ("The", "The capital of France is Paris, and " * 12, "Once upon a time")
-    params = GenerationParams(12, ignore_end_tokens=True)
+    params = GenerationParams(12, ignore_eos=True)
     with Engine(default_model, config, max_streams=3) as engine:
         streams = [engine.submit(text, params) for text in texts]
         written = defaultdict(list)

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from streamingllm import Engine, GenerationParams, StreamConfig
 from streamingllm.engine import EngineStream
-from streamingllm.engine.feeder import Feeder
-from streamingllm.engine.pace import Ladder, Pace, Reading
+from streamingllm.engine.model_runner import ModelRunner
+from streamingllm.engine.prefill_budget import Ladder, Pace, Reading
 from streamingllm.errors import InputError
 from tests.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=64, max_rewind_tokens=4)
-ENDLESS = GenerationParams(None, ignore_end_tokens=True)
+ENDLESS = GenerationParams(None, ignore_eos=True)
 
 
 def test_a_ladder_is_climbed_as_far_as_time_allows() -> None:
@@ -121,9 +121,9 @@ def test_prompts_take_turns() -> None:
 @pytest.mark.parametrize("where", ["pass", "logits"])
 def test_a_stream_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     bad: list[EngineStream] = []
-    read = Feeder.read
+    read = ModelRunner.read
 
-    def break_one(self: Feeder, stream: EngineStream, num_tokens: int) -> Tensor:
+    def break_one(self: ModelRunner, stream: EngineStream, num_tokens: int) -> Tensor:
         if stream not in bad:
             return read(self, stream, num_tokens)
         if where == "pass":
@@ -133,14 +133,14 @@ def test_a_stream_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch, where:
             buffers.k_cache.fill_(torch.nan)
         return read(self, stream, num_tokens) * torch.nan
 
-    monkeypatch.setattr(Feeder, "read", break_one)
+    monkeypatch.setattr(ModelRunner, "read", break_one)
 
     def write() -> dict[str, list[int | None]]:
         with Engine(tiny_lm(), CONFIG, max_streams=2) as engine:
-            first = engine.submit("abc", GenerationParams(30, ignore_end_tokens=True))
+            first = engine.submit("abc", GenerationParams(30, ignore_eos=True))
             engine.step()
-            bad.append(engine.submit("bad", ENDLESS, keep=True))
-            after = engine.submit("efg", GenerationParams(30, ignore_end_tokens=True))
+            bad.append(engine.submit("bad", ENDLESS, retain=True))
+            after = engine.submit("efg", GenerationParams(30, ignore_eos=True))
             events = list(engine.run())
             assert bad[0].state == "finished"
             assert bad[0].finish_reason == "failed"
@@ -153,21 +153,21 @@ def test_a_stream_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch, where:
     broken = write()
     assert len(broken["after"]) == 30
     with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
-        alone = engine.submit("efg", GenerationParams(30, ignore_end_tokens=True))
+        alone = engine.submit("efg", GenerationParams(30, ignore_eos=True))
         assert broken["after"] == [e.token for e in engine.run() if e.stream is alone]
 
 
 def test_a_step_that_fails_can_be_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(fail_at: int) -> list[list[int | None]]:
         with Engine(tiny_lm(), CONFIG, max_streams=2) as engine:
-            params = GenerationParams(20, ignore_end_tokens=True)
+            params = GenerationParams(20, ignore_eos=True)
             tokens: dict[EngineStream, list[int | None]] = {
                 engine.submit(prompt, params): [] for prompt in ("abcdefgh", "xyz" * 20)
             }
             for number in range(100):
                 with monkeypatch.context() as patched:
                     if number == fail_at:
-                        patched.setattr(Feeder, "_run", interrupt)
+                        patched.setattr(ModelRunner, "_run", interrupt)
                         with pytest.raises(KeyboardInterrupt):
                             engine.step()
                         continue
@@ -217,7 +217,7 @@ def test_a_waiting_stream_that_rests_lets_others_pass() -> None:
 
 def test_one_prompt_read_once_and_answered_in_many_ways() -> None:
     with Engine(tiny_lm(), CONFIG, max_streams=4) as engine:
-        prompt = engine.submit("a common beginning", GenerationParams(0), keep=True)
+        prompt = engine.submit("a common beginning", GenerationParams(0), retain=True)
         list(engine.run())
         assert prompt.state == "idle"
         answers = [engine.fork(prompt, GenerationParams(9)) for _ in range(2)]

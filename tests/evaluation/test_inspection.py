@@ -14,9 +14,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from streamingllm.cache.sink_cache import SinkCache
 from streamingllm.config import StreamConfig
 from streamingllm.evaluation import inspect_model
+from streamingllm.integration.sink_cache import SinkCache
 from tests.tiny import random_ids, tiny_llama
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=12)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from streamingllm.kernels import reference
-from streamingllm.kernels.operators import dense_linear, linear, rotary_table
+from streamingllm.kernels.operators import linear, quantized_linear, rotary_table
 from streamingllm.kernels.packing import PackedWeight, pack_weight, unpack_weight
 from tests.kernels.test_packing import random_parts
 
@@ -70,7 +70,7 @@ def test_a_product_with_packed_weights(
 ) -> None:
     weight = random_weight(num_tiles, num_groups, num_bits, has_minimums, seed)
     x = random_numbers(batch, num_groups * 32, seed=seed).to(dtype)
-    out = linear(x, *weight.tensors)
+    out = quantized_linear(x, *weight.tensors)
     assert out.dtype is dtype
     # Activations have 16 bits with a scale of their own per group.
     whole = unpack_weight(*weight.tensors)
@@ -95,7 +95,7 @@ def test_a_product_with_dense_weights(
 ) -> None:
     weight = random_numbers(out_features, in_features).to(weight_dtype)
     x = random_numbers(batch, in_features, seed=1).to(x_dtype)
-    out = dense_linear(x, weight)
+    out = linear(x, weight)
     assert out.dtype is x_dtype
     assert_product(out, x, weight, relative=1e-6)
 
@@ -103,27 +103,29 @@ def test_a_product_with_dense_weights(
 @pytest.mark.parametrize("in_features", [1, 7, 20, 100])
 def test_dense_rows_may_end_anywhere(in_features: int) -> None:
     weight, x = random_numbers(33, in_features), random_numbers(5, in_features, seed=1)
-    assert_product(dense_linear(x, weight), x, weight, relative=1e-6)
+    assert_product(linear(x, weight), x, weight, relative=1e-6)
 
 
 def test_leading_dimensions_and_strides_of_activations_are_kept() -> None:
     packed, dense = random_weight(2, 3, 4, True), random_numbers(20, 96)
     x = random_numbers(96, 3, 2).permute(2, 1, 0)
-    assert linear(x, *packed.tensors).shape == (2, 3, 32)
-    assert torch.equal(linear(x, *packed.tensors), linear(x.contiguous(), *packed.tensors))
-    assert torch.equal(dense_linear(x, dense), dense_linear(x.contiguous(), dense))
+    assert quantized_linear(x, *packed.tensors).shape == (2, 3, 32)
+    assert torch.equal(
+        quantized_linear(x, *packed.tensors), quantized_linear(x.contiguous(), *packed.tensors)
+    )
+    assert torch.equal(linear(x, dense), linear(x.contiguous(), dense))
 
 
 def test_dense_weights_may_be_views() -> None:
     x, weight = random_numbers(2, 32), random_numbers(32, 48).mT
-    assert_product(dense_linear(x, weight), x, weight, relative=1e-6)
+    assert_product(linear(x, weight), x, weight, relative=1e-6)
 
 
 def test_a_row_does_not_depend_on_the_others() -> None:
     packed, x = random_weight(4, 6, 4, True), random_numbers(17, 192)
-    together = linear(x, *packed.tensors)
+    together = quantized_linear(x, *packed.tensors)
     for row in range(17):
-        alone = linear(x[row], *packed.tensors)
+        alone = quantized_linear(x[row], *packed.tensors)
         torch.testing.assert_close(together[row], alone, rtol=1e-5, atol=1e-4)
 
 
@@ -131,11 +133,11 @@ def test_a_row_does_not_depend_on_the_others() -> None:
 @pytest.mark.parametrize("has_minimums", [True, False])
 def test_zeros_and_outliers(num_bits: int, has_minimums: bool) -> None:
     weight = random_weight(2, 3, num_bits, has_minimums)
-    assert not linear(torch.zeros(2, 96), *weight.tensors).any()
+    assert not quantized_linear(torch.zeros(2, 96), *weight.tensors).any()
     x = random_numbers(2, 96)
     x[0, 5], x[1, 40] = 1e4, -1e30
     whole = unpack_weight(*weight.tensors)
-    assert_product(linear(x, *weight.tensors), x, whole, relative=2e-3)
+    assert_product(quantized_linear(x, *weight.tensors), x, whole, relative=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_zeros_and_outliers(num_bits: int, has_minimums: bool) -> None:
 def test_what_is_not_a_number_does_not_become_one(num_bits: int, broken: float) -> None:
     x = random_numbers(1, 96)
     x[0, 40] = broken
-    out = linear(x, *random_weight(2, 3, num_bits, False).tensors)
+    out = quantized_linear(x, *random_weight(2, 3, num_bits, False).tensors)
     assert not out.isfinite().any()
 
 
@@ -161,7 +163,7 @@ def test_many_rows_meet_the_weights_to_the_bit(
     num_threads: int, num_bits: int, has_minimums: bool, dtype: torch.dtype
 ) -> None:
     parts = random_weight(5, 3, num_bits, has_minimums).tensors
-    out = linear(torch.eye(96, dtype=dtype), *parts)
+    out = quantized_linear(torch.eye(96, dtype=dtype), *parts)
     assert out.dtype is dtype
     assert torch.equal(out, unpack_weight(*parts).mT.to(dtype))
 
@@ -184,12 +186,14 @@ def test_a_product_of_many_rows(
     x = random_numbers(batch, num_groups * 32).to(dtype)
     # From some number of rows on weights are rounded to the dtype of the activations.
     relative = 2**-8 if dtype is torch.bfloat16 else 1e-4
-    assert_product(linear(x, *weight.tensors), x, unpack_weight(*weight.tensors), relative)
+    assert_product(
+        quantized_linear(x, *weight.tensors), x, unpack_weight(*weight.tensors), relative
+    )
 
 
 def test_a_wrong_width_is_refused() -> None:
     with pytest.raises(RuntimeError, match="x has 64 features: must have 96"):
-        linear(torch.zeros(1, 64), *random_weight(1, 3, 4, True).tensors)
+        quantized_linear(torch.zeros(1, 64), *random_weight(1, 3, 4, True).tensors)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 4)])

@@ -119,7 +119,7 @@ def test_what_was_built_is_found_again() -> None:
 
 @pytest.mark.usefixtures("native_kernels")
 @pytest.mark.parametrize(
-    "name", ["decode_attention", "linear", "dense_linear", "token_nll", "rotary_table"]
+    "name", ["decode_attention", "quantized_linear", "linear", "token_nll", "rotary_table"]
 )
 def test_the_dispatcher_knows_the_kernels(name: str) -> None:
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"streamingllm::{name}", "CPU")

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from streamingllm import SinkCache
 from streamingllm.attention import step_plan
-from streamingllm.decoding import linears, step
-from streamingllm.decoding.captured import CapturedSteps
-from streamingllm.decoding.step import DecodeStep
+from streamingllm.graphs import decode_step, step_linears
+from streamingllm.graphs.cuda_graphs import CapturedSteps
+from streamingllm.graphs.decode_step import DecodeStep
 from streamingllm.kernels import gpu
 from streamingllm.kernels.triton import decode_attention
-from tests.decoding.rerun import Rerun
 from tests.families import VOCAB_SIZE, model_of
+from tests.graphs.rerun import Rerun
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -29,8 +29,8 @@ def _on_triton(monkeypatch: pytest.MonkeyPatch) -> None:
         assert gpu.load()
         return
     monkeypatch.setattr(step_plan, "decode_attention", decode_attention)
-    monkeypatch.setattr(linears, "dense_linear", gpu._dense_linear)
-    monkeypatch.setattr(step, "_capturing", lambda device: CapturedSteps(Rerun(), device))
+    monkeypatch.setattr(step_linears, "linear", gpu._linear)
+    monkeypatch.setattr(decode_step, "_capturing", lambda device: CapturedSteps(Rerun(), device))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt-oss"])
@@ -49,7 +49,7 @@ def test_steps_equal_passes(family: str, cache: str) -> None:
     decoding = DecodeStep(model, rings.attachment, rings.encodings, rings.geometries)
     atol = 1e-4 if cache == "none" else 0.3
     for column in range(12, 26):
-        token, positions = ids[:, column], rings.clock.per_stream(2)
+        token, positions = ids[:, column], rings.positions.per_stream(2)
         found = decoding.run(token.tolist(), range(2), positions, rings.ring_buffers)
         rings.count_step()
         expected = _read(model, truth, token[:, None])

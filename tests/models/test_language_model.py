@@ -51,7 +51,7 @@ def test_the_default_model_is_smollm2(default_model: LanguageModel) -> None:
     assert (config.num_key_value_heads, config.head_dim) == (3, 64)
     assert (config.vocab_size, config.max_position_embeddings) == (49152, 8192)
     assert config.rope_parameters["rope_theta"] == 100_000
-    assert default_model.end_token_ids == {2}
+    assert default_model.eos_token_ids == {2}
     assert default_model.model.dtype is torch.float32
 
 
@@ -67,4 +67,4 @@ def test_the_default_model_answers_in_its_chat_format(default_model: LanguageMod
         input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False
     )
     assert default_model.decode(answer[0, ids.shape[1] :]) == "The capital of France is Paris."
-    assert answer[0, -1].item() in default_model.end_token_ids
+    assert answer[0, -1].item() in default_model.eos_token_ids

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from streamingllm import SinkCache
-from streamingllm.attention.adapters import ADAPTERS
+from streamingllm.integration.adapters import ADAPTERS
 from streamingllm.positions.xpos import XPosEncoding
 from tests.oracles import banded_logits, token_by_token_logits
 from tests.tiny import random_ids
@@ -52,7 +52,7 @@ def test_both_oracles(limit: int, n: int, m: int, sizes: list[int]) -> None:
     looped = token_by_token_logits(model, facts, IDS, n, m)
     with SinkCache(model, n, m) as cache:
         logits = stream(cache, IDS, sizes)
-        rebased = int(cache.clock.origin) > 0
+        rebased = int(cache.positions.origin) > 0
     torch.testing.assert_close(logits, banded, rtol=0, atol=1e-6)
     torch.testing.assert_close(logits, looped, rtol=0, atol=1e-6)
     assert rebased == (limit < 80)
@@ -107,7 +107,7 @@ def test_float32_through_the_limit_itself() -> None:
     ids = random_ids(1, 9_000)
     with SinkCache(model, n, m) as cache:
         logits = stream(cache, ids, [250] * 35 + [10] * 25)
-        assert int(cache.clock.origin) > 4096
+        assert int(cache.positions.origin) > 4096
     recent = torch.cat((ids[:, :n], ids[:, -5 * m :]), dim=1)
     expected = banded_logits(
         xpos_model(torch.float64, scale_base), xpos_facts(scale_base), recent, n, m

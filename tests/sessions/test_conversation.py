@@ -163,7 +163,7 @@ def test_a_saved_conversation_goes_on(tiny_chat: LanguageModel, tmp_path: Path) 
     assert say(loaded, "So?", 30) == say(conversation, "So?", 30)
     loaded.reread(6)
     assert say(loaded, SAID[0]) == conversation.turns[0].assistant
-    assert conversation.stream.notes == loaded.stream.notes == {}
+    assert conversation.stream.metadata == loaded.stream.metadata == {}
 
 
 def test_files_that_are_no_conversation(tiny_chat: LanguageModel, tmp_path: Path) -> None:

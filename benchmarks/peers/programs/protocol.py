@@ -53,7 +53,7 @@ class Settings:
 
 
 class Peer(ABC):
-    """A language model that reads tokens into a cache and names the likeliest next one."""
+    """A language model that reads tokens into a cache and names the argmax next one."""
 
     packages: tuple[str, ...] = ()
 
@@ -67,7 +67,7 @@ class Peer(ABC):
 
     @abstractmethod
     def feed(self, tokens: list[int]) -> int:
-        """Read tokens after those in the cache; return the likeliest next one."""
+        """Read tokens after those in the cache; return the argmax next one."""
 
     def crop(self, num_tokens: int) -> None:
         """Keep the first tokens of the text only; for rules that never evict."""
@@ -84,7 +84,7 @@ class Peer(ABC):
         self.token = self.feed([self.token])
 
     def greedy(self, prompt: list[int], count: int) -> list[int]:
-        """Return the likeliest `count` tokens after a prompt."""
+        """Return the argmax `count` tokens after a prompt."""
         self.clear()
         tokens = [self.feed(prompt)]
         while len(tokens) < count:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streamingllm.attention import sdpa
+from streamingllm.attention import dispatch
 from streamingllm.attention.plan import Chunk, WindowPlan
 from streamingllm.positions.base import PositionEncoding, Shift
 
@@ -56,7 +56,7 @@ class ForwardPlan:
         sink_logits: Tensor | None,
     ) -> Tensor:
         """Attend in one layer; see `reference.attend`."""
-        return sdpa.attend(
+        return dispatch.attend(
             q,
             k,
             v,

@@ -12,7 +12,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from streamingllm.attention.plan import WindowPlan
 from streamingllm.attention.step_plan import RingBuffers
-from streamingllm.cache.moves import ChunkMoves, rewind_moves
+from streamingllm.cache.slot_copies import ChunkCopies, rewind_copies
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.positions.base import PositionEncoding
@@ -102,7 +102,7 @@ class RingLayer(CacheLayerMixin):
         super().__init__()  # type: ignore[no-untyped-call]
         self.geometry = geometry
         self.encoding = encoding
-        self.moves: ChunkMoves | None = None
+        self.copies: ChunkCopies | None = None
         self._pending: tuple[Pending, Pending] | None = None
         for name in self._names:
             setattr(self, name, torch.empty(0))
@@ -179,7 +179,7 @@ class RingLayer(CacheLayerMixin):
         Raises:
             InputError: the pass did not go through a model that the cache was made for.
         """
-        if self.moves is None:
+        if self.copies is None:
             raise InputError(
                 "SinkCache was used outside a forward pass of the model it was made for, or after "
                 "disable(): make a new SinkCache(model)"
@@ -189,7 +189,7 @@ class RingLayer(CacheLayerMixin):
         fresh = tuple(Pending(x, self._encode(x)) for x in (key_states, value_states))
         k, v = (Pending(new.exact.detach(), new.rows.detach()) for new in fresh)
         self._pending = (k, v)
-        if self.moves.plan.in_place:
+        if self.copies.plan.in_place:
             self._write()
         keys, values = (  # of this pass with its gradients; the rings keep none
             self._read(side, new, is_key)
@@ -199,29 +199,29 @@ class RingLayer(CacheLayerMixin):
 
     def commit(self) -> None:
         """Write the tokens of a pass that has succeeded."""
-        if self._pending is not None and self.moves is not None and not self.moves.plan.in_place:
+        if self._pending is not None and self.copies is not None and not self.copies.plan.in_place:
             self._write()
         self._end()
 
     def rollback(self) -> None:
         """Forget the tokens of a pass that has failed."""
-        if self._pending is not None and self.moves is not None and self.moves.plan.in_place:
+        if self._pending is not None and self.copies is not None and self.copies.plan.in_place:
             for side in self._sides:
-                self.moves.undo_single.apply(side.undo, side.ring)
+                self.copies.undo_single.apply(side.undo, side.ring)
         self._end()
 
     def _end(self) -> None:
         self._pending = None
-        self.moves = None
+        self.copies = None
 
     def _read(self, side: Side, new: Pending, is_key: bool) -> Tensor:
         """Return [sinks | earlier tokens of the window | this pass], or the slots as they lie."""
-        assert self.moves is not None
-        if self.moves.plan.in_place:
-            return self._slots(self.moves.plan, side, new.exact, is_key)
-        stored = (*self.moves.read_ring(side.ring), new.rows)
+        assert self.copies is not None
+        if self.copies.plan.in_place:
+            return self._slots(self.copies.plan, side, new.exact, is_key)
+        stored = (*self.copies.read_ring(side.ring), new.rows)
         parts = [self._decode(rows, new.exact) for rows in stored]
-        if self.moves.plan.num_sinks:
+        if self.copies.plan.num_sinks:
             parts.insert(0, self._sinks_with(side.sinks, new.exact, is_key))
         return torch.cat(parts, dim=2)
 
@@ -234,32 +234,32 @@ class RingLayer(CacheLayerMixin):
 
     def _sinks_with(self, sinks: Tensor, new: Tensor, is_key: bool) -> Tensor:
         """The sinks, including those that only arrive in this pass."""
-        assert self.moves is not None
-        if not self.moves.new_sinks:
+        assert self.copies is not None
+        if not self.copies.new_sinks:
             return sinks
         sinks = sinks.clone()
         self._copy_sinks(sinks, new, is_key)
         return sinks
 
     def _copy_sinks(self, sinks: Tensor, new: Tensor, is_key: bool) -> None:
-        assert self.moves is not None
+        assert self.copies is not None
         holds_position = is_key != getattr(self.encoding, "in_values", False)
-        self.moves.copy_sinks(sinks, new, self.encoding if holds_position else None)
+        self.copies.copy_sinks(sinks, new, self.encoding if holds_position else None)
 
     def _write(self) -> None:
-        assert self.moves is not None
+        assert self.copies is not None
         assert self._pending is not None
         for is_key, side, new in zip((True, False), self._sides, self._pending, strict=True):
-            self.moves.ring_to_undo.apply(side.ring, side.undo)
-            self.moves.new_to_undo.apply(new.rows, side.undo)
-            self.moves.new_to_ring.apply(new.rows, side.ring)
-            if self.moves.new_sinks:
+            self.copies.ring_to_undo.apply(side.ring, side.undo)
+            self.copies.new_to_undo.apply(new.rows, side.undo)
+            self.copies.new_to_ring.apply(new.rows, side.ring)
+            if self.copies.new_sinks:
                 self._copy_sinks(side.sinks, new.exact, is_key)
 
     def rewind(self, seen: Tensor, back: Tensor) -> None:
         """Take `back` tokens off streams that have seen `seen`, both int64, [batch]."""
         geometry = self.geometry
-        moves = rewind_moves(seen, back, geometry.window_size, geometry.undo_size)
+        moves = rewind_copies(seen, back, geometry.window_size, geometry.undo_size)
         for side in self._sides:
             moves.apply(side.undo, side.ring)
 

@@ -36,8 +36,8 @@ from streamingllm.cli.sampling import (
 )
 from streamingllm.errors import StreamingLLMError
 from streamingllm.models import DEFAULT_MODEL
-from streamingllm.sampling import Sampling
 from streamingllm.sessions import DEFAULT_SYSTEM_PROMPT, Conversation
+from streamingllm.stream.sampling import Sampling
 
 _PROMPT = "> "
 
@@ -87,7 +87,7 @@ def chat(
         lm, system_prompt=system, cache_size=cache_size, max_rewind_tokens=max_rewind_tokens
     )
     if compile and system:
-        conversation.stream.compile(kept_only=True)
+        conversation.stream.compile(cached_only=True)
     settings = {
         "model": model,
         "source": lm.source,

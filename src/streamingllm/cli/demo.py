@@ -28,7 +28,7 @@ from streamingllm.cli.perplexity import (
     report,
     use_threads,
 )
-from streamingllm.cli.readings import ReadingBoard, format_perplexity
+from streamingllm.cli.prefill_board import ReadingBoard, format_perplexity
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import (
     DEFAULT_SINK_TOKENS,

@@ -40,10 +40,10 @@ from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.models import DEFAULT_MODEL, LanguageModel
-from streamingllm.sampling import Sampling
 from streamingllm.sessions import ChatTemplate
 from streamingllm.stream import Stream
-from streamingllm.text import StopStrings, TextPieces, generate_text
+from streamingllm.stream.sampling import Sampling
+from streamingllm.stream.text import StopStrings, TextPieces, generate_text
 
 _STANDARD_INPUT = "-"
 # Compiling takes as long as some thousands of tokens; a short text only uses what is there already.
@@ -66,7 +66,7 @@ def generate(
         list[str] | None,
         typer.Option(metavar="TEXT", help="End before this text; may be given several times."),
     ] = None,
-    ignore_end_tokens: Annotated[
+    ignore_eos: Annotated[
         bool, typer.Option("--ignore-end-tokens", help="Go on when the model would end.")
     ] = False,
     temperature: TemperatureOption = 0.0,
@@ -104,14 +104,14 @@ def generate(
     stream = Stream(lm.model, config)
     stream.feed(ids, logits="none")
     if compile:
-        stream.compile(kept_only=max_new_tokens < _WORTH_COMPILING)
+        stream.compile(cached_only=max_new_tokens < _WORTH_COMPILING)
     pieces = generate_text(
         stream,
         lm,
         max_new_tokens,
         sampling=sampling,
         stop_strings=stop or (),
-        ignore_end_tokens=ignore_end_tokens,
+        ignore_eos=ignore_eos,
         generator=seeded_generator(seed, lm.model.device),
     )
     started = time.perf_counter()
@@ -129,7 +129,7 @@ def generate(
             "chat": chat,
             "max_new_tokens": max_new_tokens,
             "stop": stop or [],
-            "ignore_end_tokens": ignore_end_tokens,
+            "ignore_eos": ignore_eos,
             **asdict(sampling),
             "num_sink_tokens": num_sink_tokens,
             "window_size": window_size,

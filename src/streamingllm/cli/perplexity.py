@@ -26,7 +26,7 @@ from streamingllm.cli.options import (
     QuantizeOption,
 )
 from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.readings import ReadingBoard, format_perplexity
+from streamingllm.cli.prefill_board import ReadingBoard, format_perplexity
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import (
     DEFAULT_SINK_TOKENS,

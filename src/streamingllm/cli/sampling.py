@@ -11,16 +11,16 @@ import typer
 from streamingllm.errors import ConfigError
 
 TemperatureOption = Annotated[
-    float, typer.Option(help="0 takes the likeliest token; more is more varied.")
+    float, typer.Option(help="0 takes the argmax token; more is more varied.")
 ]
 TopPOption = Annotated[
     float, typer.Option("--top-p", help="Sample among tokens that together have this probability.")
 ]
 TopKOption = Annotated[
-    int, typer.Option("--top-k", help="Sample among so many likeliest tokens; 0 is all.")
+    int, typer.Option("--top-k", help="Sample among so many argmax tokens; 0 is all.")
 ]
 MinPOption = Annotated[
-    float, typer.Option("--min-p", help="Leave out tokens below this share of the likeliest.")
+    float, typer.Option("--min-p", help="Leave out tokens below this share of the argmax.")
 ]
 RepetitionPenaltyOption = Annotated[
     float, typer.Option(help="Divide the scores of recent tokens by this.")

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from streamingllm.config import StreamConfig
-from streamingllm.engine.feeder import Feeder
+from streamingllm.engine.generation_state import GenerationState
 from streamingllm.engine.grammar import GrammarCompiler
-from streamingllm.engine.member import EngineStream, State
-from streamingllm.engine.pace import Pace
+from streamingllm.engine.model_runner import ModelRunner
 from streamingllm.engine.params import GenerationParams
-from streamingllm.engine.pool import RingPool
+from streamingllm.engine.prefill_budget import Pace
 from streamingllm.engine.roster import Roster
-from streamingllm.engine.scheduler import Event, Scheduler
+from streamingllm.engine.scheduler import Scheduler, StepOutput
+from streamingllm.engine.slot_pool import SlotPool
+from streamingllm.engine.stream import EngineStream, State
 from streamingllm.engine.turns import Turns
-from streamingllm.engine.writer import Writer
 from streamingllm.errors import ConfigError, InputError
 from streamingllm.inputs import check_tokens, vocab_size_of
 from streamingllm.models import LanguageModel
@@ -64,20 +64,20 @@ class Engine:
         self.lm = lm
         self.config = config or StreamConfig()
         _check_settings(self.config, max_stall)
-        self._pool = RingPool(
+        self._pool = SlotPool(
             lm.model,
             self.config,
             max_streams=max_streams,
             memory_budget_bytes=memory_budget_bytes,
         )
         self._roster = Roster(self._pool, max_waiting)
-        self._feeder = Feeder(lm.model, self._pool)
-        pace = Pace(self.config.chunk_size, max_stall, self._feeder.most_along)
-        self._scheduler = Scheduler(self._feeder, pace)
+        self._runner = ModelRunner(lm.model, self._pool)
+        pace = Pace(self.config.chunk_size, max_stall, self._runner.most_along)
+        self._scheduler = Scheduler(self._runner, pace)
         self._vocab_size = vocab_size_of(lm.model)
         self._grammars = GrammarCompiler(lm, self._vocab_size)
         self._turns = Turns()
-        self._ended: list[Event] = []
+        self._ended: list[StepOutput] = []
 
     # What an engine is and holds.
 
@@ -102,9 +102,9 @@ class Engine:
         return [*self._roster.held, *self._roster.waiting]
 
     @property
-    def why_not_together(self) -> str | None:
+    def batching_unsupported_reason(self) -> str | None:
         """Why each stream needs a pass of its own, as on some models; None if one step does all."""
-        return self._feeder.why_not
+        return self._runner.unsupported_reason
 
     @property
     def has_work(self) -> bool:
@@ -120,24 +120,24 @@ class Engine:
             wait: return only when it is done.
         """
         with self._turns.between_steps():
-            return self._feeder.compile(wait=wait)
+            return self._runner.compile(wait=wait)
 
     @property
     def is_compiled(self) -> bool:
         """Whether steps run compiled now."""
-        return self._feeder.is_compiled
+        return self._runner.is_compiled
 
     # Streams come, rest, branch and go.
 
     def submit(
-        self, prompt: Prompt, params: GenerationParams = _PARAMS, *, keep: bool = False
+        self, prompt: Prompt, params: GenerationParams = _PARAMS, *, retain: bool = False
     ) -> EngineStream:
         """Let a stream join: it reads the prompt and writes what comes after.
 
         Args:
             prompt: text, or token ids [seq].
             params: how it writes.
-            keep: let the stream stay, idle, when its text has ended, for `feed`, `fork` and
+            retain: let the stream stay, idle, when its text has ended, for `feed`, `fork` and
                 `rewind`; it has its place until `release`.
 
         Raises:
@@ -147,7 +147,7 @@ class Engine:
         with self._turns.between_steps():
             self._roster.check_room()
             ids = self._ids(prompt, is_beginning=True)
-            stream = EngineStream(self._new_writer(params), deque(ids), keep, self._no_ids())
+            stream = EngineStream(self._new_writer(params), deque(ids), retain, self._no_ids())
             self._roster.join(stream)
             return stream
 
@@ -189,7 +189,7 @@ class Engine:
             _check(stream, "fork", "reading", "writing", "paused", "idle")
             writer = stream.writer.clone() if params is None else self._new_writer(params)
             other = EngineStream(
-                writer, stream.unread.copy(), stream.keep, stream.recent_ids.copy()
+                writer, stream.unread.copy(), stream.retain, stream.recent_ids.copy()
             )
             if params is None:
                 other.is_paused, other.finish_reason = stream.is_paused, stream.finish_reason
@@ -223,7 +223,7 @@ class Engine:
         """
         with self._turns.between_steps():
             if stream.finish_reason is None:
-                event = Event(stream, None, stream.writer.rest(), "cancelled")
+                event = StepOutput(stream, None, stream.writer.flush(), "cancelled")
                 self._ended.append(event)
                 self._roster.end(stream, "cancelled")
 
@@ -250,7 +250,7 @@ class Engine:
 
     # Work.
 
-    def step(self) -> list[Event]:
+    def step(self) -> list[StepOutput]:
         """Take every stream that writes one token further, and one prompt as far as they allow.
 
         Returns:
@@ -269,7 +269,7 @@ class Engine:
             ended, self._ended = self._ended, []
             return [*ended, *events]
 
-    def run(self) -> Iterator[Event]:
+    def run(self) -> Iterator[StepOutput]:
         """Step until nothing is left to do."""
         while self.has_work:
             yield from self.step()
@@ -306,7 +306,7 @@ class Engine:
     def _no_ids(self) -> deque[int]:
         return deque(maxlen=self.config.window_size + self.config.max_rewind_tokens + 1)
 
-    def _new_writer(self, params: GenerationParams) -> Writer:
+    def _new_writer(self, params: GenerationParams) -> GenerationState:
         largest = max((*params.sampling.logit_bias, *params.stop_token_ids), default=0)
         if largest >= self._vocab_size:
             raise InputError(
@@ -315,7 +315,7 @@ class Engine:
             )
         grammar = params.grammar
         matcher = None if grammar is None else self._grammars.matcher(grammar)
-        return Writer(self.lm, params, self.config.window_size, matcher)
+        return GenerationState(self.lm, params, self.config.window_size, matcher)
 
     def _ids(self, prompt: Prompt, *, is_beginning: bool) -> list[int]:
         if isinstance(prompt, str):

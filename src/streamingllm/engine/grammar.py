@@ -97,7 +97,7 @@ class GrammarCompiler:
                     "grammar: needs llguidance; pip install 'streamingllm[grammar]'"
                 ) from error
             tokenizer: Any = self._lm.tokenizer
-            ends = sorted(self._lm.end_token_ids) or None
+            ends = sorted(self._lm.eos_token_ids) or None
             try:
                 self._tokenizer = from_tokenizer(tokenizer, self._vocab_size, ends)
             except ValueError as error:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from streamingllm.engine.grammar import Grammar
 from streamingllm.errors import ConfigError
-from streamingllm.sampling import GREEDY, Sampling
+from streamingllm.stream.sampling import GREEDY, Sampling
 
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
@@ -25,7 +25,7 @@ class GenerationParams:
         seed: makes sampling repeatable, whatever the stream's neighbours do; None draws one.
         stop_strings: the text ends before the first of them.
         stop_token_ids: the text ends with the first of these, beside the model's own end tokens.
-        ignore_end_tokens: the model's own end tokens do not end the text.
+        ignore_eos: the model's own end tokens do not end the text.
         grammar: what the text must look like; it ends when the grammar does.
 
     Raises:
@@ -37,7 +37,7 @@ class GenerationParams:
     seed: int | None = None
     stop_strings: Sequence[str] = ()
     stop_token_ids: Collection[int] = ()
-    ignore_end_tokens: bool = False
+    ignore_eos: bool = False
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class GenerationParams:
             )
         if any(token < 0 for token in self.stop_token_ids):
             raise ConfigError(f"stop_token_ids={self.stop_token_ids}: must be token ids >= 0")
-        if self.grammar is not None and self.ignore_end_tokens:
+        if self.grammar is not None and self.ignore_eos:
             raise ConfigError(
-                "ignore_end_tokens=True: must be False with a grammar, which says where a text ends"
+                "ignore_eos=True: must be False with a grammar, which says where a text ends"
             )

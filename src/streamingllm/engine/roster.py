@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from streamingllm.engine.member import EngineStream
 from streamingllm.engine.params import FinishReason
-from streamingllm.engine.pool import RingPool
+from streamingllm.engine.slot_pool import SlotPool
+from streamingllm.engine.stream import EngineStream
 from streamingllm.errors import CapacityError, ConfigError
 
 
@@ -25,7 +25,7 @@ class Roster:
         ConfigError: `max_waiting` is negative.
     """
 
-    def __init__(self, pool: RingPool, max_waiting: int) -> None:
+    def __init__(self, pool: SlotPool, max_waiting: int) -> None:
         if max_waiting < 0:
             raise ConfigError(f"max_waiting={max_waiting}: must be a whole number >= 0")
         self.held: list[EngineStream] = []
@@ -86,7 +86,7 @@ class Roster:
     def end(self, stream: EngineStream, finish_reason: FinishReason) -> None:
         """Let a stream whose text has ended rest in its place, or go."""
         stream.finish_reason = finish_reason
-        if finish_reason == "failed" or not stream.keep or stream.row is None:
+        if finish_reason == "failed" or not stream.retain or stream.row is None:
             self.free(stream)
 
     def free(self, stream: EngineStream) -> None:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from streamingllm.engine.feeder import Feeder
-from streamingllm.engine.member import EngineStream
-from streamingllm.engine.pace import Pace
+from streamingllm.engine.generation_state import choose_tokens
+from streamingllm.engine.model_runner import ModelRunner
 from streamingllm.engine.params import FinishReason
-from streamingllm.engine.writer import choose_tokens
+from streamingllm.engine.prefill_budget import Pace
+from streamingllm.engine.stream import EngineStream
 
 
 @dataclass(frozen=True)
-class Event:
+class StepOutput:
     """What a step did for one stream.
 
     Args:
@@ -38,26 +38,26 @@ class Scheduler:
     Those that read take turns.
 
     Args:
-        feeder: runs the model.
+        runner: runs the model.
         pace: says how much is read at once.
     """
 
-    def __init__(self, feeder: Feeder, pace: Pace) -> None:
-        self._feeder = feeder
+    def __init__(self, runner: ModelRunner, pace: Pace) -> None:
+        self._runner = runner
         self._pace = pace
         self._num_steps = 0
 
-    def step(self, active: Sequence[EngineStream]) -> list[Event]:
+    def step(self, active: Sequence[EngineStream]) -> list[StepOutput]:
         """Do one step and return what came of it; streams whose text has ended are still there."""
         self._num_steps += 1
         full = [s for s in active if s.writer.is_full and not s.is_reading]
         writing = [s for s in active if not s.writer.is_full and not s.is_reading]
         reader = min((s for s in active if s.is_reading), key=lambda s: s.read_at, default=None)
-        events = [Event(stream, None, "", "length") for stream in full]
+        events = [StepOutput(stream, None, "", "length") for stream in full]
         if reader is None:
             return events + self._step(writing)
         reader.read_at = self._num_steps
-        how, most = self._pace.next(len(writing), can_go_along=self._feeder.can_step(reader))
+        how, most = self._pace.next(len(writing), can_go_along=self._runner.can_step(reader))
         # A stream that is to write nothing keeps its last token to go on from.
         num_tokens = min(most, len(reader.unread) - reader.writer.is_full)
         if how == "along":
@@ -66,16 +66,16 @@ class Scheduler:
 
     def _step(
         self, writing: list[EngineStream], reader: EngineStream | None = None, num_along: int = 0
-    ) -> list[Event]:
+    ) -> list[StepOutput]:
         """Feed one token to each that writes, and some to one that reads."""
         if not writing:
             return []
         started = time.perf_counter()
-        together = [stream for stream in writing if self._feeder.can_step(stream)]
+        together = [stream for stream in writing if self._runner.can_step(stream)]
         alone = [stream for stream in writing if stream not in together]
         events = []
         if together or num_along:
-            logits = self._feeder.step(together, reader, num_along)
+            logits = self._runner.step(together, reader, num_along)
             also = [reader] if reader is not None and num_along else []
             events += self._write([*together, *also], logits)
         for stream in alone:
@@ -83,21 +83,21 @@ class Scheduler:
         self._pace.stepped(len(writing), time.perf_counter() - started, num_along)
         return events
 
-    def _read_chunk(self, reader: EngineStream, num_tokens: int) -> list[Event]:
+    def _read_chunk(self, reader: EngineStream, num_tokens: int) -> list[StepOutput]:
         started = time.perf_counter()
         events = self._read(reader, num_tokens)
         self._pace.read(num_tokens, time.perf_counter() - started)
         return events
 
-    def _read(self, stream: EngineStream, num_tokens: int) -> list[Event]:
+    def _read(self, stream: EngineStream, num_tokens: int) -> list[StepOutput]:
         """Feed tokens to one stream in a pass of its own, which may fail."""
         try:
-            logits = self._feeder.read(stream, num_tokens)
+            logits = self._runner.read(stream, num_tokens)
         except Exception as error:
             return [_failed(stream, error)]
         return self._write([stream], logits)
 
-    def _write(self, streams: list[EngineStream], logits: Tensor) -> list[Event]:
+    def _write(self, streams: list[EngineStream], logits: Tensor) -> list[StepOutput]:
         """Choose a token for each stream that has read all it had."""
         done = [i for i, stream in enumerate(streams) if not stream.unread]
         if not done:
@@ -107,17 +107,17 @@ class Scheduler:
         tokens = choose_tokens([s.writer for s in streams], logits, [s.recent_ids for s in streams])
         return [self._take(s, token) for s, token in zip(streams, tokens, strict=True)]
 
-    def _take(self, stream: EngineStream, token: int | Exception) -> Event:
+    def _take(self, stream: EngineStream, token: int | Exception) -> StepOutput:
         if isinstance(token, Exception):
             return _failed(stream, token)
         try:
-            text, finish_reason = stream.writer.take(token)
+            text, finish_reason = stream.writer.append(token)
         except Exception as error:
             return _failed(stream, error)
         stream.unread.append(token)
-        return Event(stream, token, text, finish_reason)
+        return StepOutput(stream, token, text, finish_reason)
 
 
-def _failed(stream: EngineStream, error: Exception) -> Event:
+def _failed(stream: EngineStream, error: Exception) -> StepOutput:
     stream.error = error
-    return Event(stream, None, stream.writer.rest(), "failed")
+    return StepOutput(stream, None, stream.writer.flush(), "failed")

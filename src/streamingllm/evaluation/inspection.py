@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from streamingllm.attention.attach import Attachment, attachment_of
 from streamingllm.cache.ring import RingLayer
-from streamingllm.cache.sink_cache import SinkCache
 from streamingllm.config import StreamConfig
 from streamingllm.errors import UnsupportedModelError
+from streamingllm.integration.attach import Attachment, attachment_of
+from streamingllm.integration.sink_cache import SinkCache
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,12 @@ def load() -> bool:
     for name in _OPERATORS:
         ours, truth = getattr(triton, name), getattr(reference, name)
         _LIBRARY.impl(name, _choose(ours, truth))
-    _LIBRARY.impl("dense_linear", _dense_linear)
+    _LIBRARY.impl("linear", _linear)
     return True
 
 
-def _dense_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Do what `reference.dense_linear` does; it would widen all weights first."""
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    """Do what `reference.linear` does; it would widen all weights first."""
     return F.linear(x, weight)
 
 

@@ -46,7 +46,7 @@ def load() -> bool:
     Without a compiler, or on a processor they were not written for, the plain PyTorch operators
     stay in charge; that is said once in the log.
     """
-    reason = _why_not()
+    reason = _unsupported_reason()
     if reason is None:
         try:
             path = build()
@@ -86,7 +86,7 @@ def build() -> Path:
     return library
 
 
-def _why_not() -> str | None:
+def _unsupported_reason() -> str | None:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"{platform.machine()} is not a processor they are written for"
     capability = torch.backends.cpu.get_cpu_capability()

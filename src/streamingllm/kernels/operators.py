@@ -28,10 +28,10 @@ _SCHEMAS = {
         "(Tensor q, Tensor q_for_sinks, Tensor k, Tensor v, Tensor sinks_seen, int num_sinks, "
         "int window_size, float scale, float softcap, Tensor? sink_logits) -> Tensor"
     ),
-    "linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
-    "dense_linear": "(Tensor x, Tensor weight) -> Tensor",
+    "quantized_linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
+    "linear": "(Tensor x, Tensor weight) -> Tensor",
     "token_nll": "(Tensor logits, Tensor targets) -> Tensor",
-    "likeliest": "(Tensor logits) -> Tensor",
+    "argmax": "(Tensor logits) -> Tensor",
     "rms_norm": "(Tensor x, Tensor weight, float epsilon) -> Tensor",
     "swish_gate": "(Tensor gate, Tensor x) -> Tensor",
     "rotate": "(Tensor x, Tensor cosines, Tensor sines) -> Tensor",
@@ -80,10 +80,10 @@ def _like_angles(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[T
 _SHAPES: dict[str, Callable[..., Any]] = {
     "decode_attention": _like_queries,
     "windowed_attention": _like_windows,
-    "linear": _like_tiles,
-    "dense_linear": _like_rows,
+    "quantized_linear": _like_tiles,
+    "linear": _like_rows,
     "token_nll": _like_targets,
-    "likeliest": _like_choices,
+    "argmax": _like_choices,
     "rms_norm": _like_first,
     "swish_gate": _like_first,
     "rotate": _like_first,
@@ -97,13 +97,13 @@ for _name, _schema in _SCHEMAS.items():
 
 decode_attention = torch.ops.streamingllm.decode_attention.default
 windowed_attention = torch.ops.streamingllm.windowed_attention.default
+quantized_linear = torch.ops.streamingllm.quantized_linear.default
 linear = torch.ops.streamingllm.linear.default
-dense_linear = torch.ops.streamingllm.dense_linear.default
 token_nll = torch.ops.streamingllm.token_nll.default
-likeliest = torch.ops.streamingllm.likeliest.default
+argmax = torch.ops.streamingllm.argmax.default
 rms_norm = torch.ops.streamingllm.rms_norm.default
 swish_gate = torch.ops.streamingllm.swish_gate.default
 rotate = torch.ops.streamingllm.rotate.default
 rotary_table = torch.ops.streamingllm.rotary_table.default
 
-DECODING = (decode_attention, linear, dense_linear, rotary_table)  # those of a decode step
+DECODING = (decode_attention, quantized_linear, linear, rotary_table)  # those of a decode step

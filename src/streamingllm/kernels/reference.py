@@ -186,7 +186,7 @@ def windowed_attention(
     return (weights @ values).to(q.dtype)
 
 
-def linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Tensor:
+def quantized_linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Tensor:
     """Multiply activations with quantised weights.
 
     Args:
@@ -202,7 +202,7 @@ def linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) ->
     return (x.float() @ weight.mT).to(x.dtype)
 
 
-def dense_linear(x: Tensor, weight: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor) -> Tensor:
     """Multiply a few activations [..., in_features] with weights [out_features, in_features]."""
     return (x.float() @ weight.float().mT).to(x.dtype)
 
@@ -222,7 +222,7 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([F.cross_entropy(z.to(dtype), t, reduction="none") for z, t in pairs])
 
 
-def likeliest(logits: Tensor) -> Tensor:
+def argmax(logits: Tensor) -> Tensor:
     """Return where each row [batch, vocab] has its greatest value, int64, [batch].
 
     The first of equals; torch's own argmax takes many times as long in bfloat16.

@@ -30,7 +30,7 @@ class LanguageModel:
     source: str
 
     @property
-    def end_token_ids(self) -> frozenset[int]:
+    def eos_token_ids(self) -> frozenset[int]:
         """Ids after which the model has said all it wanted to say; may be empty."""
         configured = self.model.generation_config.eos_token_id
         ids = configured if isinstance(configured, list) else [configured]

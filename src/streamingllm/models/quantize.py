@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from streamingllm.errors import ConfigError
 from streamingllm.kernels import native
-from streamingllm.kernels.operators import linear
+from streamingllm.kernels.operators import quantized_linear
 from streamingllm.kernels.packing import (
     GROUP_SIZE,
     TILE_ROWS,
@@ -73,7 +73,7 @@ class QuantizedLinear(nn.Module):
         """Multiply activations [..., in_features]."""
         if x.numel() >= _GPU_UNPACKS_FROM_ROWS * self.in_features and x.device.type != "cpu":
             return F.linear(x, self.weight.to(x.dtype), self.bias)
-        out: Tensor = linear(x, *self.packed.tensors)
+        out: Tensor = quantized_linear(x, *self.packed.tensors)
         return out if self.bias is None else out + self.bias
 
     def extra_repr(self) -> str:

@@ -13,11 +13,11 @@ from torch import Tensor
 from streamingllm.config import StreamConfig
 from streamingllm.errors import ConfigError, InputError, SnapshotError
 from streamingllm.models import LanguageModel
-from streamingllm.sampling import GREEDY, Sampling
 from streamingllm.sessions.template import ChatTemplate
 from streamingllm.sessions.visibility import Visibility
 from streamingllm.stream import Stream
-from streamingllm.text import FinishReason, TextPieces
+from streamingllm.stream.sampling import GREEDY, Sampling
+from streamingllm.stream.text import FinishReason, TextPieces
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 _MIN_SINK_TOKENS = 4
@@ -137,7 +137,7 @@ class Conversation:
             tokens = self.stream.generate(
                 max_new_tokens,
                 sampling=sampling,
-                stop_token_ids=self.lm.end_token_ids,
+                stop_token_ids=self.lm.eos_token_ids,
                 generator=generator,
             )
             self._pieces = TextPieces(self._recorded(tokens), self.lm)
@@ -203,7 +203,7 @@ class Conversation:
         Raises:
             SnapshotError: the file cannot be written; one that was there before is untouched.
         """
-        self.stream.notes["conversation"] = {
+        self.stream.metadata["conversation"] = {
             "system_prompt": self.system_prompt,
             "turns": [asdict(turn) for turn in self.turns],
             "ids": self._ids.tolist(),
@@ -211,7 +211,7 @@ class Conversation:
         try:
             self.stream.snapshot(path)
         finally:
-            del self.stream.notes["conversation"]
+            del self.stream.metadata["conversation"]
 
     @classmethod
     def load(cls, lm: LanguageModel, path: str | Path) -> Conversation:
@@ -221,7 +221,7 @@ class Conversation:
             SnapshotError: the file is missing, damaged, of another model or no conversation.
         """
         stream = Stream.restore(lm.model, path)
-        saved = stream.notes.pop("conversation", None)
+        saved = stream.metadata.pop("conversation", None)
         if saved is None:
             raise SnapshotError(f"{path}: is a stream without a conversation")
         conversation = cls.__new__(cls)
@@ -237,7 +237,7 @@ class Conversation:
             return self.lm.encode(self._template.first_turn(text), add_special_tokens=False)
         ids = self.lm.encode(self._template.next_turn(text), add_special_tokens=False)
         # An answer that ended by itself has been closed by its end token.
-        is_closed = self._ids[-1] in self.lm.end_token_ids and self._ids[-1] == int(ids[0])
+        is_closed = self._ids[-1] in self.lm.eos_token_ids and self._ids[-1] == int(ids[0])
         return ids[1:] if is_closed else ids
 
     def _read(self, ids: Tensor) -> bool:

@@ -112,5 +112,5 @@ def full_stream(
             raise ConfigError(
                 f"start_position={start_position}: must be above {size}, a full cache"
             )
-        stream.jump_to(start_position)
+        stream.skip_to(start_position)
     return stream, StartUp(before + compiled, compiled)

@@ -28,7 +28,7 @@ from streamingllm.evaluation.texts import PYTHON_REFERENCE, open_documents, read
 from streamingllm.models import DEFAULT_MODEL
 
 _WARM_UP = 10
-_ENDLESS = GenerationParams(None, ignore_end_tokens=True)
+_ENDLESS = GenerationParams(None, ignore_eos=True)
 
 
 def stall(

@@ -12,7 +12,7 @@
 #include "dispatch.h"
 #include "shim.h"
 #include "spans.h"
-#include "team.h"
+#include "thread_pool.h"
 
 namespace streamingllm {
 namespace {
@@ -151,7 +151,7 @@ at::Tensor attend_one_each(const at::Tensor& q, const at::Tensor& q_for_sinks,
                   as_floats(q_for_sinks, scale, sink_floats), streams, position, sink_positions,
                   shape, num_groups, num_kv_heads, spans);
   const Partials partials(spans.count(), shape.num_queries, value_dim);
-  share_out(num_runs, [&](int64_t run) {
+  parallel_for(num_runs, [&](int64_t run) {
     spans.of_run(run, [&](int64_t group, int64_t first, int64_t last, int64_t span) {
       kernels().attend_span(groups[group], first, last, partials.at(span));
     });

@@ -22,7 +22,7 @@ inline const Kernels& kernels() {
   return fastest;
 }
 
-inline const Way& way_for(Element element) {
+inline const MatmulKernels& matmul_kernels_for(Element element) {
   static const bool has_pairs =
       kernels().by_pairs.per_lane != 0 && __builtin_cpu_supports("avx512bf16");
   return element == Element::kBFloat16 && has_pairs ? kernels().by_pairs : kernels().by_floats;

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "dispatch.h"
-#include "team.h"
+#include "thread_pool.h"
 
 namespace streamingllm {
 namespace {
@@ -18,7 +18,7 @@ template <typename Work>
 void each_row(const at::Tensor& x, const Work& work) {
   const int64_t dim = x.size(-1), row_bytes = dim * x.element_size(), rows = x.numel() / dim;
   TORCH_CHECK(dim % kRowTile == 0, "rows of ", dim, " numbers: must be a multiple of ", kRowTile);
-  share_out_in_pass((rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t i) {
+  parallel_for_torch((rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t i) {
     const int64_t last = std::min(rows, (i + 1) * kRowsAtOnce);
     for (int64_t row = i * kRowsAtOnce; row < last; ++row) work(row * row_bytes);
   });
@@ -63,7 +63,7 @@ at::Tensor rotate(const at::Tensor& numbers, const at::Tensor& cosines, const at
   const at::Tensor c = with_whole_rows(cosines.expand({batch, 1, seq, pairs}));
   const at::Tensor s = with_whole_rows(sines.expand({batch, 1, seq, pairs}));
   const int64_t runs = (seq + kRowsAtOnce - 1) / kRowsAtOnce;
-  share_out_in_pass(batch * runs, [&](int64_t i) {
+  parallel_for_torch(batch * runs, [&](int64_t i) {
     const int64_t stream = i / runs, first = i % runs * kRowsAtOnce;
     for (int64_t token = first; token < std::min(seq, first + kRowsAtOnce); ++token)
       kernels().rotate(heads_of(x, stream, 0, token), heads, heads_of(c, stream, 0, token).data,

@@ -100,7 +100,7 @@ using MultiplyPanel = void (*)(const int32_t* x, int64_t batch, int64_t dim, con
                                float* sums, const PanelOut& out);
 
 // One way to multiply: with floats, or with pairs of bfloat16 that are summed in floats.
-struct Way {
+struct MatmulKernels {
   int64_t per_lane = 0;  // 0 where the instruction set has no such way
   PackBlock pack = nullptr;
   CountScratch count_scratch = nullptr;
@@ -150,7 +150,7 @@ using NegativeLogLikelihood = float (*)(const char* row, Element element, int64_
                                         int64_t target);
 
 // Where the greatest of a row of logits is; the first of equals.
-using Likeliest = int64_t (*)(const char* row, Element element, int64_t count);
+using Argmax = int64_t (*)(const char* row, Element element, int64_t count);
 
 // A row of `dim` numbers over the root of their mean square, rounded, times `weight`.
 using Normalize = void (*)(const void* x, const void* weight, Element element, int64_t dim,
@@ -170,9 +170,9 @@ struct Kernels {
   MultiplyQuantized multiply_quantized;
   QuantizeActivations quantize_activations;
   MultiplyDense multiply_dense;
-  Way by_floats, by_pairs;
+  MatmulKernels by_floats, by_pairs;
   NegativeLogLikelihood negative_log_likelihood;
-  Likeliest likeliest;
+  Argmax argmax;
   Normalize normalize;
   SwishGate swish_gate;
   Rotate rotate;

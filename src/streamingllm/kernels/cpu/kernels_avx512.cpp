@@ -22,7 +22,7 @@ namespace {
 
 #include "elementwise.inl"
 
-#include "way.inl"
+#include "matmul_kernels.inl"
 
 }  // namespace
 
@@ -33,10 +33,10 @@ const Kernels kernels = {
     .multiply_quantized = multiply_quantized,
     .quantize_activations = quantize_activations,
     .multiply_dense = multiply_dense,
-    .by_floats = way<Floats>(),
-    .by_pairs = way<Pairs>(),
+    .by_floats = make_matmul_kernels<Floats>(),
+    .by_pairs = make_matmul_kernels<Pairs>(),
     .negative_log_likelihood = negative_log_likelihood,
-    .likeliest = likeliest,
+    .argmax = argmax,
     .normalize = normalize,
     .swish_gate = swish_gate,
     .rotate = rotate,

@@ -1,11 +1,11 @@
-// The operators `token_nll` and `likeliest` on tensors; see kernels/reference.py for shapes.
+// The operators `token_nll` and `argmax` on tensors; see kernels/reference.py for shapes.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/max.h>
 #include <torch/library.h>
 
 #include "dispatch.h"
-#include "team.h"
+#include "thread_pool.h"
 
 namespace streamingllm {
 namespace {
@@ -22,14 +22,14 @@ at::Tensor token_nll(const at::Tensor& logits, const at::Tensor& targets) {
   const at::Tensor out = at::empty({rows.size(0)}, rows.options().dtype(at::kFloat));
   float* nll = out.mutable_data_ptr<float>();
   const char* first = static_cast<const char*>(rows.const_data_ptr());
-  share_out_in_pass(rows.size(0), [&](int64_t i) {
+  parallel_for_torch(rows.size(0), [&](int64_t i) {
     nll[i] = kernels().negative_log_likelihood(first + i * row_bytes, element_of(rows), vocab,
                                                  target[i]);
   });
   return out;
 }
 
-at::Tensor likeliest(const at::Tensor& logits) {
+at::Tensor argmax(const at::Tensor& logits) {
   if (logits.scalar_type() != at::kFloat && logits.scalar_type() != at::kBFloat16)
     return std::get<1>(at::max(logits, -1));
   const at::Tensor rows = logits.stride(1) == 1 ? logits : logits.contiguous();
@@ -37,8 +37,8 @@ at::Tensor likeliest(const at::Tensor& logits) {
   const int64_t row_bytes = rows.stride(0) * rows.element_size();
   const char* first = static_cast<const char*>(rows.const_data_ptr());
   int64_t* found = out.mutable_data_ptr<int64_t>();
-  share_out(rows.size(0), [&](int64_t i) {
-    found[i] = kernels().likeliest(first + i * row_bytes, element_of(rows), rows.size(1));
+  parallel_for(rows.size(0), [&](int64_t i) {
+    found[i] = kernels().argmax(first + i * row_bytes, element_of(rows), rows.size(1));
   });
   return out;
 }
@@ -47,7 +47,7 @@ at::Tensor likeliest(const at::Tensor& logits) {
 
 TORCH_LIBRARY_IMPL(streamingllm, CPU, library) {
   library.impl("token_nll", &token_nll);
-  library.impl("likeliest", &likeliest);
+  library.impl("argmax", &argmax);
 }
 
 }  // namespace streamingllm

@@ -49,7 +49,7 @@ float row_nll(const T* row, int64_t count, int64_t target) {
   return __builtin_logf(sum(sums[0])) + (highest - widened(row[target]));
 }
 
-int64_t likeliest(const char* row, Element element, int64_t count) {
+int64_t argmax(const char* row, Element element, int64_t count) {
   if (element == Element::kFloat32) return row_likeliest(reinterpret_cast<const float*>(row), count);
   return row_likeliest(reinterpret_cast<const uint16_t*>(row), count);
 }

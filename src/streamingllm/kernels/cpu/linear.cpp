@@ -1,4 +1,4 @@
-// The operators `linear` and `dense_linear` on tensors; see kernels/reference.py for shapes.
+// The operators `quantized_linear` and `linear` on tensors; see kernels/reference.py for shapes.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
@@ -9,7 +9,7 @@
 
 #include "dispatch.h"
 #include "shim.h"
-#include "team.h"
+#include "thread_pool.h"
 
 namespace streamingllm {
 namespace {
@@ -90,7 +90,7 @@ at::Tensor multiply_few(const at::Tensor& x, const Tiles& tiles) {
   const Activations activations{x_codes.data(), x_scales.data(), x_sums.data(), batch,
                                 tiles.num_groups};
   const Product product(x, batch, num_rows);
-  share_out_runs(tiles.count, [&](int64_t first, int64_t last) {
+  parallel_for_ranges(tiles.count, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i)
       kernels().multiply_quantized(tiles[i], activations, product.numbers + i * kRowTile, num_rows);
     product.round(first * kRowTile, last * kRowTile);
@@ -103,8 +103,8 @@ at::Tensor multiply_few(const at::Tensor& x, const Tiles& tiles) {
 template <typename Fill>
 at::Tensor multiply_many(const at::Tensor& x, int64_t num_rows, const Fill& fill) {
   const Element element = element_of(x);
-  const Way& way = way_for(element);
-  const at::Tensor dense = (way.per_lane == 1 ? x.to(at::kFloat) : x).contiguous();
+  const MatmulKernels& kernels_for_dtype = matmul_kernels_for(element);
+  const at::Tensor dense = (kernels_for_dtype.per_lane == 1 ? x.to(at::kFloat) : x).contiguous();
   const auto* lanes = static_cast<const int32_t*>(dense.const_data_ptr());
   const int64_t dim = x.size(-1), batch = x.numel() / dim, size = x.element_size();
   auto shape = x.sizes().vec();
@@ -118,7 +118,7 @@ at::Tensor multiply_many(const at::Tensor& x, int64_t num_rows, const Fill& fill
   const int64_t whole = std::max<int64_t>(0, panels - panels % threads - threads);
   const int64_t parts = std::clamp<int64_t>(kPiecesPerThread * threads / (panels - whole), 1,
                                             batch / kManyRows);
-  share_out_in_pass(whole + (panels - whole) * parts, [&](int64_t i) {
+  parallel_for_torch(whole + (panels - whole) * parts, [&](int64_t i) {
     static thread_local std::vector<int32_t> panel;
     static thread_local std::vector<float> sums;
     const bool is_whole = i < whole;
@@ -126,10 +126,10 @@ at::Tensor multiply_many(const at::Tensor& x, int64_t num_rows, const Fill& fill
     const int64_t row = (is_whole ? i : whole + (i - whole) / parts) * kPanelRows;
     const int64_t width = std::min<int64_t>(kPanelRows, num_rows - row);
     const int64_t first = part * batch / of, last = (part + 1) * batch / of;
-    panel.resize(dim / way.per_lane * kPanelRows);
-    fill(way, row, panel.data());
+    panel.resize(dim / kernels_for_dtype.per_lane * kPanelRows);
+    fill(kernels_for_dtype, row, panel.data());
     sums.resize((last - first) * kPanelRows);
-    way.multiply_panel(lanes + first * dim / way.per_lane, last - first, dim, panel.data(),
+    kernels_for_dtype.multiply_panel(lanes + first * dim / kernels_for_dtype.per_lane, last - first, dim, panel.data(),
                        sums.data(),
                        {bytes + (first * num_rows + row) * size, num_rows * size, width, element});
   });
@@ -138,28 +138,28 @@ at::Tensor multiply_many(const at::Tensor& x, int64_t num_rows, const Fill& fill
 
 at::Tensor multiply_many(const at::Tensor& x, const Tiles& tiles) {
   constexpr int64_t kTiles = kPanelRows / kRowTile;
-  return multiply_many(x, tiles.count * kRowTile, [&](const Way& way, int64_t row, int32_t* panel) {
+  return multiply_many(x, tiles.count * kRowTile, [&](const MatmulKernels& kernels_for_dtype, int64_t row, int32_t* panel) {
     const int64_t first = row / kRowTile, count = std::min(kTiles, tiles.count - first);
     if (count < kTiles) {  // the others become zero
-      const int64_t lanes = tiles.num_groups * kGroup / way.per_lane * kPanelRows;
+      const int64_t lanes = tiles.num_groups * kGroup / kernels_for_dtype.per_lane * kPanelRows;
       std::fill(panel, panel + lanes, 0);
     }
     for (int64_t i = 0; i < count; ++i)
-      way.unpack_tile(tiles[first + i], tiles.num_groups, panel + i * kRowTile);
+      kernels_for_dtype.unpack_tile(tiles[first + i], tiles.num_groups, panel + i * kRowTile);
   });
 }
 
-at::Tensor linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scales,
+at::Tensor quantized_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scales,
                   const std::optional<at::Tensor>& minimums) {
   const Tiles tiles(codes, scales, minimums);
   const int64_t dim = tiles.num_groups * kGroup;
   TORCH_CHECK(x.size(-1) == dim, "x has ", x.size(-1), " features: must have ", dim);
   if (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16)
-    return linear(x.to(at::kFloat), codes, scales, minimums).to(x.scalar_type());
+    return quantized_linear(x.to(at::kFloat), codes, scales, minimums).to(x.scalar_type());
   return x.numel() < kManyRows * dim ? multiply_few(x, tiles) : multiply_many(x, tiles);
 }
 
-at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
   const int64_t num_rows = weight.size(0), dim = weight.size(1), batch = x.numel() / dim;
   if (dim % kRowTile != 0 || !weight.is_contiguous())  // rows are read in whole vectors
     return at::linear(x.to(weight.scalar_type()), weight).to(x.scalar_type());
@@ -167,14 +167,14 @@ at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
   const int64_t row_bytes = dim * weight.element_size();
   const Element element = element_of(weight);
   if (batch >= kManyRows && x.scalar_type() == weight.scalar_type())
-    return multiply_many(x, num_rows, [&](const Way& way, int64_t row, int32_t* panel) {
-      way.pack_weights(rows + row * row_bytes, element, row_bytes,
+    return multiply_many(x, num_rows, [&](const MatmulKernels& kernels_for_dtype, int64_t row, int32_t* panel) {
+      kernels_for_dtype.pack_weights(rows + row * row_bytes, element, row_bytes,
                        std::min<int64_t>(kPanelRows, num_rows - row), dim, panel);
     });
   static thread_local std::vector<float> x_floats;
   const float* numbers = as_floats(x, 1.0, x_floats);
   const Product product(x, batch, num_rows);
-  share_out_runs(num_rows, [&](int64_t first, int64_t last) {
+  parallel_for_ranges(num_rows, [&](int64_t first, int64_t last) {
     kernels().multiply_dense(rows + first * row_bytes, element, numbers, batch, dim, last - first,
                              product.numbers + first, num_rows);
     product.round(first, last);
@@ -184,25 +184,25 @@ at::Tensor dense_linear(const at::Tensor& x, const at::Tensor& weight) {
 
 }  // namespace
 
-extern "C" AOTITorchError aoti_torch_cpu_linear(AtenTensorHandle x, AtenTensorHandle codes,
+extern "C" AOTITorchError aoti_torch_cpu_quantized_linear(AtenTensorHandle x, AtenTensorHandle codes,
                                                 AtenTensorHandle scales,
                                                 AtenTensorHandle* minimums,
                                                 AtenTensorHandle* out) {
   AOTI_TORCH_CONVERT_EXCEPTION_TO_ERROR_CODE({
-    shim::give(out, linear(shim::tensor(x), shim::tensor(codes), shim::tensor(scales),
+    shim::give(out, quantized_linear(shim::tensor(x), shim::tensor(codes), shim::tensor(scales),
                            shim::optional(minimums)));
   })
 }
 
-extern "C" AOTITorchError aoti_torch_cpu_dense_linear(AtenTensorHandle x, AtenTensorHandle weight,
+extern "C" AOTITorchError aoti_torch_cpu_linear(AtenTensorHandle x, AtenTensorHandle weight,
                                                       AtenTensorHandle* out) {
   AOTI_TORCH_CONVERT_EXCEPTION_TO_ERROR_CODE(
-      { shim::give(out, dense_linear(shim::tensor(x), shim::tensor(weight))); })
+      { shim::give(out, streamingllm::linear(shim::tensor(x), shim::tensor(weight))); })
 }
 
 TORCH_LIBRARY_IMPL(streamingllm, CPU, library) {
+  library.impl("quantized_linear", &quantized_linear);
   library.impl("linear", &linear);
-  library.impl("dense_linear", &dense_linear);
 }
 
 }  // namespace streamingllm

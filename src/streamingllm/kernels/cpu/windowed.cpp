@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "dispatch.h"
-#include "team.h"
+#include "thread_pool.h"
 
 namespace streamingllm {
 namespace {
@@ -20,9 +20,9 @@ constexpr int64_t kTasksPerThread = 4;
 // A run of the columns of all key/value heads, packed.
 class Packed {
  public:
-  Packed(const Way& way, const at::Tensor& k, const at::Tensor& v, int64_t first, int64_t last)
-      : key_lanes_(kColumnBlock * k.size(3) / way.per_lane),
-        value_lanes_(kColumnBlock * v.size(3) / way.per_lane),
+  Packed(const MatmulKernels& kernels_for_dtype, const at::Tensor& k, const at::Tensor& v, int64_t first, int64_t last)
+      : key_lanes_(kColumnBlock * k.size(3) / kernels_for_dtype.per_lane),
+        value_lanes_(kColumnBlock * v.size(3) / kernels_for_dtype.per_lane),
         num_blocks_((last - first + kColumnBlock - 1) / kColumnBlock) {
     const int64_t num_kv_heads = k.size(1), num_heads = k.size(0) * num_kv_heads;
     lanes_ = at::empty({num_heads * num_blocks_ * (key_lanes_ + value_lanes_)},
@@ -32,13 +32,13 @@ class Packed {
                         column * x.stride(2);
       return static_cast<const char*>(x.const_data_ptr()) + i * x.element_size();
     };
-    share_out_in_pass(num_heads * num_blocks_, [&](int64_t i) {
+    parallel_for_torch(num_heads * num_blocks_, [&](int64_t i) {
       const int64_t head = i / num_blocks_, block = i % num_blocks_;
       const int64_t column = first + block * kColumnBlock;
       const Rows rows{row(k, head, column), row(v, head, column), k.stride(2) * k.element_size(),
                       v.stride(2) * v.element_size(), element_of(k)};
       const PackedBlock of_head = blocks(head);
-      way.pack(rows, std::min<int64_t>(last - column, kColumnBlock), k.size(3), v.size(3),
+      kernels_for_dtype.pack(rows, std::min<int64_t>(last - column, kColumnBlock), k.size(3), v.size(3),
                {of_head.keys + block * key_lanes_, of_head.values + block * value_lanes_});
     });
   }
@@ -75,8 +75,8 @@ at::Tensor windowed_attention(const at::Tensor& queries, const at::Tensor& queri
   const int64_t batch = q.size(0), num_kv_heads = k.size(1), per_group = q.size(1) / num_kv_heads;
   const int64_t seq = q.size(2), num_old = k.size(2) - num_sinks - seq;
 
-  const Way& way = way_for(element_of(q));
-  const Packed sinks(way, k, v, 0, num_sinks), window(way, k, v, num_sinks, k.size(2));
+  const MatmulKernels& kernels_for_dtype = matmul_kernels_for(element_of(q));
+  const Packed sinks(kernels_for_dtype, k, v, 0, num_sinks), window(kernels_for_dtype, k, v, num_sinks, k.size(2));
   const std::vector<int64_t> none(seq, 0);
   std::vector<int64_t> first(seq), last(seq);
   for (int64_t i = 0; i < seq; ++i) {
@@ -94,7 +94,7 @@ at::Tensor windowed_attention(const at::Tensor& queries, const at::Tensor& queri
   const int64_t task_rows = std::clamp<int64_t>(fair_rows, kTaskRows / 4, kTaskRows);
   const int64_t task_queries = std::max<int64_t>(1, task_rows / per_group);
   const int64_t tasks_per_group = (seq + task_queries - 1) / task_queries;
-  share_out_in_pass(groups * tasks_per_group, [&](int64_t i) {
+  parallel_for_torch(groups * tasks_per_group, [&](int64_t i) {
     const int64_t group = i / tasks_per_group, query = i % tasks_per_group * task_queries;
     const int64_t stream = group / num_kv_heads, head = group % num_kv_heads * per_group;
     const WindowedTask task{
@@ -104,8 +104,8 @@ at::Tensor windowed_attention(const at::Tensor& queries, const at::Tensor& queri
         {window.blocks(group), first.data() + query, last.data() + query},
         std::min(task_queries, seq - query), per_group, k.size(3), v.size(3),
         static_cast<float>(scale), static_cast<float>(softcap), logits ? logits + head : nullptr};
-    std::vector<int32_t> scratch(way.count_scratch(task));
-    way.attend(task, scratch.data());
+    std::vector<int32_t> scratch(kernels_for_dtype.count_scratch(task));
+    kernels_for_dtype.attend(task, scratch.data());
   });
   return out;
 }

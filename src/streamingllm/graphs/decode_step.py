@@ -1,0 +1,274 @@
+"""Decode one token of one or many streams, on the compiled path as soon as there is one."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from streamingllm.attention.step_plan import RingBuffers
+from streamingllm.graphs.aot_cache import (
+    Compilation,
+    fingerprint,
+    load_package,
+    package_path,
+)
+from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder
+from streamingllm.graphs.inductor import fuse
+from streamingllm.graphs.step_linears import join_siblings
+from streamingllm.graphs.step_module import StepModule
+from streamingllm.integration.attach import Attachment
+from streamingllm.kernels import gpu, native
+from streamingllm.positions.base import PositionEncoding
+from streamingllm.positions.rope import RopeEncoding
+
+MAX_BATCH = 64
+_EXAMPLE_STREAMS, _EXAMPLE_ENTRIES = 7, 11  # any others do as well
+_DTYPES = {
+    "cpu": (torch.float32, torch.bfloat16),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
+_log = logging.getLogger("streamingllm")
+
+Geometry = tuple[tuple[int, ...], int]  # sink positions, window size
+
+
+class DecodeStep:
+    """Feed one token to each of several streams and return their next logits.
+
+    On a GPU steps are captured in CUDA graphs, compiled or not.
+
+    Args:
+        model: one without an `unsupported_reason`. Its linear layers that read the same
+            activations are moved side by side in memory.
+        attachment: has been acquired for as long as the step is used.
+        encodings: of each layer.
+        geometries: sink positions and window size of each layer.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        attachment: Attachment,
+        encodings: Sequence[PositionEncoding],
+        geometries: Sequence[Geometry],
+    ) -> None:
+        join_siblings(model)
+        device = model.device
+        self._geometries = list(dict.fromkeys(geometries))
+        self._sinks = [
+            torch.tensor(sinks, dtype=torch.int64, device=device) for sinks, _ in self._geometries
+        ]
+        geometry_of = tuple(self._geometries.index(g) for g in geometries)
+        self._module = StepModule(model, attachment, tuple(encodings), geometry_of)
+        self._config = model.config.to_diff_dict()
+        self._compiled: dict[bool, Callable[[list[Tensor]], list[Tensor]]] = {}
+        self._compilations: dict[bool, Compilation] = {}
+        self._cannot: set[bool] = set()
+        self._captured = _capturing(device)
+
+    @property
+    def most_tokens_per_stream(self) -> int:
+        """Tokens of one stream that one step can take: the operator of GPUs takes all at once."""
+        return MAX_BATCH if self._captured is None else 1
+
+    @property
+    def num_graphs(self) -> int:
+        """CUDA graphs that steps are replayed from."""
+        return 0 if self._captured is None else self._captured.num_graphs
+
+    def run(
+        self,
+        ids: Sequence[int],
+        rows: Sequence[int],
+        positions: Sequence[int],
+        buffers: Sequence[RingBuffers],
+    ) -> Tensor:
+        """Write one token to each stream and return logits [batch, vocab].
+
+        Args:
+            ids: the tokens.
+            rows: which stream of `buffers` each is for; none more often than
+                `most_tokens_per_stream`.
+            positions: stream position of each token; past the last sink.
+            buffers: of each layer, written in place.
+        """
+        shifts = [[_sink_shift(t, sinks, m) for t in positions] for sinks, m in self._geometries]
+        numbers = torch.tensor([ids, rows, positions, *shifts])
+        if self._captured is None:
+            return self._step(numbers, buffers)
+        assert len(set(rows)) == len(rows), "a GPU's step takes one token of a stream"
+        rings = [x for layer in buffers for x in layer if x is not None]
+        return self._captured.run(numbers, rings, lambda there: self._step(there, buffers))
+
+    def _step(self, numbers: Tensor, buffers: Sequence[RingBuffers]) -> Tensor:
+        compiled = self._compiled.get(numbers.shape[1] > 1)
+        if compiled is not None:
+            rings = [x for layer in buffers for x in layer if x is not None]
+            return compiled([numbers, *rings, *self._sinks])[0]
+        with torch.inference_mode():
+            logits: Tensor = self._module(numbers, buffers, self._sinks)
+        return logits
+
+    def is_compiled(self, batch_size: int) -> bool:
+        """Whether steps of that many streams run compiled."""
+        return (batch_size > 1) in self._compiled
+
+    def compile(
+        self, batch_size: int, buffers: Sequence[RingBuffers], *, cached_only: bool = False
+    ) -> None:
+        """Begin to compile for one stream, or for any number above one, unless that is done.
+
+        A step that was compiled before is loaded at once; else `poll` or `wait` says when it is.
+        With `cached_only` nothing is compiled. For a GPU none is kept: it is compiled here and now.
+        """
+        many = batch_size > 1
+        if many in self._cannot or many in self._compiled or many in self._compilations:
+            return
+        inputs = self._example(many, buffers)
+        if self._captured is not None:
+            if not cached_only:
+                self._fuse(many, inputs, self._captured)
+            return
+        path = package_path(fingerprint(self._module, inputs, self._config))
+        if path.is_file() and self._load(many, path):
+            return
+        if cached_only:
+            return
+        try:
+            program = self._export(many, inputs)
+        except Exception as error:  # what a family does may be beyond the exporter
+            _stays_uncompiled(str(error))
+            self._cannot.add(many)
+            return
+        self._compilations[many] = Compilation(program, path)
+        atexit.register(self._compilations[many].stop)
+
+    def _export(self, many: bool, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+        dynamic = _dynamic_dimensions(many, inputs)
+        with torch.no_grad():
+            return torch.export.export(self._module, inputs, dynamic_shapes=dynamic, strict=False)
+
+    def _fuse(self, many: bool, inputs: tuple[Any, ...], captured: CapturedSteps) -> None:
+        try:
+            self._compiled[many] = fuse(self._export(many, inputs))
+        except Exception as error:  # compilers fail in ways of their own
+            _stays_uncompiled(str(error))
+            self._cannot.add(many)
+            return
+        captured.begin_anew()
+
+    def _load(self, many: bool, path: Path) -> bool:
+        """Take over a kept step; tell whether that could be done. A damaged one is removed."""
+        try:
+            self._compiled[many] = load_package(path, self._tensors())
+        except RuntimeError as error:
+            _log.warning("a kept step cannot be read: %s", str(error).partition("\n")[0])
+            path.unlink(missing_ok=True)
+        return many in self._compiled
+
+    def poll(self) -> bool:
+        """Take over what has been compiled; tell whether something still is."""
+        for many, compilation in list(self._compilations.items()):
+            if not compilation.running:
+                self._take_over(many, compilation)
+        return bool(self._compilations)
+
+    def wait(self) -> None:
+        """Wait until all that was begun is compiled."""
+        for many, compilation in list(self._compilations.items()):
+            self._take_over(many, compilation)
+
+    def _take_over(self, many: bool, compilation: Compilation) -> None:
+        error = compilation.finish()
+        atexit.unregister(compilation.stop)
+        del self._compilations[many]
+        if error is not None:
+            _stays_uncompiled(error)
+            return
+        self._load(many, compilation.target)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        named = [
+            *self._module.named_parameters(remove_duplicate=False),
+            *self._module.named_buffers(remove_duplicate=False),
+        ]
+        return dict(named)
+
+    def _example(self, many: bool, buffers: Sequence[RingBuffers]) -> tuple[Any, ...]:
+        batch = 2 if many else 1
+
+        def like(x: Tensor | None) -> Tensor | None:
+            if x is None:
+                return None
+            return x.new_zeros((_EXAMPLE_STREAMS, x.shape[1], _EXAMPLE_ENTRIES, x.shape[3]))
+
+        device = buffers[0].k_cache.device
+        numbers = torch.ones(3 + len(self._geometries), batch, dtype=torch.int64, device=device)
+        rings = [tuple(like(x) for x in layer) for layer in buffers]
+        return numbers, rings, [torch.arange(5, device=device) for _ in self._geometries]
+
+
+def _stays_uncompiled(reason: str) -> None:
+    _log.warning("the decode step stays uncompiled: %s", reason.partition("\n")[0])
+
+
+def _capturing(device: torch.device) -> CapturedSteps | None:
+    """Return what captures steps on a GPU; None elsewhere."""
+    return CapturedSteps(CudaRecorder(device), device) if device.type == "cuda" else None
+
+
+def _dynamic_dimensions(many: bool, inputs: tuple[Any, ...]) -> Any:
+    """Say which sizes may change from call to call: a batch above 1.
+
+    So may those of rings and sinks, but no compiler needs to know: operators get them as they are.
+    """
+    numbers = {1: torch.export.Dim("batch", min=2, max=MAX_BATCH)} if many else None
+    rings = [tuple(None for _ in layer) for layer in inputs[1]]
+    return numbers, rings, [None for _ in inputs[2]]
+
+
+def _sink_shift(position: int, sinks: tuple[int, ...], window_size: int) -> int:
+    """Return how far the query at `position` moves to where the sinks see it."""
+    outside = bisect_right(sinks, position - window_size)
+    return outside + window_size - 1 - position if outside else 0
+
+
+def unsupported_reason(
+    model: PreTrainedModel, attachment: Attachment, encodings: Sequence[PositionEncoding]
+) -> str | None:
+    """Return why a model's single tokens go through an ordinary pass; None if they need not."""
+    if attachment.adapter is not None:
+        return f"{model.config.model_type} bypasses transformers' attention interface"
+    for encoding in encodings:
+        if encoding.has_bias:
+            return f"{encoding.name} adds a bias to scores"
+        if isinstance(encoding, RopeEncoding) and encoding.in_values:
+            return "its cache holds latent keys"
+    return _device_unsupported_reason(model)
+
+
+def _device_unsupported_reason(model: PreTrainedModel) -> str | None:
+    """Return what speaks against the device and the data type of a model."""
+    device, dtypes = model.device, _DTYPES.get(model.device.type)
+    if dtypes is None:
+        return f"steps are made for CPUs and CUDA, the model is on {device}"
+    if any(tensor.device != device for tensor in model.parameters()):
+        return "the model lies on several devices"
+    if model.dtype not in dtypes:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        return f"dtype is {model.dtype}, kernels take {names}"
+    if device.type == "cuda":
+        return None if gpu.load() else "there are no Triton kernels here"
+    with suppress(AttributeError):
+        if model.config.get_text_config().head_dim % 16:
+            return "head_dim is not a multiple of 16"
+    return None if native.load() else "there are no native kernels here"

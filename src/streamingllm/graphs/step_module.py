@@ -1,0 +1,159 @@
+"""A decode step as a module of plain tensors, which can be exported."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin
+
+from streamingllm.attention.forward_plan import ForwardPlan
+from streamingllm.attention.plan import Chunk
+from streamingllm.attention.step_plan import RingBuffers, StepPlan
+from streamingllm.graphs.step_linears import StepLinears
+from streamingllm.integration.attach import Attachment
+from streamingllm.positions.base import PositionEncoding
+
+
+class StepModule(nn.Module):
+    """Feed one token to each of several streams.
+
+    Args:
+        model: a decoder that `attachment` belongs to.
+        attachment: has been acquired.
+        encodings: of each layer.
+        geometry_of: for each layer, the number of its geometry.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        attachment: Attachment,
+        encodings: tuple[PositionEncoding, ...],
+        geometry_of: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.attachment = attachment
+        self.geometry_of = geometry_of
+        self.linears = StepLinears(model)
+        self._names = {f"linear_{i}": name for i, name in enumerate(self.linears.tensors)}
+        for key, name in self._names.items():
+            self.register_buffer(key, self.linears.tensors[name], persistent=False)
+        # Most layers share one encoding; its tensors become constants of the graph like weights.
+        self._unique = tuple({id(e): e for e in encodings}.values())
+        self._encoding_of = tuple(
+            next(i for i, u in enumerate(self._unique) if u is e) for e in encodings
+        )
+        for i, encoding in enumerate(self._unique):
+            for field, tensor in _tensors(encoding).items():
+                # Where the model is: a step that is captured may copy nothing from the host.
+                self.register_buffer(
+                    f"encoding_{i}_{field}", tensor.to(model.device), persistent=False
+                )
+
+    def forward(
+        self,
+        numbers: Tensor,
+        buffers: list[RingBuffers],
+        sink_positions: list[Tensor],
+    ) -> Tensor:
+        """Return the logits [batch, vocab] after one token for each stream; see `StepPlan`.
+
+        Args:
+            numbers: token ids, rows, positions and, per geometry, sink shifts; int64,
+                [3 + geometries, batch].
+            buffers: of each layer.
+            sink_positions: per geometry.
+        """
+        ids, rows, positions, *sink_shifts = numbers.unbind()
+        # An exporter puts its own stand-ins in the buffers' place.
+        self.linears.tensors.update({n: getattr(self, key) for key, n in self._names.items()})
+        origin = torch.zeros_like(positions)
+        plan = StepPlan(
+            Chunk(positions, positions[:, None], None, origin, ids.shape[0]),
+            windows=(),
+            encodings=self._encodings(),
+            buffers=tuple(RingBuffers(*b) for b in buffers),
+            rows=rows,
+            positions=positions,
+            geometry_of=self.geometry_of,
+            sink_positions=tuple(sink_positions),
+            sink_shifts=tuple(sink_shifts),
+        )
+        cache = _StepCache(self.attachment, plan)
+        with self.linears.standing_in():
+            output = self.model(input_ids=ids[:, None], past_key_values=cache, use_cache=True)
+        logits: Tensor = output.logits[:, -1]
+        return logits
+
+    def _encodings(self) -> tuple[PositionEncoding, ...]:
+        """Each layer's encoding, made of buffers of this module."""
+        own: list[Any] = [
+            replace(
+                cast(Any, encoding),
+                **{field: getattr(self, f"encoding_{i}_{field}") for field in _tensors(encoding)},
+            )
+            for i, encoding in enumerate(self._unique)
+        ]
+        return tuple(own[i] for i in self._encoding_of)
+
+
+def _tensors(encoding: Any) -> dict[str, Tensor]:
+    values = {field.name: getattr(encoding, field.name) for field in fields(encoding)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+class _StepCache(Cache):
+    """Hand the plan to a pass, and the tokens of the pass to the plan."""
+
+    def __init__(self, attachment: Attachment, plan: StepPlan) -> None:
+        Cache.__init__(self, layers=[_PassThrough() for _ in plan.buffers])
+        self.attachment = attachment
+        self._plan = plan
+
+    def begin(self, *args: Any) -> ForwardPlan:
+        """Return the step's plan."""
+        return self._plan
+
+    def end(self, succeeded: bool) -> None:
+        """Do nothing: the operator has written the tokens."""
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Nothing that a model should know of."""
+        return 0
+
+
+class _PassThrough(CacheLayerMixin):
+    """A layer's cache that returns the token it is given."""
+
+    is_compileable = False
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Do nothing."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return what came."""
+        return key_states, value_states
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Sizes for mask functions that are not asked, since the plan is the mask."""
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Nothing that a model should know of."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """No limit."""
+        return -1

@@ -1,0 +1,1 @@
+"""Streaming on a transformers model: attach, adapters, self-check, fused modules, SinkCache."""

@@ -1,0 +1,16 @@
+"""Adapters by `config.model_type`."""
+
+from __future__ import annotations
+
+from streamingllm.integration.adapters.base import Adapter
+from streamingllm.integration.adapters.bloom import BloomAdapter
+from streamingllm.integration.adapters.falcon import FalconAdapter
+from streamingllm.integration.adapters.gptj import GptJAdapter
+from streamingllm.integration.adapters.mpt import MptAdapter
+
+ADAPTERS: dict[str, Adapter] = {
+    "bloom": BloomAdapter(),
+    "falcon": FalconAdapter(),
+    "gptj": GptJAdapter(),
+    "mpt": MptAdapter(),
+}

@@ -1,0 +1,48 @@
+// Threads that share out one task of work after another, with little between them.
+//
+// A decode step is some hundred short products and attentions with a few microseconds of other work
+// between them, so threads wait awake for a moment before they sleep, and those that are late find
+// their share taken by others instead of being waited for.
+#pragma once
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+namespace streamingllm {
+
+namespace thread_pool {
+
+using Task = void (*)(const void* work, int64_t number);
+
+// Call task(work, i), which must not throw, for all i < count, by as many as `num_threads` threads.
+void parallel_for(int64_t count, int64_t num_threads, Task task, const void* work);
+
+}  // namespace thread_pool
+
+// Let all threads take pieces of work. Each begins with a run of its own.
+template <typename Work>
+void parallel_for(int64_t count, const Work& work) {
+  const auto task = [](const void* w, int64_t i) { (*static_cast<const Work*>(w))(i); };
+  thread_pool::parallel_for(count, at::get_num_threads(), task, &work);
+}
+
+// The same in runs of neighbours, work(first, last); several for each thread.
+template <typename Work>
+void parallel_for_ranges(int64_t count, const Work& work) {
+  constexpr int64_t kRunsPerThread = 8;
+  const int64_t runs = std::min(count, kRunsPerThread * at::get_num_threads());
+  parallel_for(runs, [&](int64_t i) { work(i * count / runs, (i + 1) * count / runs); });
+}
+
+// The same with torch's threads: in a pass over many tokens they are awake, from torch's products.
+template <typename Work>
+void parallel_for_torch(int64_t count, const Work& work) {
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), count), 1, [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < count; i = next++) work(i);
+  });
+}
+
+}  // namespace streamingllm

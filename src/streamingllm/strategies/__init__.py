@@ -1,0 +1,18 @@
+"""Strategies by name: ours and what we compare it with."""
+
+from streamingllm.strategies.base import Strategy
+from streamingllm.strategies.dense import DenseStrategy
+from streamingllm.strategies.interpolation import InterpolationStrategy
+from streamingllm.strategies.recompute import RecomputeStrategy
+from streamingllm.strategies.sinks import SinkStrategy
+from streamingllm.strategies.window import WindowStrategy
+
+STRATEGIES: dict[str, type[Strategy]] = {
+    "sinks": SinkStrategy,
+    "dense": DenseStrategy,
+    "window": WindowStrategy,
+    "recompute": RecomputeStrategy,
+    "interpolation": InterpolationStrategy,
+}
+
+__all__ = ["STRATEGIES", "SinkStrategy", "Strategy"]

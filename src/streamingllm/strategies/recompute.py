@@ -1,0 +1,61 @@
+"""Sliding window with re-computation: exact and slow (paper, figure 1c)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from streamingllm.config import StreamConfig
+from streamingllm.strategies.base import LogitsToKeep, run_model
+from streamingllm.strategies.dense import refuse_padding
+
+WINDOWS_PER_PASS = 4
+
+
+class RecomputeStrategy:
+    """Predict each token from a fresh run over the last m tokens; nothing is cached."""
+
+    def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
+        self.model = model
+        self.window_size = config.window_size
+        self.num_seen_tokens = 0
+        self._recent: Tensor | None = None
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """No keys are held."""
+        return 0
+
+    @property
+    def nbytes(self) -> int:
+        """No keys are held."""
+        return 0
+
+    def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
+        """Feed ids [batch, seq] and return logits."""
+        refuse_padding("recompute", valid)
+        known = ids if self._recent is None else torch.cat((self._recent, ids), dim=1)
+        wanted = 1 if logits_to_keep == "last" else ids.shape[1]
+        self.num_seen_tokens += ids.shape[1]
+        self._recent = known[:, -self.window_size :]
+        return self._logits_of_last(known[:, -(self.window_size + wanted - 1) :], wanted)
+
+    def _logits_of_last(self, known: Tensor, wanted: int) -> Tensor:
+        """Return logits after each of the last `wanted` tokens, [batch, wanted, vocab]."""
+        m, length = self.window_size, known.shape[1]
+        parts = []
+        # Queries whose window still reaches the start share one causal pass.
+        growing = max(0, min(m, length) - (length - wanted))
+        if growing:
+            parts.append(run_model(self.model, known[:, :m], "all")[:, -growing:])
+        if wanted > growing:
+            windows = known.unfold(1, m, 1)[:, growing - wanted :]
+            parts += [self._run_windows(run) for run in windows.split(WINDOWS_PER_PASS, dim=1)]
+        return torch.cat(parts, dim=1)
+
+    def _run_windows(self, windows: Tensor) -> Tensor:
+        """Return logits after windows [batch, count, m], [batch, count, vocab]."""
+        batch, count, m = windows.shape
+        logits = run_model(self.model, windows.reshape(batch * count, m), "last")
+        return logits.view(batch, count, -1)

@@ -1,0 +1,17 @@
+"""Window attention: the last m tokens and no sinks (paper, figure 1b)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from transformers import PreTrainedModel
+
+from streamingllm.config import StreamConfig
+from streamingllm.strategies.sinks import SinkStrategy
+
+
+class WindowStrategy(SinkStrategy):
+    """What breaks as soon as the first token leaves the window (paper, section 3.1)."""
+
+    def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
+        super().__init__(model, replace(config, num_sink_tokens=0, sink_positions=None))

@@ -1,0 +1,97 @@
+"""All that a stream is apart from its model, on its way to a file and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from streamingllm.cache.snapshot import model_fingerprint, read_snapshot, write_snapshot
+from streamingllm.cache.stream_positions import StreamPositions
+from streamingllm.config import StreamConfig
+from streamingllm.errors import SnapshotError
+
+_NEXT_LOGITS = "next_logits"
+
+
+@dataclass(frozen=True, eq=False)
+class StreamState:
+    """Hold what a snapshot keeps.
+
+    Args:
+        config: of the stream.
+        buffers: the cache's tensors by name, one per layer.
+        clock: the cache's counters.
+        next_logits: [batch, vocab]; None before the first token.
+        recent_ids: last tokens of each stream.
+        is_single: whether the stream was begun with ids [seq] and not [batch, seq].
+        metadata: JSON-able facts that belong to the stream.
+    """
+
+    config: StreamConfig
+    buffers: dict[str, list[Tensor]]
+    positions: StreamPositions
+    next_logits: Tensor | None
+    recent_ids: list[list[int]]
+    is_single: bool
+    metadata: dict[str, Any]
+
+    def write(self, path: Path, model: PreTrainedModel) -> None:
+        """Save to a file that only `model` can go on from.
+
+        Raises:
+            SnapshotError: the file cannot be written; one that was there before is untouched.
+        """
+        tensors = {
+            f"{name}.{layer}": tensor
+            for name, per_layer in self.buffers.items()
+            for layer, tensor in enumerate(per_layer)
+        }
+        if self.next_logits is not None:
+            tensors[_NEXT_LOGITS] = self.next_logits
+        facts = {
+            "model": model_fingerprint(model),
+            "config": asdict(self.config),
+            "positions": self.positions.to_json(),
+            "recent_ids": self.recent_ids,
+            "is_single": self.is_single,
+            "metadata": self.metadata,
+        }
+        write_snapshot(path, tensors, facts)
+
+    @classmethod
+    def read(cls, path: Path, model: PreTrainedModel) -> StreamState:
+        """Load what `write` saved, on the model's device.
+
+        Raises:
+            SnapshotError: the file is missing, damaged, or of another model.
+        """
+        tensors, facts = read_snapshot(path)
+        if facts["model"] != model_fingerprint(model):
+            raise SnapshotError(
+                f"{path}: belongs to another model or dtype than {model.config.model_type} in "
+                f"{model.dtype}; load the one it was made with"
+            )
+        tensors = {name: tensor.to(model.device) for name, tensor in tensors.items()}
+        fields = facts["config"]
+        if fields["sink_positions"] is not None:
+            fields["sink_positions"] = tuple(fields["sink_positions"])
+        return cls(
+            config=StreamConfig(**fields),
+            next_logits=tensors.pop(_NEXT_LOGITS, None),
+            buffers=_by_layer(tensors),
+            positions=StreamPositions.from_json(facts["positions"]),
+            recent_ids=facts["recent_ids"],
+            is_single=facts["is_single"],
+            metadata=facts["metadata"],
+        )
+
+
+def _by_layer(tensors: dict[str, Tensor]) -> dict[str, list[Tensor]]:
+    """Group tensors called `name.layer` by their name, in the order of layers."""
+    names = sorted({name.rsplit(".", 1)[0] for name in tensors})
+    layers = range(len(tensors) // len(names)) if names else range(0)
+    return {name: [tensors[f"{name}.{layer}"] for layer in layers] for name in names}

@@ -1,0 +1,375 @@
+"""One endless sequence (or a batch of them): feed, generate, go back, branch, save."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from streamingllm.config import StreamConfig
+from streamingllm.errors import (
+    InputError,
+    RewindError,
+    UnsupportedFeatureError,
+)
+from streamingllm.inputs import TokenBatch, check_tokens, vocab_size_of
+from streamingllm.kernels.threads import one_thread
+from streamingllm.strategies import STRATEGIES, SinkStrategy, Strategy
+from streamingllm.strategies.base import LogitsToKeep
+from streamingllm.stream.sampling import GREEDY, Sampling
+from streamingllm.stream.state import StreamState
+from streamingllm.stream.token_tail import TokenTail
+
+
+class Stream:
+    """Read and write a text without end.
+
+    Args:
+        model: a causal language model of transformers.
+        config: which tokens are kept, and the strategy.
+
+    Attributes:
+        metadata: JSON-able facts that belong to the stream, saved and restored with it.
+
+    Raises:
+        UnsupportedModelError: the model cannot stream; the message says why.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: StreamConfig | None = None) -> None:
+        self.model = model
+        self.config = config or StreamConfig()
+        self.metadata: dict[str, Any] = {}
+        self._strategy: Strategy = STRATEGIES[self.config.strategy](model, self.config)
+        self._logits: Tensor | None = None
+        self._recent = TokenTail(_remembered(self.config))
+        self._is_single = True
+
+    @property
+    def num_seen_tokens(self) -> int:
+        """Tokens fed so far; of the longest stream in a batch."""
+        return self._strategy.num_seen_tokens
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens whose keys and values the next query can see."""
+        return self._strategy.num_cached_tokens
+
+    @property
+    def cache_size(self) -> int:
+        """Entries held per layer under `sinks`: n + m."""
+        return self.config.cache_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values held; constant under `sinks` once the first token is fed."""
+        return self._strategy.nbytes
+
+    @property
+    def rewind_nbytes(self) -> int:
+        """Bytes held beside the cache for `rewind`."""
+        return self._sinks("rewind_nbytes").cache.rewind_nbytes
+
+    @property
+    def num_seen_tokens_per_stream(self) -> Tensor:
+        """Tokens fed to each stream of the batch, int64, [batch]."""
+        return self._sinks("num_seen_tokens_per_stream").cache.num_seen_tokens_per_stream
+
+    @property
+    def next_logits(self) -> Tensor:
+        """Logits of the next token, [vocab] or [batch, vocab].
+
+        Raises:
+            InputError: nothing has been fed yet.
+        """
+        if self._logits is None:
+            raise InputError("the stream is empty: feed at least one token first")
+        return self._logits[0] if self._is_single else self._logits
+
+    def feed(
+        self,
+        ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        logits: Literal["all", "last", "none"] = "all",
+    ) -> Tensor:
+        """Read tokens, in chunks of `config.chunk_size`; a failed chunk leaves what came before it.
+
+        Args:
+            ids: token ids, int64, [seq] for one stream or [batch, seq].
+            attention_mask: 0 at padding, [batch, seq], so that streams may differ in length.
+            logits: which to return; "all" takes seq x vocab numbers of memory.
+
+        Returns:
+            [seq, vocab] or [batch, seq, vocab]; for "last" [vocab] or [batch, vocab]; for "none"
+            an empty tensor.
+
+        Raises:
+            InputError: ids are empty, of a wrong shape or type, or out of the vocabulary.
+        """
+        batch = check_tokens(ids, attention_mask, vocab_size_of(self.model), self.model.device)
+        self._begin(batch)
+        logits_to_keep: LogitsToKeep = (
+            "all" if logits == "all" or batch.valid is not None else "last"
+        )
+        parts = []
+        for first in range(0, batch.ids.shape[1], self.config.chunk_size):
+            columns = slice(first, first + self.config.chunk_size)
+            valid = None if batch.valid is None else batch.valid[:, columns]
+            part = self._feed_chunk(batch.ids[:, columns], valid, logits_to_keep)
+            if logits == "all":
+                parts.append(part)
+        if logits == "none":
+            return self.next_logits.new_empty(0)
+        if logits == "last":
+            return self.next_logits
+        out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return out[0] if self._is_single else out
+
+    def generate(
+        self,
+        max_new_tokens: int,
+        *,
+        sampling: Sampling = GREEDY,
+        stop_token_ids: Iterable[int] = (),
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Any]:
+        """Write tokens one by one; each has become part of the stream when it is yielded.
+
+        Args:
+            max_new_tokens: upper bound on the tokens written.
+            sampling: how tokens are chosen.
+            stop_token_ids: a stream ends after one of these (it is yielded too).
+            generator: source of randomness.
+
+        Yields:
+            an int; for a batch int64 [batch], -1 for streams that have ended.
+
+        Raises:
+            InputError: nothing has been fed yet, or `max_new_tokens` is negative.
+        """
+        if max_new_tokens < 0:
+            raise InputError(f"max_new_tokens={max_new_tokens}: must be a whole number >= 0")
+        _ = self.next_logits
+        stops = torch.tensor(sorted(stop_token_ids), dtype=torch.int64, device=self.model.device)
+        return self._generate(max_new_tokens, sampling, stops, generator)
+
+    def rewind(self, num_tokens: int) -> None:
+        """Take back the last tokens of every stream, as if they had never been fed.
+
+        Before anything is evicted a stream goes back to its start; afterwards
+        `config.max_rewind_tokens`, whose keys and values are kept aside (`rewind_nbytes`).
+
+        Raises:
+            RewindError: more than was fed or is remembered.
+        """
+        cache = self._sinks("rewind").cache
+        if num_tokens < 0:
+            raise RewindError(f"num_tokens={num_tokens}: must be a whole number >= 0")
+        if num_tokens == 0:
+            return
+        seen, reach = cache.num_seen_tokens_per_stream, cache.max_rewind_now
+        if num_tokens > int(seen.min()):
+            raise RewindError(
+                f"num_tokens={num_tokens}: only {int(seen.min())} tokens have been fed"
+            )
+        # Going on needs the logits of the last token that stays, so that one is fed again.
+        most = int(torch.where(reach < seen, reach - 1, seen).min())
+        if num_tokens > most:
+            raise RewindError(
+                f"num_tokens={num_tokens}: this stream goes back at most {max(0, most)} tokens "
+                f"now; set max_rewind_tokens={self.config.max_rewind_tokens} higher"
+            )
+        remains = seen - num_tokens
+        back = torch.where(remains > 0, num_tokens + 1, num_tokens)
+        cache.rewind(back)
+        self._recent.take_back(num_tokens)
+        self._feed_last_again(remains > 0)
+
+    def compile(self, *, wait: bool = False, cached_only: bool = False) -> bool:
+        """Compile the decode step of this stream and its forks; tell whether it is compiled now.
+
+        A step that was compiled before, for this model on this machine, is loaded from the cache
+        folder; otherwise a process of its own takes up to a minute, and until then steps run
+        uncompiled. For a GPU nothing is kept: it is compiled in this process before this returns.
+
+        Args:
+            wait: return only when it is done.
+            cached_only: load what was compiled before, but compile nothing.
+
+        Raises:
+            InputError: nothing has been fed yet.
+        """
+        _ = self.next_logits
+        strategy = self._strategy
+        if not isinstance(strategy, SinkStrategy):
+            return False
+        return strategy.compile(wait=wait, cached_only=cached_only)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether steps run compiled now."""
+        return isinstance(self._strategy, SinkStrategy) and self._strategy.is_compiled
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether steps are replayed from CUDA graphs, which takes two steps to begin."""
+        return isinstance(self._strategy, SinkStrategy) and self._strategy.is_captured
+
+    def skip_to(self, position: int) -> None:
+        """Set the clock forward, as if tokens had passed unseen; the cache keeps what it has.
+
+        What follows takes the same time as in a stream of that age, which is what this is for.
+
+        Raises:
+            InputError: nothing has been fed yet, or the position is in the past.
+        """
+        _ = self.next_logits
+        cache = self._sinks("skip_to").cache
+        seen = self.num_seen_tokens
+        if position < seen:
+            raise InputError(f"position={position}: must be at least {seen}")
+        if int(cache.num_seen_tokens_per_stream.min()) < self.cache_size:
+            raise InputError(
+                f"position={position}: the cache must be full first, {seen} of {self.cache_size} "
+                "tokens have been fed"
+            )
+        cache.positions.skip_to(position)
+
+    def fork(self) -> Stream:
+        """Return an independent copy that costs as much memory as this stream."""
+        other = Stream.__new__(Stream)
+        other.model, other.config, other.metadata = self.model, self.config, deepcopy(self.metadata)
+        other._strategy = self._sinks("fork").fork()
+        other._logits = None if self._logits is None else self._logits.clone()
+        other._recent = self._recent.copy()
+        other._is_single = self._is_single
+        return other
+
+    def snapshot(self, path: str | Path) -> None:
+        """Save the stream to a safetensors file, whole or not at all.
+
+        Raises:
+            SnapshotError: the file cannot be written; one that was there before is untouched.
+        """
+        cache = self._sinks("snapshot").cache
+        state = StreamState(
+            config=self.config,
+            buffers=cache.state(),
+            positions=cache.positions,
+            next_logits=self._logits,
+            recent_ids=self._recent.to_lists(),
+            is_single=self._is_single,
+            metadata=self.metadata,
+        )
+        state.write(Path(path), self.model)
+
+    @classmethod
+    def restore(cls, model: PreTrainedModel, path: str | Path) -> Stream:
+        """Return the stream that `snapshot` saved, exact to the bit of its next logits.
+
+        Raises:
+            SnapshotError: the file is missing, damaged, or of another model.
+        """
+        state = StreamState.read(Path(path), model)
+        stream = cls(model, state.config)
+        stream._sinks("restore").cache.load_state(state.buffers, state.positions)
+        stream._logits = state.next_logits
+        stream._recent = TokenTail(_remembered(state.config), state.recent_ids)
+        stream._is_single = state.is_single
+        stream.metadata = state.metadata
+        return stream
+
+    def _sinks(self, what: str) -> SinkStrategy:
+        if not isinstance(self._strategy, SinkStrategy):
+            raise UnsupportedFeatureError(
+                f"{what}: strategy {self.config.strategy!r} cannot; use 'sinks' or 'window'"
+            )
+        return self._strategy
+
+    def _begin(self, batch: TokenBatch) -> None:
+        """Fix the number of streams with the first tokens."""
+        num_streams = self._recent.num_streams
+        if num_streams == 0:
+            self._recent.begin(len(batch.ids))
+            self._is_single = batch.is_single
+        elif len(batch.ids) != num_streams:
+            raise InputError(
+                f"ids has {len(batch.ids)} rows: this stream was begun with {num_streams}"
+            )
+
+    def _feed_chunk(
+        self, rows: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep
+    ) -> Tensor:
+        logits = self._strategy.step(rows, valid, logits_to_keep)
+        self._recent.extend(rows, valid)
+        self._logits = self._last_logits(logits, valid, logits_to_keep)
+        return logits
+
+    def _last_logits(
+        self, logits: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep
+    ) -> Tensor:
+        """Return the logits after each stream's last token, [batch, vocab], for nobody else."""
+        if valid is None:
+            if logits_to_keep == "last" and not logits.is_inference():
+                return logits[:, -1]
+            with one_thread():
+                return logits[:, -1].clone()
+        columns = torch.arange(valid.shape[1], device=valid.device)
+        last = torch.where(valid, columns, -1).max(dim=1).values
+        rows = torch.arange(len(valid), device=valid.device)
+        fresh = logits[rows, last.clamp(min=0)]
+        if self._logits is None:
+            return fresh.clone()
+        return torch.where((last >= 0)[:, None], fresh, self._logits)
+
+    def _feed_last_again(self, has_tokens: Tensor) -> None:
+        if not bool(has_tokens.any()):
+            self._logits = None
+            return
+        rows = torch.tensor(self._recent.pop_last(), device=self.model.device)[:, None]
+        valid = None if bool(has_tokens.all()) else has_tokens[:, None].to(rows.device)
+        self._feed_chunk(rows, valid, "all")
+
+    def _generate(
+        self,
+        max_new_tokens: int,
+        sampling: Sampling,
+        stops: Tensor,
+        generator: torch.Generator | None,
+    ) -> Iterator[Any]:
+        assert self._logits is not None
+        active = torch.ones(len(self._logits), dtype=torch.bool, device=self._logits.device)
+        valid: Tensor | None = None  # until a stream ends
+        device = self.model.device
+        nothing = torch.empty((len(self._logits), 0), dtype=torch.int64)
+        written: deque[Tensor] = deque(maxlen=self.config.window_size)
+        for _ in range(max_new_tokens):
+            looks_back = sampling.looks_at_written and written
+            token = sampling.choose(
+                self._logits,
+                torch.tensor(self._recent.common(), device=device)
+                if sampling.looks_at_recent
+                else nothing,
+                generator,
+                written_ids=torch.stack([*written], dim=1) if looks_back else None,
+            )
+            written.append(token)
+            self._feed_chunk(token[:, None], valid, "all" if valid is not None else "last")
+            yield int(token[0]) if self._is_single else token.masked_fill(~active, -1)
+            if len(stops) == 0:
+                continue
+            active = active & ~torch.isin(token, stops)
+            if not bool(active.any()):
+                return
+            valid = None if bool(active.all()) else active[:, None]
+
+
+def _remembered(config: StreamConfig) -> int:
+    """Return how many tokens of a stream are remembered."""
+    return config.window_size + config.max_rewind_tokens + 1

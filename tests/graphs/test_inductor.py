@@ -1,0 +1,64 @@
+"""A step compiled in this process computes what the uncompiled one does, and copies no ring."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch._inductor.utils import run_and_get_code
+
+from streamingllm import Stream, StreamConfig
+from streamingllm.attention.step_plan import RingBuffers
+from streamingllm.graphs.inductor import fuse
+from streamingllm.kernels import native
+from streamingllm.kernels.rows import decode_rows
+from tests.families import model_of
+from tests.graphs.test_step_module import tokens
+
+# Inductor imports what torch itself has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*deprecated:DeprecationWarning")
+
+
+@pytest.mark.parametrize(
+    ("family", "batch_sizes", "cache"),
+    [("llama", (1,), "none"), ("llama", (3, 2, 5), "int8"), ("gemma3", (3, 2, 5), "none")],
+)
+def test_a_fused_step_is_the_step(family: str, batch_sizes: tuple[int, ...], cache: str) -> None:
+    if not native.load():
+        pytest.skip("needs a C++ compiler and a processor with AVX2")
+    stream = Stream(model_of(family, torch.float32), StreamConfig(3, 9, quantize_cache=cache))
+    stream.feed(tokens(max(batch_sizes) + 1, 20))
+    strategy = stream._sinks("test")
+    rings, step = strategy.cache.ring_buffers, strategy._step()
+    many, atol = len(batch_sizes) > 1, 1e-4 if cache == "none" else 0.3
+    program = step._export(many, step._example(many, rings))
+    with torch._inductor.config.patch(force_disable_caches=True):
+        fused, (code,) = run_and_get_code(fuse, program)
+    assert code.count("decode_attention.default(") == len(rings)
+    assert "auto_functionalized" not in code
+    assert "copy_(" not in code.partition("def call")[2]
+
+    truth = [RingBuffers(*(None if x is None else x.clone() for x in layer)) for layer in rings]
+    for position, batch in enumerate(5 * batch_sizes, start=20):
+        numbers = _numbers(step._geometries, position, batch)
+        found = fused([numbers, *_tensors(rings), *step._sinks])[0]
+        with torch.inference_mode():
+            expected = step._module(numbers, truth, step._sinks)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=atol)
+    for x, y in zip(_tensors(rings), _tensors(truth), strict=True):
+        torch.testing.assert_close(_values(x), _values(y), rtol=1e-4, atol=atol)
+
+
+def _numbers(geometries: list[tuple[tuple[int, ...], int]], position: int, batch: int) -> Tensor:
+    """Feed token 7 at one position to streams 1, 2 and so on; all sinks have left the window."""
+    shifts = [[(m - 1 - position) if sinks else 0] * batch for sinks, m in geometries]
+    rows = list(range(1, batch + 1))
+    return torch.tensor([[7] * batch, rows, [position] * batch, *shifts])
+
+
+def _tensors(rings: list[RingBuffers]) -> list[Tensor]:
+    return [x for layer in rings for x in layer if x is not None]
+
+
+def _values(stored: Tensor) -> Tensor:
+    return decode_rows(stored) if stored.dtype is torch.int8 else stored
