@@ -34,4 +34,4 @@ def use_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if not native.load():
         pytest.skip("needs a C++ compiler and a processor with AVX2")
     monkeypatch.setattr(aot_cache, "user_cache_path", lambda name: folder / name)
-    return folder / "streamingllm" / "decoding"
+    return folder / "streamingllm" / "graphs"
