@@ -1,4 +1,4 @@
-"""Measure every family's distance from both oracles of tests/oracles.py.
+"""Measure every family's distance from both oracles of tests/reference/oracles.py.
 
 python -m benchmarks.families --json benchmarks/results/families.json
 """
@@ -16,9 +16,9 @@ from benchmarks.progress import shown
 from streamingllm import SinkCache
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
-from tests.families import FAMILIES, model_of
 from tests.integration.test_families import IDS, NUM_TOKENS, difference, random_sizes, stream
-from tests.oracles import banded_logits, token_by_token_logits
+from tests.reference.families import FAMILIES, model_of
+from tests.reference.oracles import banded_logits, token_by_token_logits
 
 
 def measure(name: str) -> dict[str, float]:

@@ -17,7 +17,7 @@ from streamingllm.positions.alibi import AlibiEncoding
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.none import NoEncoding
 from streamingllm.positions.rope import RopeEncoding
-from tests.oracles import distance_matrix
+from tests.reference.layer_facts import distance_matrix
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 5e-2}
 

@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig
 
 from benchmarks.gpu import CONTESTANTS, Shape, attention_alone, compare, weight_bytes
-from tests.tiny import tiny_llama
+from tests.reference.tiny_llama import tiny_llama
 
 CPU = torch.device("cpu")
 

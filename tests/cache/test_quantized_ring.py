@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.cache.quantized_ring import QuantizedRingLayer
 from streamingllm.kernels.rows import decode_rows
-from tests.families import model_of
-from tests.tiny import random_ids, tiny_llama
-from tests.tiny_lm import tiny_lm
+from tests.reference.families import model_of
+from tests.reference.tiny_llama import random_ids, tiny_llama
+from tests.reference.tiny_lm import tiny_lm
 
 N, M, REWIND = 3, 7, 6
 CONFIG = StreamConfig(N, M, max_rewind_tokens=REWIND, quantize_cache="int8", chunk_size=5)

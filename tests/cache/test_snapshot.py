@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from streamingllm import Stream, StreamConfig
 from streamingllm.errors import SnapshotError
-from tests.tiny import random_ids, tiny_llama
+from tests.reference.tiny_llama import random_ids, tiny_llama
 
 CONFIG = StreamConfig(num_sink_tokens=3, window_size=7, max_rewind_tokens=6)
 
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_the_old_snapshot(tmp_path: Path) -> None:
         from pathlib import Path
         from streamingllm import Stream, StreamConfig
         from streamingllm.errors import SnapshotError
-        from tests.tiny import random_ids, tiny_llama
+        from tests.reference.tiny_llama import random_ids, tiny_llama
 
         stream = Stream(tiny_llama(), StreamConfig(3, 7))
         stream.feed(random_ids(50, seed=5))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_folder import write_tiny_folder
+from tests.reference.tiny_folder import write_tiny_folder
 
 
 @pytest.fixture(scope="session")

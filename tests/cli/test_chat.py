@@ -20,7 +20,7 @@ from streamingllm.cli.chat_commands import ChatCommands
 from streamingllm.errors import InputError
 from streamingllm.sessions import Conversation
 from tests.cli.terminal import run_command
-from tests.tiny_chat import write_tiny_chat
+from tests.reference.tiny_chat import write_tiny_chat
 
 Capture = pytest.CaptureFixture[str]
 PROGRAM = [sys.executable, "-c", "from streamingllm.cli import main; main()"]

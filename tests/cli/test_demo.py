@@ -13,7 +13,7 @@ from streamingllm.cli.prefill_board import ReadingBoard, format_perplexity
 from streamingllm.config import StreamConfig
 from streamingllm.evaluation import PerplexityResult, Reading
 from tests.cli.terminal import run_command, run_with_full_disk
-from tests.tiny import random_ids, tiny_llama
+from tests.reference.tiny_llama import random_ids, tiny_llama
 
 Capture = pytest.CaptureFixture[str]
 PNG_SIGNATURE = b"\x89PNG"

@@ -7,7 +7,7 @@ import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.cli.terminal import run_command
-from tests.tiny_folder import byte_tokenizer
+from tests.reference.tiny_folder import byte_tokenizer
 
 Capture = pytest.CaptureFixture[str]
 

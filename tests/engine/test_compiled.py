@@ -7,9 +7,9 @@ import pytest
 from streamingllm import Engine, GenerationParams, LanguageModel, StreamConfig
 from streamingllm.engine import EngineStream
 from streamingllm.graphs import decode_step
-from tests.families import model_of
-from tests.tiny_folder import byte_tokenizer
-from tests.tiny_lm import tiny_lm
+from tests.reference.families import model_of
+from tests.reference.tiny_folder import byte_tokenizer
+from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=32)
 

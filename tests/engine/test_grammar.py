@@ -10,7 +10,7 @@ import pytest
 
 from streamingllm import Engine, GenerationParams, Grammar, LanguageModel, Sampling, StreamConfig
 from streamingllm.errors import ConfigError, InputError, UnsupportedFeatureError
-from tests.tiny_lm import tiny_lm
+from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=32)
 WARM = Sampling(temperature=1.0)

@@ -10,7 +10,7 @@ import torch
 from streamingllm import Engine, GenerationParams, Grammar, Sampling, Stream, StreamConfig
 from streamingllm.engine import EngineStream
 from streamingllm.errors import ConfigError, InputError
-from tests.tiny_lm import END, tiny_lm
+from tests.reference.tiny_lm import END, tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=32)
 PROMPT = "hello there"

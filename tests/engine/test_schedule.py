@@ -14,9 +14,9 @@ from streamingllm import Engine, GenerationParams, LanguageModel, Stream, Stream
 from streamingllm.engine import EngineStream, scheduler
 from streamingllm.engine.generation_state import choose_tokens
 from streamingllm.errors import CapacityError, InputError, RewindError
-from tests.families import FAMILIES, model_of
-from tests.tiny_folder import byte_tokenizer
-from tests.tiny_lm import tiny_lm
+from tests.reference.families import FAMILIES, model_of
+from tests.reference.tiny_folder import byte_tokenizer
+from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=3, window_size=13, max_rewind_tokens=6, chunk_size=40)
 ENDLESS = GenerationParams(max_new_tokens=None, ignore_eos=True)

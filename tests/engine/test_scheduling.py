@@ -15,7 +15,7 @@ from streamingllm.engine import EngineStream
 from streamingllm.engine.model_runner import ModelRunner
 from streamingllm.engine.prefill_budget import Ladder, Pace, Reading
 from streamingllm.errors import InputError
-from tests.tiny_lm import tiny_lm
+from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=64, max_rewind_tokens=4)
 ENDLESS = GenerationParams(None, ignore_eos=True)

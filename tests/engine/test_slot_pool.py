@@ -9,7 +9,7 @@ import torch
 
 from streamingllm import Engine, GenerationParams, StreamConfig
 from streamingllm.errors import CapacityError, ConfigError, InputError
-from tests.tiny_lm import tiny_lm
+from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=3, window_size=13, max_rewind_tokens=6)
 LAYERS, HEADS, HEAD_DIM, FLOAT = 2, 2, 16, 4

@@ -17,7 +17,7 @@ from transformers import (
 from streamingllm.config import StreamConfig
 from streamingllm.evaluation import inspect_model
 from streamingllm.integration.sink_cache import SinkCache
-from tests.tiny import random_ids, tiny_llama
+from tests.reference.tiny_llama import random_ids, tiny_llama
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=12)
 

@@ -14,7 +14,7 @@ from streamingllm.evaluation import PerplexityResult, Reading, measure_perplexit
 from streamingllm.evaluation.perplexity import perplexity_of, token_nll
 from streamingllm.positions.tables import rotary_modules
 from streamingllm.stream import Stream
-from tests.tiny import random_ids, tiny_llama
+from tests.reference.tiny_llama import random_ids, tiny_llama
 
 NUM_TOKENS = 70
 WINDOW = 12

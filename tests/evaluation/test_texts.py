@@ -14,7 +14,7 @@ import torch
 from streamingllm.errors import InputError
 from streamingllm.evaluation import open_documents, read_tokens
 from streamingllm.models import LanguageModel, load_model
-from tests.tiny_folder import write_tiny_folder
+from tests.reference.tiny_folder import write_tiny_folder
 
 
 @pytest.fixture(scope="module")

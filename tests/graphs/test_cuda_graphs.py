@@ -21,7 +21,7 @@ from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder, Graph
 from streamingllm.graphs.decode_step import DecodeStep
 from streamingllm.kernels import gpu, native
 from tests.graphs.rerun import Diary, Rerun
-from tests.tiny_lm import tiny_lm
+from tests.reference.tiny_lm import tiny_lm
 
 # Inductor imports what torch itself has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*deprecated:DeprecationWarning")

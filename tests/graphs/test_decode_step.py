@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from streamingllm import Stream, StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.graphs import aot_cache, decode_step
-from tests.tiny_lm import tiny_lm
+from tests.reference.tiny_lm import tiny_lm
 
 # Views of joined weights are saved with an exported step.
 pytestmark = pytest.mark.filterwarnings("ignore:No complete tensor found")

@@ -12,8 +12,8 @@ from streamingllm.attention.step_plan import RingBuffers
 from streamingllm.graphs.inductor import fuse
 from streamingllm.kernels import native
 from streamingllm.kernels.rows import decode_rows
-from tests.families import model_of
 from tests.graphs.test_step_module import tokens
+from tests.reference.families import model_of
 
 # Inductor imports what torch itself has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*deprecated:DeprecationWarning")

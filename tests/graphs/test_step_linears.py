@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from streamingllm.graphs.step_linears import SIBLINGS, StepLinears, join_siblings
 from streamingllm.models.quantize import install_layers, quantize_layers
-from tests.tiny import random_ids
+from tests.reference.tiny_llama import random_ids
 
 LAYER_SETS = [f"self_attn.{'_'.join(SIBLINGS[0])}", f"mlp.{'_'.join(SIBLINGS[1])}"]
 

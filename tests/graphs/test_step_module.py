@@ -20,7 +20,8 @@ from streamingllm.graphs.step_linears import join_siblings
 from streamingllm.graphs.step_module import StepModule
 from streamingllm.kernels import gpu, native
 from streamingllm.strategies import SinkStrategy
-from tests.families import FAMILIES, VOCAB_SIZE, model_of
+from tests.reference.families import FAMILIES, model_of
+from tests.reference.family import VOCAB_SIZE
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 WITH_EXPERTS = ("qwen2-moe", "granite-moe", "gpt-oss")  # which are chosen on the host

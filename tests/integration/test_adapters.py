@@ -14,8 +14,8 @@ from streamingllm.errors import UnsupportedModelError
 from streamingllm.integration.adapters import ADAPTERS
 from streamingllm.positions.alibi import AlibiEncoding
 from streamingllm.positions.rope import RopeEncoding
-from tests.families import VOCAB_SIZE, config_of, with_random_weights
-from tests.tiny import random_ids
+from tests.reference.family import VOCAB_SIZE, config_of, with_random_weights
+from tests.reference.tiny_llama import random_ids
 
 
 def model_of(model_type: str, num_heads: int, **fields: Any) -> PreTrainedModel:

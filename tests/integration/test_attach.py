@@ -18,8 +18,8 @@ from streamingllm import SinkCache
 from streamingllm.attention.forward_plan import active_plan
 from streamingllm.errors import InputError, UnsupportedFeatureError
 from streamingllm.integration.adapters import override
-from tests.families import model_of
-from tests.tiny import random_ids, tiny_llama
+from tests.reference.families import model_of
+from tests.reference.tiny_llama import random_ids, tiny_llama
 
 FAMILIES = ["llama", "gemma2-6", "falcon-new", "gptj", "mpt", "bloom"]
 

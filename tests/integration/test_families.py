@@ -14,8 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm import SinkCache
-from tests.families import FAMILIES, VOCAB_SIZE, model_of
-from tests.oracles import banded_logits, reaches, token_by_token_logits
+from tests.reference.families import FAMILIES, model_of
+from tests.reference.family import VOCAB_SIZE
+from tests.reference.layer_facts import reaches
+from tests.reference.oracles import banded_logits, token_by_token_logits
 
 NUM_TOKENS = 48
 SHAPES = [(name, n, m) for name, family in FAMILIES.items() for n, m in family.shapes]

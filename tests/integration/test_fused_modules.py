@@ -24,7 +24,7 @@ from streamingllm.integration import attach, fused_modules
 from streamingllm.kernels import native
 from streamingllm.kernels.operators import rotate
 from streamingllm.positions import rope
-from tests.tiny import random_ids, tiny_llama
+from tests.reference.tiny_llama import random_ids, tiny_llama
 
 pytestmark = pytest.mark.skipif(not native.load(), reason="needs the native kernels")
 

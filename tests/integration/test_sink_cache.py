@@ -12,7 +12,7 @@ from torch import Tensor
 
 from streamingllm import SinkCache
 from streamingllm.errors import ConfigError, InputError, RewindError
-from tests.tiny import random_ids, tiny_llama
+from tests.reference.tiny_llama import random_ids, tiny_llama
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}
 

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrained
 from streamingllm import SinkCache
 from streamingllm.errors import UnsupportedModelError
 from streamingllm.integration.support import layer_windows
-from tests.families import COMMON, config_of, model_of
-from tests.tiny import random_ids
+from tests.reference.families import model_of
+from tests.reference.family import COMMON, config_of
+from tests.reference.tiny_llama import random_ids
 
 NAMES = {"n_embd": 32, "n_layer": 2, "n_head": 4}
 SIZES = COMMON | {"num_hidden_layers": 2}

@@ -24,7 +24,7 @@ _DECODE = (
     + """
 import torch
 from streamingllm import Stream, StreamConfig
-from tests.tiny_lm import tiny_lm
+from tests.reference.tiny_lm import tiny_lm
 torch.set_num_threads(1)
 ids = torch.arange(40) % 257
 stepping, chunked = (Stream(tiny_lm().model, StreamConfig(3, 9)) for _ in range(2))

@@ -16,8 +16,9 @@ from streamingllm.graphs.cuda_graphs import CapturedSteps
 from streamingllm.graphs.decode_step import DecodeStep
 from streamingllm.kernels import gpu
 from streamingllm.kernels.triton import decode_attention
-from tests.families import VOCAB_SIZE, model_of
 from tests.graphs.rerun import Rerun
+from tests.reference.families import model_of
+from tests.reference.family import VOCAB_SIZE
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

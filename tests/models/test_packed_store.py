@@ -12,7 +12,7 @@ from torch import nn
 from streamingllm.errors import ConfigError, ModelLoadError
 from streamingllm.models import LanguageModel, load_model
 from streamingllm.models.quantize import QuantizedLinear, quantization_of
-from tests.tiny_folder import write_tiny_folder
+from tests.reference.tiny_folder import write_tiny_folder
 
 
 def packed_layers(model: nn.Module) -> dict[str, QuantizedLinear]:

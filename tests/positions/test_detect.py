@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from streamingllm.positions.detect import detect_positions
 from streamingllm.positions.none import NoEncoding
 from streamingllm.positions.rope import RopeEncoding
-from tests.families import FAMILIES, model_of
+from tests.reference.families import FAMILIES, model_of
 
 # Families with an adapter are not asked.
 ASKED = [name for name in FAMILIES if name.split("-")[0] not in ("falcon", "gptj", "mpt", "bloom")]

@@ -11,9 +11,9 @@ from torch import Tensor
 from streamingllm import SinkCache
 from streamingllm.integration.adapters import ADAPTERS
 from streamingllm.positions.xpos import XPosEncoding
-from tests.oracles import banded_logits, token_by_token_logits
-from tests.tiny import random_ids
-from tests.xpos_model import TinyXPosAdapter, TinyXPosForCausalLM, xpos_facts, xpos_model
+from tests.reference.oracles import banded_logits, token_by_token_logits
+from tests.reference.tiny_llama import random_ids
+from tests.reference.xpos_model import TinyXPosAdapter, TinyXPosForCausalLM, xpos_facts, xpos_model
 
 SHAPES = [(4, 12), (1, 5), (0, 8)]
 IDS = random_ids(1, 80)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamingllm import LanguageModel, load_model
-from tests.tiny_chat import write_tiny_chat
+from tests.reference.tiny_chat import write_tiny_chat
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import torch
 from streamingllm import LanguageModel, Sampling, Stream, StreamConfig
 from streamingllm.errors import ConfigError, InputError, RewindError, SnapshotError
 from streamingllm.sessions import Conversation
-from tests.tiny_chat import END
+from tests.reference.tiny_chat import END
 
 SYSTEM = "Be kind."
 OPENING = f"s:{SYSTEM}{END}"

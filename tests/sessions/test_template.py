@@ -8,7 +8,7 @@ import pytest
 from streamingllm import LanguageModel
 from streamingllm.errors import UnsupportedFeatureError
 from streamingllm.sessions import ChatTemplate
-from tests.tiny_folder import byte_tokenizer
+from tests.reference.tiny_folder import byte_tokenizer
 
 CHATML = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}</s>{% endfor %}"

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from streamingllm import Stream, StreamConfig
 from streamingllm.errors import InputError, UnsupportedFeatureError
-from tests.tiny import random_ids, tiny_llama
+from tests.reference.tiny_llama import random_ids, tiny_llama
 
 IDS = random_ids(45)
 

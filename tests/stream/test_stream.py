@@ -10,7 +10,7 @@ from torch import Tensor
 
 from streamingllm import Sampling, Stream, StreamConfig
 from streamingllm.errors import InputError, RewindError, UnsupportedFeatureError
-from tests.tiny import VOCAB_SIZE, random_ids, tiny_llama
+from tests.reference.tiny_llama import VOCAB_SIZE, random_ids, tiny_llama
 
 CONFIG = StreamConfig(num_sink_tokens=3, window_size=7, max_rewind_tokens=6, chunk_size=5)
 EXACT = {"rtol": 0.0, "atol": 1e-10}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from streamingllm import Sampling, Stream, StreamConfig
 from streamingllm.errors import InputError, UnsupportedFeatureError
-from tests.tiny_lm import tiny_lm
+from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=3, window_size=9, max_rewind_tokens=6, chunk_size=16)
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

@@ -14,8 +14,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from streamingllm.attention.plan import Chunk
 from streamingllm.positions.xpos import XPosEncoding
-from tests.families import HEAD_DIM, HEADS, HIDDEN, VOCAB_SIZE, frequencies, with_random_weights
-from tests.oracles import LayerFacts
+from tests.reference.family import HEAD_DIM, HEADS, HIDDEN, VOCAB_SIZE, with_random_weights
+from tests.reference.frequencies import frequencies
+from tests.reference.layer_facts import LayerFacts
 
 
 def log_decay(scale_base: float) -> Tensor:

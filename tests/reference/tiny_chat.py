@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import GenerationConfig
 
-from tests.tiny_folder import byte_tokenizer, write_tiny_folder
+from tests.reference.tiny_folder import byte_tokenizer, write_tiny_folder
 
 END = "~"
 TEMPLATE = (

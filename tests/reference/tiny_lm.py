@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from streamingllm import LanguageModel
-from tests.tiny_folder import byte_tokenizer
+from tests.reference.tiny_folder import byte_tokenizer
 
 END = "~"
 
