@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from streamingllm import Stream, StreamConfig
+from streamingllm.cache.stream_positions import StreamPositions
 from streamingllm.errors import InputError, UnsupportedFeatureError
+from streamingllm.strategies import STRATEGIES, Strategy
+from streamingllm.strategies.base import StrategyState
 from tests.reference.tiny_llama import random_ids, tiny_llama
 
 IDS = random_ids(45)
@@ -86,3 +91,38 @@ def test_learned_positions_end_in_one_line() -> None:
     stream.feed(IDS[:20])
     with pytest.raises(InputError, match="last learned position"):
         stream.feed(IDS[20:30])
+
+
+OPTIONAL: dict[str, Callable[[Strategy], object]] = {
+    "num_seen_tokens_per_stream": lambda s: s.num_seen_tokens_per_stream,
+    "rewind_nbytes": lambda s: s.rewind_nbytes,
+    "rewind": lambda s: s.rewind(torch.tensor([1])),
+    "max_rewind_per_stream": lambda s: s.max_rewind_per_stream,
+    "skip_to": lambda s: s.skip_to(100),
+    "fork": lambda s: s.fork(),
+    "snapshot": lambda s: s.state(),
+    "restore": lambda s: s.load_state(StrategyState({}, StreamPositions())),
+}
+
+
+@pytest.mark.parametrize("feature", OPTIONAL)
+@pytest.mark.parametrize("name", ["dense", "recompute", "interpolation"])
+def test_what_a_strategy_lacks_is_refused_by_name(name: str, feature: str) -> None:
+    strategy = STRATEGIES[name](tiny_llama(), StreamConfig(strategy=name))
+    message = f"strategy='{name}' has no {feature}; use strategy='sinks' or 'window'"
+    with pytest.raises(UnsupportedFeatureError, match=message):
+        OPTIONAL[feature](strategy)
+
+
+@pytest.mark.parametrize("name", ["dense", "recompute", "interpolation"])
+def test_a_strategy_without_compiled_steps_runs_uncompiled(name: str) -> None:
+    strategy = STRATEGIES[name](tiny_llama(), StreamConfig(strategy=name))
+    assert not strategy.compile(wait=True, cached_only=False)
+    assert not strategy.is_compiled
+    assert not strategy.is_captured
+
+
+def test_strategies_are_called_by_their_names() -> None:
+    assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {
+        name: name for name in STRATEGIES
+    }

@@ -1,4 +1,4 @@
-"""Dense attention: logits_to_keep everything, until memory or the trained length ends."""
+"""Dense attention: every token stays cached, until memory or the trained length ends."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from transformers import DynamicCache, PreTrainedModel
 
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, UnsupportedFeatureError
-from streamingllm.strategies.base import LogitsToKeep, run_model
+from streamingllm.strategies.base import LogitsToKeep, Strategy, run_model
 
 
-class DenseStrategy:
-    """The model as it comes, with transformers' growing cache (paper, figure 1a)."""
+class DenseStrategy(Strategy):
+    """Run the model as it comes, with transformers' growing cache (paper, figure 1a)."""
 
     name = "dense"
 
@@ -26,14 +26,14 @@ class DenseStrategy:
 
     @property
     def num_cached_tokens(self) -> int:
-        """All of them."""
+        """All tokens fed so far."""
         return self.num_seen_tokens
 
     @property
     def nbytes(self) -> int:
         """Bytes of the keys and values, growing with the text."""
-        held = (getattr(x, name, None) for x in self.cache.layers for name in ("keys", "values"))
-        return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
+        cached = (getattr(x, name, None) for x in self.cache.layers for name in ("keys", "values"))
+        return sum(tensor.nbytes for tensor in cached if isinstance(tensor, Tensor))
 
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
         """Feed ids [batch, seq] and return logits.

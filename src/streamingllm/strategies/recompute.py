@@ -7,37 +7,44 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.config import StreamConfig
-from streamingllm.strategies.base import LogitsToKeep, run_model
+from streamingllm.strategies.base import LogitsToKeep, Strategy, run_model
 from streamingllm.strategies.dense import refuse_padding
 
 WINDOWS_PER_PASS = 4
 
 
-class RecomputeStrategy:
+class RecomputeStrategy(Strategy):
     """Predict each token from a fresh run over the last m tokens; nothing is cached."""
+
+    name = "recompute"
 
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         self.model = model
         self.window_size = config.window_size
-        self.num_seen_tokens = 0
+        self._num_seen_tokens = 0
         self._recent: Tensor | None = None
 
     @property
+    def num_seen_tokens(self) -> int:
+        """Tokens fed so far."""
+        return self._num_seen_tokens
+
+    @property
     def num_cached_tokens(self) -> int:
-        """No keys are held."""
+        """0: no keys are cached."""
         return 0
 
     @property
     def nbytes(self) -> int:
-        """No keys are held."""
+        """0: no keys are cached."""
         return 0
 
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""
-        refuse_padding("recompute", valid)
+        refuse_padding(self.name, valid)
         known = ids if self._recent is None else torch.cat((self._recent, ids), dim=1)
         wanted = 1 if logits_to_keep == "last" else ids.shape[1]
-        self.num_seen_tokens += ids.shape[1]
+        self._num_seen_tokens += ids.shape[1]
         self._recent = known[:, -self.window_size :]
         return self._logits_of_last(known[:, -(self.window_size + wanted - 1) :], wanted)
 

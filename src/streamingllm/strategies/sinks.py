@@ -8,11 +8,13 @@ from transformers import PreTrainedModel
 from streamingllm.config import StreamConfig
 from streamingllm.graphs.decode_step import DecodeStep, unsupported_reason
 from streamingllm.integration.sink_cache import SinkCache
-from streamingllm.strategies.base import LogitsToKeep, run_model
+from streamingllm.strategies.base import LogitsToKeep, Strategy, run_model
 
 
-class SinkStrategy:
+class SinkStrategy(Strategy):
     """The first n tokens and the last m (paper, figure 1d)."""
+
+    name = "sinks"
 
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         self.model = model

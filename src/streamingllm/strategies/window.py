@@ -13,5 +13,7 @@ from streamingllm.strategies.sinks import SinkStrategy
 class WindowStrategy(SinkStrategy):
     """What breaks as soon as the first token leaves the window (paper, section 3.1)."""
 
+    name = "window"
+
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         super().__init__(model, replace(config, num_sink_tokens=0, sink_positions=None))
