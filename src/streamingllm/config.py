@@ -8,6 +8,7 @@ from itertools import pairwise
 from streamingllm.errors import ConfigError
 
 CACHE_QUANTIZATIONS = ("none", "int8")
+EVICTIONS = ("token", "turn")
 STRATEGIES = ("sinks", "dense", "window", "recompute", "interpolation")
 
 
@@ -24,6 +25,9 @@ class StreamConfig:
             keys and values are held beside the cache and counted by `rewind_nbytes`.
         quantize_cache: "none", or "int8" for a window of eight-bit keys and values, each row with a
             scale of its own; the sinks stay exact.
+        eviction: "token" evicts the oldest token of a full window; "turn" evicts whole turns, whose
+            first tokens `begin_turn` names: the window then begins with a turn and shrinks to no
+            less than half of m (see `cache.turns`).
         chunk_size: tokens per forward pass while feeding; changes speed and memory, not logits.
         strategy: one of `STRATEGIES`; all but `sinks` are baselines to compare with.
         interpolation_factor: divisor of positions under strategy `interpolation`.
@@ -39,6 +43,7 @@ class StreamConfig:
     sink_positions: tuple[int, ...] | None = None
     max_rewind_tokens: int = 64
     quantize_cache: str = "none"
+    eviction: str = "token"
     chunk_size: int = 1024
     strategy: str = "sinks"
     interpolation_factor: float = 1.0
@@ -51,6 +56,8 @@ class StreamConfig:
         if self.quantize_cache not in CACHE_QUANTIZATIONS:
             allowed = ", ".join(CACHE_QUANTIZATIONS)
             raise ConfigError(f"quantize_cache={self.quantize_cache!r}: must be one of {allowed}")
+        if self.eviction not in EVICTIONS:
+            raise ConfigError(f"eviction={self.eviction!r}: must be one of {', '.join(EVICTIONS)}")
         factor = self.interpolation_factor
         if not 1.0 <= factor < float("inf"):
             raise ConfigError(f"interpolation_factor={factor}: must be a finite number >= 1")

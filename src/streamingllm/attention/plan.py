@@ -1,10 +1,11 @@
 """Which keys each query of a forward pass sees, and at what distance.
 
-The query at stream position t sees the window {t-m+1..t} and the sinks that have left it. With c
-sinks outside the window the query stands at cache position c + m - 1, so sink number i is at
-distance c + m - 1 - i: the constant n + m - 1 - i once the cache is full (paper, section 3.2;
-positions "within the cache"). Sinks still inside the window are ordinary window tokens, which is
-why a sink's own copy is masked until then.
+The query at stream position t sees its window, which ends with itself, and the sinks that have left
+it. A window of l tokens is {t-l+1..t}; l is m once the stream is that old, or less where eviction by
+whole turns has dropped the rest of a turn. With c sinks outside the window the query stands at cache
+position c + l - 1, so sink number i is at distance c + l - 1 - i: the constant n + m - 1 - i once the
+cache is full (paper, section 3.2; positions "within the cache"). A sink inside the window is an
+ordinary window token, and its own copy is masked.
 
 Key columns are laid out as [sinks | window tokens from earlier passes | tokens of this pass] or,
 for one token a stream, as the cache's buffer itself: [sinks | ring slots].
@@ -33,6 +34,8 @@ class Chunk:
         valid: False at padding, bool, [rows, seq]; None without padding.
         origin: stream position that the model calls 0, int64, [rows].
         batch_size: streams in the batch.
+        visible_from: first stream position that eviction by turns leaves visible to each token,
+            int64, [rows, seq]; None where tokens are evicted one by one.
     """
 
     start: Tensor
@@ -40,6 +43,7 @@ class Chunk:
     valid: Tensor | None
     origin: Tensor
     batch_size: int
+    visible_from: Tensor | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -186,15 +190,27 @@ class WindowPlan:
         return torch.cat((to_sinks, to_window), dim=-1)
 
     @cached_property
+    def window_starts(self) -> Tensor:
+        """First stream position of each query's window, int64, [rows, seq]."""
+        starts = (self.chunk.positions - self.window_size + 1).clamp(min=0)
+        if self.chunk.visible_from is None:
+            return starts
+        return torch.maximum(starts, self.chunk.visible_from)
+
+    @cached_property
+    def window_lengths(self) -> Tensor:
+        """Tokens in each query's window, itself included, int64, [rows, seq]."""
+        return self.chunk.positions - self.window_starts + 1
+
+    @cached_property
     def sinks_outside(self) -> Tensor:
         """Sinks that have left each query's window, [rows, seq]."""
-        oldest = self.chunk.positions - self.window_size
-        return torch.searchsorted(self.sink_positions, oldest.contiguous(), right=True)
+        return torch.searchsorted(self.sink_positions, self.window_starts.contiguous())
 
     @cached_property
     def _cache_positions(self) -> Tensor:
-        """Where each query stands among the tokens kept, [rows, seq]."""
-        return self.sinks_outside + self.chunk.positions.clamp(max=self.window_size - 1)
+        """Cache position of each query, int64, [rows, seq]."""
+        return self.sinks_outside + self.window_lengths - 1
 
     def _make_blocks(self, num_queries: int) -> Iterator[Block]:
         num_keys = self.window_positions.shape[1]
@@ -219,6 +235,8 @@ class WindowPlan:
             yield block
 
     def _is_steady(self, first_query: int) -> bool:
+        if self.chunk.visible_from is not None:
+            return False
         outside = self.sinks_outside[0, first_query]
         position = self.chunk.positions[0, first_query]
         return bool(position >= self.window_size) and int(outside) == len(self.sink_positions)
@@ -236,8 +254,9 @@ class WindowPlan:
     def _mask(self, queries: slice, keys: slice) -> Tensor | None:
         query = self.chunk.positions[:, queries, None]
         key = self.window_positions[:, None, keys]
-        seen = (key <= query) & (key > query - self.window_size) & (key >= 0)
+        start = self.window_starts[:, queries, None]
+        seen = (key <= query) & (key >= start)
         if self.num_sinks:
-            to_sinks = self.sink_positions <= query - self.window_size
+            to_sinks = self.sink_positions < start
             seen = torch.cat((to_sinks, seen), dim=-1)
         return None if bool(seen.all()) else seen[:, None]

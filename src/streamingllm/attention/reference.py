@@ -40,9 +40,12 @@ def attend(
     m, n = plan.window_size, plan.num_sinks
     query, key = plan.chunk.positions[:, :, None], plan.window_positions[:, None]
     sees_window = (key <= query) & (key > query - m) & (key >= 0)
-    sees_sinks = plan.sink_positions[:n] <= query - m
+    if plan.chunk.visible_from is not None:
+        sees_window &= key >= plan.chunk.visible_from[:, :, None]
+    length = sees_window.sum(-1, keepdim=True)
+    sees_sinks = plan.sink_positions[:n] <= query - length
     num_outside = sees_sinks.sum(-1, keepdim=True)
-    cache_position = num_outside + query.clamp(max=m - 1)
+    cache_position = num_outside + length - 1
 
     groups = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)

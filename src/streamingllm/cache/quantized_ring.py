@@ -42,6 +42,17 @@ class QuantizedRingLayer(RingLayer):
         self.v_sinks = allocate(value_states, geometry.num_sink_tokens, exact=True)
         self.is_initialized = True
 
+    def _used_entries(self, num_seen_tokens: int) -> dict[str, int]:
+        n, m, u = self.geometry.num_sink_tokens, self.geometry.window_size, self.geometry.undo_size
+        used, evicted = min(num_seen_tokens, m), max(0, num_seen_tokens - m)
+        return {"cache": used, "undo": min(u, evicted), "sinks": n}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Copy what `used_buffers` returned into the buffers, in place if there are any."""
+        if not self.is_initialized:
+            self.lazy_initialization(tensors["k_sinks"], tensors["v_sinks"])
+        super().load(tensors)
+
     @property
     def ring_buffers(self) -> RingBuffers:
         """The tensors as a decode step takes them."""
@@ -54,9 +65,10 @@ class QuantizedRingLayer(RingLayer):
 
     @property
     def _sides(self) -> tuple[Side, Side]:
+        n, m = self.geometry.num_sink_tokens, self.geometry.window_size
         return (
-            Side(self.k_sinks, self.k_cache, self.k_undo),
-            Side(self.v_sinks, self.v_cache, self.v_undo),
+            Side(self.k_sinks[:, :, :n], self.k_cache[:, :, :m], self.k_undo),
+            Side(self.v_sinks[:, :, :n], self.v_cache[:, :, :m], self.v_undo),
         )
 
     def _encode(self, new: Tensor) -> Tensor:

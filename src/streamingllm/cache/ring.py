@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -12,53 +10,10 @@ from transformers.cache_utils import CacheLayerMixin
 
 from streamingllm.attention.plan import WindowPlan
 from streamingllm.attention.step_plan import RingBuffers
+from streamingllm.cache.geometry import RingGeometry
 from streamingllm.cache.slot_copies import ChunkCopies, rewind_copies
-from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.positions.base import PositionEncoding
-
-
-@dataclass(frozen=True)
-class RingGeometry:
-    """How one layer's entries are laid out.
-
-    Args:
-        num_sink_tokens: entries 0..n-1 hold the sinks.
-        window_size: entries n..n+m-1 hold stream position t at n + t mod m.
-        undo_size: overwritten entries that are remembered, so that a stream can go back.
-    """
-
-    num_sink_tokens: int
-    window_size: int
-    undo_size: int
-
-    @property
-    def num_entries(self) -> int:
-        """Entries held per stream: n + m."""
-        return self.num_sink_tokens + self.window_size
-
-
-def layer_geometries(
-    config: StreamConfig, own_windows: Sequence[int | None], undo_size: int
-) -> list[RingGeometry]:
-    """Return each layer's share of a stream.
-
-    A layer whose own window is no larger than m keeps that, without sinks if other layers see
-    further; all others keep sinks and window.
-
-    Args:
-        config: n and m.
-        own_windows: tokens that the model lets each layer see, None for all.
-        undo_size: overwritten entries that each layer remembers.
-    """
-    n, m = config.num_sink_tokens, config.window_size
-    sinks_of_local = n if all(window is not None for window in own_windows) else 0
-    return [
-        RingGeometry(n, m, undo_size)
-        if window is None or window > m
-        else RingGeometry(sinks_of_local, window, undo_size)
-        for window in own_windows
-    ]
 
 
 class Pending(NamedTuple):
@@ -118,6 +73,28 @@ class RingLayer(CacheLayerMixin):
             setattr(self, name, tensor)
         self.is_initialized = True
 
+    def used_buffers(self, num_seen_tokens: int) -> dict[str, Tensor]:
+        """Return the parts of the buffers that a stream of that age uses, as views.
+
+        Args:
+            num_seen_tokens: of the longest stream of the batch.
+        """
+        counts = self._used_entries(num_seen_tokens)
+        return {name: getattr(self, name)[:, :, : counts[name[2:]]] for name in self._names}
+
+    def _used_entries(self, num_seen_tokens: int) -> dict[str, int]:
+        n, m, u = self.geometry.num_sink_tokens, self.geometry.window_size, self.geometry.undo_size
+        evicted = max(0, num_seen_tokens - m)
+        return {"cache": n + min(num_seen_tokens, m), "undo": min(u, evicted)}
+
+    @torch.inference_mode(False)
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Copy what `used_buffers` returned into the buffers, in place if there are any."""
+        if not self.is_initialized:
+            self.lazy_initialization(tensors["k_cache"], tensors["v_cache"])
+        for name, tensor in tensors.items():
+            getattr(self, name)[:, :, : tensor.shape[2]].copy_(tensor)
+
     @property
     def ring_buffers(self) -> RingBuffers:
         """The tensors as a decode step takes them."""
@@ -125,10 +102,10 @@ class RingLayer(CacheLayerMixin):
 
     @property
     def _sides(self) -> tuple[Side, Side]:
-        n = self.geometry.num_sink_tokens
+        n, end = self.geometry.num_sink_tokens, self.geometry.num_entries
         return (
-            Side(self.k_cache[:, :, :n], self.k_cache[:, :, n:], self.k_undo),
-            Side(self.v_cache[:, :, :n], self.v_cache[:, :, n:], self.v_undo),
+            Side(self.k_cache[:, :, :n], self.k_cache[:, :, n:end], self.k_undo),
+            Side(self.v_cache[:, :, :n], self.v_cache[:, :, n:end], self.v_undo),
         )
 
     def _encode(self, new: Tensor) -> Tensor:

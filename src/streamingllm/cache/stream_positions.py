@@ -1,13 +1,15 @@
-"""How far each stream of a cache has come."""
+"""Stream positions of a batch: tokens seen, and how far each stream can go back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from streamingllm.attention.plan import Chunk
+from streamingllm.cache.turns import TurnStarts
 from streamingllm.errors import RewindError
 
 
@@ -17,19 +19,21 @@ def _zero() -> Tensor:
 
 @dataclass
 class StreamPositions:
-    """Count tokens per stream; a single row speaks for all streams while they agree.
+    """Count tokens per stream; a single row stands for all streams while they agree.
 
     Args:
         seen: tokens fed to each stream, one number per row.
         origin: stream position that the model calls 0, int64, [rows].
-        oldest: first overwritten stream position that is still remembered, one number per row.
+        oldest: first overwritten stream position that can come back, one number per row.
         num_columns: tokens fed to the whole batch, padding included, as `generate` counts them.
+        turns: where the turns of each stream begin, one entry per row; None to evict by token.
     """
 
     seen: list[int] = field(default_factory=lambda: [0])
     origin: Tensor = field(default_factory=_zero)
     oldest: list[int] = field(default_factory=lambda: [0])
     num_columns: int = 0
+    turns: list[TurnStarts] | None = None
 
     def chunk(
         self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device
@@ -37,11 +41,45 @@ class StreamPositions:
         """Return the next `num_tokens` columns of every stream; `valid` is False at padding."""
         seen, origin = torch.tensor(self.seen, device=device), self.origin.to(device)
         if valid is None:
-            steps = torch.arange(num_tokens, device=device)
-            return Chunk(seen, seen[:, None] + steps, None, origin, batch_size)
-        seen, origin = seen.expand(batch_size), origin.expand(batch_size)
-        positions = seen[:, None] + valid.long().cumsum(1) - 1
-        return Chunk(seen, positions, valid, origin, batch_size)
+            positions = seen[:, None] + torch.arange(num_tokens, device=device)
+        else:
+            seen, origin = seen.expand(batch_size), origin.expand(batch_size)
+            positions = seen[:, None] + valid.long().cumsum(1) - 1
+        return Chunk(seen, positions, valid, origin, batch_size, self._visible_from(positions))
+
+    def _visible_from(self, positions: Tensor) -> Tensor | None:
+        if self.turns is None:
+            return None
+        turns = _expanded(self.turns, len(positions))
+        rows = zip(turns, positions, strict=True)
+        return torch.stack([starts.first_visible_of(row) for starts, row in rows])
+
+    def first_visible(self, row: int, position: int, window_size: int) -> int:
+        """Return where the window of a stream's token at `position` begins.
+
+        Args:
+            row: stream of the batch.
+            position: stream position of the token.
+            window_size: tokens that the layer's window holds at most.
+        """
+        oldest = max(0, position - window_size + 1)
+        if self.turns is None:
+            return oldest
+        turns = self.turns[row if len(self.turns) > 1 else 0]
+        return max(oldest, turns.first_visible(position))
+
+    def begin_turn(self) -> None:
+        """Begin a turn with the next token of every stream; without effect if evicted by token."""
+        if self.turns is None:
+            return
+        self._split_turns()
+        for turns, seen in zip(self.turns, _expanded(self.seen, len(self.turns)), strict=True):
+            turns.begin(seen)
+
+    def _split_turns(self) -> None:
+        """Give each stream its own turns once streams stand at different positions."""
+        if self.turns is not None and len(self.turns) < len(self.seen):
+            self.turns = [self.turns[0].copy() for _ in self.seen]
 
     def advance(self, chunk: Chunk, remembered: int) -> None:
         """Count a chunk that has been fed; each stream remembers its last `remembered` tokens."""
@@ -61,9 +99,21 @@ class StreamPositions:
         rows = max(len(seen), len(self.oldest))
         pairs = zip(_expanded(self.oldest, rows), _expanded(seen, rows), strict=True)
         self.seen, self.oldest = seen, [max(old, t - remembered) for old, t in pairs]
+        self._forget_turns()
+
+    def _forget_turns(self) -> None:
+        if self.turns is None:
+            return
+        if len(self.turns) == 1:
+            self.turns[0].forget(min(self.oldest), max(self.seen))
+            return
+        rows = len(self.turns)
+        oldest, seen = _expanded(self.oldest, rows), _expanded(self.seen, rows)
+        for turns, old, t in zip(self.turns, oldest, seen, strict=True):
+            turns.forget(old, t)
 
     def skip_to(self, position: int) -> None:
-        """Stand at a later stream position; nothing before it can be gone back to."""
+        """Stand at a later stream position; nothing before it can come back."""
         self.num_columns += position - max(self.seen)
         self.oldest = self.seen = [position for _ in self.seen]
 
@@ -72,21 +122,32 @@ class StreamPositions:
         return _expanded(self.seen, batch_size)
 
     def reach(self, batch_size: int, window_size: int) -> list[int]:
-        """Return how many tokens each stream can go back now."""
+        """Return how many tokens can be taken off each stream now."""
         oldest = _expanded(self.oldest, batch_size)
         pairs = zip(self.per_stream(batch_size), oldest, strict=True)
         return [t - old - window_size if old > 0 else t for t, old in pairs]
+
+    def max_rewind(self, batch_size: int, window_size: int) -> list[int]:
+        """Return how many tokens each stream can be rewound by now and go on from there.
+
+        Going on needs the logits of the last token that stays. It is taken off too and fed again,
+        so one token less than `reach`, except back to the start of the stream.
+        """
+        pairs = zip(
+            self.reach(batch_size, window_size), self.per_stream(batch_size), strict=True
+        )
+        return [reach if reach >= seen else max(0, reach - 1) for reach, seen in pairs]
 
     def rewind(self, back: list[int], window_size: int) -> None:
         """Take `back` tokens off each stream.
 
         Raises:
-            RewindError: a number is negative, more than was fed, or more than is remembered.
+            RewindError: a number is negative, more than was fed, or more than can come back.
         """
         seen, reach = self.per_stream(len(back)), self.reach(len(back), window_size)
         most = max(back)
         if min(back) < 0:
-            raise RewindError(f"num_tokens={min(back)}: must be a whole number >= 0")
+            raise RewindError(f"num_tokens={min(back)} is negative; give a whole number >= 0")
         if any(b > t for b, t in zip(back, seen, strict=True)):
             raise RewindError(f"num_tokens={most}: only {min(seen)} tokens have been fed")
         if any(b > r for b, r in zip(back, reach, strict=True)):
@@ -97,32 +158,51 @@ class StreamPositions:
         remains = [t - b for t, b in zip(seen, back, strict=True)]
         self.seen = remains[:1] if len({*remains}) == 1 else remains
         self.num_columns -= most
+        self._split_turns()
+        self._forget_turns()
 
     def select(self, rows: Tensor) -> None:
         """Keep the given streams, int64, [new_batch]."""
         chosen = rows.tolist()
         self.seen = _selected(self.seen, chosen)
         self.oldest = _selected(self.oldest, chosen)
+        if self.turns is not None and len(self.turns) > 1:
+            self.turns = [self.turns[row].copy() for row in chosen]
         if len(self.origin) > 1:
             self.origin = self.origin[rows.to(self.origin.device)]
 
     def copy(self) -> StreamPositions:
-        """Return an independent clock that shows the same."""
-        return replace(self)
+        """Return independent positions."""
+        turns = None if self.turns is None else [starts.copy() for starts in self.turns]
+        return replace(self, turns=turns)
 
-    def to_json(self) -> dict[str, list[int]]:
+    def to_json(self) -> dict[str, Any]:
         """Return the counters as plain numbers."""
-        counters = {"seen": self.seen, "origin": self.origin.tolist(), "oldest": self.oldest}
-        return counters | {"num_columns": [self.num_columns]}
+        return {
+            "seen": self.seen,
+            "origin": self.origin.tolist(),
+            "oldest": self.oldest,
+            "num_columns": self.num_columns,
+            "turns": None if self.turns is None else [turns.to_list() for turns in self.turns],
+        }
 
     @classmethod
-    def from_json(cls, facts: dict[str, list[int]]) -> StreamPositions:
-        """Return the clock that `to_json` described."""
-        origin = torch.tensor(facts["origin"])
-        return cls(facts["seen"], origin, facts["oldest"], facts["num_columns"][0])
+    def from_json(cls, facts: dict[str, Any], window_size: int) -> StreamPositions:
+        """Return the positions that `to_json` described, of streams with that window."""
+        turns = facts["turns"]
+        return cls(
+            seen=facts["seen"],
+            origin=torch.tensor(facts["origin"]),
+            oldest=facts["oldest"],
+            num_columns=facts["num_columns"],
+            turns=None if turns is None else [TurnStarts(window_size, row) for row in turns],
+        )
 
 
-def _expanded(counter: list[int], rows: int) -> list[int]:
+_T = TypeVar("_T")
+
+
+def _expanded(counter: list[_T], rows: int) -> list[_T]:
     return counter if len(counter) == rows else counter * rows
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import atexit
 import logging
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from streamingllm.attention.step_plan import RingBuffers
+from streamingllm.attention.step_plan import RingBuffers, StepLayout
 from streamingllm.graphs.aot_cache import (
     Compilation,
     fingerprint,
@@ -24,6 +24,7 @@ from streamingllm.graphs.aot_cache import (
 from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder
 from streamingllm.graphs.inductor import fuse
 from streamingllm.graphs.step_linears import join_siblings
+from streamingllm.graphs.rollback import take_back
 from streamingllm.graphs.step_module import StepModule
 from streamingllm.integration.attach import Attachment
 from streamingllm.kernels import gpu, native
@@ -38,7 +39,19 @@ _DTYPES = {
 }
 _log = logging.getLogger("streamingllm")
 
-Geometry = tuple[tuple[int, ...], int]  # sink positions, window size
+
+class StepToken(NamedTuple):
+    """A token of a decode step: its id, slot, stream position and, per geometry, what it sees."""
+
+    token_id: int
+    slot: int
+    position: int
+    layouts: Sequence[StepLayout]
+
+    @property
+    def numbers(self) -> list[int]:
+        """All of it as plain numbers, as `StepModule` takes them."""
+        return [self.token_id, self.slot, self.position, *chain.from_iterable(self.layouts)]
 
 
 class DecodeStep:
@@ -51,7 +64,7 @@ class DecodeStep:
             activations are moved side by side in memory.
         attachment: has been acquired for as long as the step is used.
         encodings: of each layer.
-        geometries: sink positions and window size of each layer.
+        geometry_of: for each layer, the number of its geometry.
     """
 
     def __init__(
@@ -59,15 +72,11 @@ class DecodeStep:
         model: PreTrainedModel,
         attachment: Attachment,
         encodings: Sequence[PositionEncoding],
-        geometries: Sequence[Geometry],
+        geometry_of: tuple[int, ...],
     ) -> None:
         join_siblings(model)
         device = model.device
-        self._geometries = list(dict.fromkeys(geometries))
-        self._sinks = [
-            torch.tensor(sinks, dtype=torch.int64, device=device) for sinks, _ in self._geometries
-        ]
-        geometry_of = tuple(self._geometries.index(g) for g in geometries)
+        self._num_geometries = max(geometry_of) + 1
         self._module = StepModule(model, attachment, tuple(encodings), geometry_of)
         self._config = model.config.to_diff_dict()
         self._compiled: dict[bool, Callable[[list[Tensor]], list[Tensor]]] = {}
@@ -76,8 +85,8 @@ class DecodeStep:
         self._captured = _capturing(device)
 
     @property
-    def most_tokens_per_stream(self) -> int:
-        """Tokens of one stream that one step can take: the operator of GPUs takes all at once."""
+    def max_tokens_per_slot(self) -> int:
+        """Tokens of one slot that one step can take: the operator of GPUs takes all at once."""
         return MAX_BATCH if self._captured is None else 1
 
     @property
@@ -85,27 +94,17 @@ class DecodeStep:
         """CUDA graphs that steps are replayed from."""
         return 0 if self._captured is None else self._captured.num_graphs
 
-    def run(
-        self,
-        ids: Sequence[int],
-        rows: Sequence[int],
-        positions: Sequence[int],
-        buffers: Sequence[RingBuffers],
-    ) -> Tensor:
-        """Write one token to each stream and return logits [batch, vocab].
+    def run(self, tokens: Sequence[StepToken], buffers: Sequence[RingBuffers]) -> Tensor:
+        """Write one token to each slot and return logits [batch, vocab].
 
         Args:
-            ids: the tokens.
-            rows: which stream of `buffers` each is for; none more often than
-                `most_tokens_per_stream`.
-            positions: stream position of each token; past the last sink.
+            tokens: none of a slot more often than `max_tokens_per_slot`; past the last sink.
             buffers: of each layer, written in place.
         """
-        shifts = [[_sink_shift(t, sinks, m) for t in positions] for sinks, m in self._geometries]
-        numbers = torch.tensor([ids, rows, positions, *shifts])
+        numbers = torch.tensor([token.numbers for token in tokens]).T.contiguous()
         if self._captured is None:
             return self._step(numbers, buffers)
-        assert len(set(rows)) == len(rows), "a GPU's step takes one token of a stream"
+        assert len({token.slot for token in tokens}) == len(tokens), "a GPU's step takes one token"
         rings = [x for layer in buffers for x in layer if x is not None]
         return self._captured.run(numbers, rings, lambda there: self._step(there, buffers))
 
@@ -113,9 +112,13 @@ class DecodeStep:
         compiled = self._compiled.get(numbers.shape[1] > 1)
         if compiled is not None:
             rings = [x for layer in buffers for x in layer if x is not None]
-            return compiled([numbers, *rings, *self._sinks])[0]
+            return compiled([numbers, *rings])[0]
         with torch.inference_mode():
-            logits: Tensor = self._module(numbers, buffers, self._sinks)
+            try:
+                logits: Tensor = self._module(numbers, buffers)
+            except BaseException:
+                take_back(self._module, numbers, buffers)
+                raise
         return logits
 
     def is_compiled(self, batch_size: int) -> bool:
@@ -212,9 +215,9 @@ class DecodeStep:
             return x.new_zeros((_EXAMPLE_STREAMS, x.shape[1], _EXAMPLE_ENTRIES, x.shape[3]))
 
         device = buffers[0].k_cache.device
-        numbers = torch.ones(3 + len(self._geometries), batch, dtype=torch.int64, device=device)
-        rings = [tuple(like(x) for x in layer) for layer in buffers]
-        return numbers, rings, [torch.arange(5, device=device) for _ in self._geometries]
+        rows = 3 + len(StepLayout._fields) * self._num_geometries
+        numbers = torch.ones(rows, batch, dtype=torch.int64, device=device)
+        return numbers, [tuple(like(x) for x in layer) for layer in buffers]
 
 
 def _stays_uncompiled(reason: str) -> None:
@@ -233,13 +236,7 @@ def _dynamic_dimensions(many: bool, inputs: tuple[Any, ...]) -> Any:
     """
     numbers = {1: torch.export.Dim("batch", min=2, max=MAX_BATCH)} if many else None
     rings = [tuple(None for _ in layer) for layer in inputs[1]]
-    return numbers, rings, [None for _ in inputs[2]]
-
-
-def _sink_shift(position: int, sinks: tuple[int, ...], window_size: int) -> int:
-    """Return how far the query at `position` moves to where the sinks see it."""
-    outside = bisect_right(sinks, position - window_size)
-    return outside + window_size - 1 - position if outside else 0
+    return numbers, rings
 
 
 def unsupported_reason(

@@ -12,7 +12,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from streamingllm.attention.forward_plan import ForwardPlan
 from streamingllm.attention.plan import Chunk
-from streamingllm.attention.step_plan import RingBuffers, StepPlan
+from streamingllm.attention.step_plan import RingBuffers, StepLayout, StepPlan
 from streamingllm.graphs.step_linears import StepLinears
 from streamingllm.integration.attach import Attachment
 from streamingllm.positions.base import PositionEncoding
@@ -26,6 +26,9 @@ class StepModule(nn.Module):
         attachment: has been acquired.
         encodings: of each layer.
         geometry_of: for each layer, the number of its geometry.
+
+    Attributes:
+        written_layers: layers whose rings have the tokens of the step that runs or ran last.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class StepModule(nn.Module):
         self.model = model
         self.attachment = attachment
         self.geometry_of = geometry_of
+        self.written_layers: list[int] = []
         self.linears = StepLinears(model)
         self._names = {f"linear_{i}": name for i, name in enumerate(self.linears.tensors)}
         for key, name in self._names.items():
@@ -59,17 +63,17 @@ class StepModule(nn.Module):
         self,
         numbers: Tensor,
         buffers: list[RingBuffers],
-        sink_positions: list[Tensor],
     ) -> Tensor:
-        """Return the logits [batch, vocab] after one token for each stream; see `StepPlan`.
+        """Return the logits [batch, vocab] after one token for each slot; see `StepPlan`.
 
         Args:
-            numbers: token ids, rows, positions and, per geometry, sink shifts; int64,
-                [3 + geometries, batch].
+            numbers: token ids, slots, positions and, per geometry, a `StepLayout`; int64,
+                [3 + 5 x geometries, batch].
             buffers: of each layer.
-            sink_positions: per geometry.
         """
-        ids, rows, positions, *sink_shifts = numbers.unbind()
+        ids, slots, positions = numbers[:3].unbind()
+        layouts = numbers[3:].split(len(StepLayout._fields))
+        self.written_layers.clear()
         # An exporter puts its own stand-ins in the buffers' place.
         self.linears.tensors.update({n: getattr(self, key) for key, n in self._names.items()})
         origin = torch.zeros_like(positions)
@@ -78,11 +82,12 @@ class StepModule(nn.Module):
             windows=(),
             encodings=self._encodings(),
             buffers=tuple(RingBuffers(*b) for b in buffers),
-            rows=rows,
+            slots=slots,
             positions=positions,
             geometry_of=self.geometry_of,
-            sink_positions=tuple(sink_positions),
-            sink_shifts=tuple(sink_shifts),
+            layouts=tuple(layout[:-1] for layout in layouts),
+            sink_shifts=tuple(layout[-1] for layout in layouts),
+            written_layers=self.written_layers,
         )
         cache = _StepCache(self.attachment, plan)
         with self.linears.standing_in():

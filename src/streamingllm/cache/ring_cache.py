@@ -1,0 +1,301 @@
+"""Sinks and a window for every layer of a batch of streams, planned and counted together."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamingllm.attention.forward_plan import ForwardPlan
+from streamingllm.attention.plan import Chunk, WindowPlan
+from streamingllm.attention.step_plan import RingBuffers, StepLayout
+from streamingllm.cache.geometry import RingGeometry, layer_geometries
+from streamingllm.cache.quantized_ring import QuantizedRingLayer
+from streamingllm.cache.ring import RingLayer
+from streamingllm.cache.slot_copies import ChunkCopies
+from streamingllm.cache.stream_positions import StreamPositions
+from streamingllm.cache.turns import TurnStarts
+from streamingllm.config import StreamConfig
+from streamingllm.errors import InputError
+from streamingllm.positions.base import PositionEncoding
+
+
+@dataclass(frozen=True, eq=False)
+class CacheState:
+    """Hold all that a cache holds, apart from its model.
+
+    Args:
+        num_sink_tokens, window_size, quantize_cache: of the cache's config.
+        buffers: the parts of the tensors that are in use by name, one per layer.
+        positions: what `StreamPositions.to_json` returned.
+    """
+
+    num_sink_tokens: int
+    window_size: int
+    quantize_cache: str
+    buffers: dict[str, list[Tensor]]
+    positions: dict[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.nbytes for layers in self.buffers.values() for tensor in layers)
+
+
+class RingCache:
+    """Keep the first n tokens and the last m of each stream of a batch.
+
+    Args:
+        config: n, m and what goes with them.
+        encodings: position encoding of each layer.
+        own_windows: tokens that the model lets each layer see, None for all.
+    """
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        encodings: tuple[PositionEncoding, ...],
+        own_windows: Sequence[int | None],
+    ) -> None:
+        self.config = config
+        self.encodings = encodings
+        limits = [e.position_limit for e in encodings if e.position_limit is not None]
+        self._position_limit = min(limits, default=None)
+        self._running: Chunk | None = None
+        self.positions = new_positions(config)
+        # One more than may be taken back: going on from there needs the logits of the token before.
+        undo_size = config.max_rewind_tokens + 1 if config.max_rewind_tokens else 0
+        geometries = layer_geometries(config, own_windows, undo_size)
+        pairs = zip(geometries, encodings, strict=True)
+        kind = QuantizedRingLayer if config.quantize_cache == "int8" else RingLayer
+        self.rings = [kind(geometry, encoding) for geometry, encoding in pairs]
+        self._own_windows = list(own_windows)
+        self._remembered = self._smallest_window + undo_size
+
+    @property
+    def cache_size(self) -> int:
+        """Entries held per layer and stream: n + m."""
+        return self.config.cache_size
+
+    @property
+    def num_seen_tokens(self) -> int:
+        """Tokens that the longest stream of the batch has seen."""
+        return max(self.positions.seen)
+
+    @property
+    def num_seen_tokens_per_stream(self) -> Tensor:
+        """Tokens that each stream has seen, int64, [batch]."""
+        return torch.tensor(self.positions.per_stream(self.batch_size or 1))
+
+    @property
+    def first_visible_position(self) -> int:
+        """Stream position at which the window of the longest stream begins."""
+        seen = self.positions.per_stream(self.batch_size or 1)
+        row = seen.index(max(seen))
+        return self.positions.first_visible(row, seen[row] - 1, self.config.window_size)
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens that the last query of the longest stream saw, itself included."""
+        first = self.first_visible_position
+        return self.num_seen_tokens - first + bisect_left(self.sink_positions, first)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values: 2 x layers x heads x head_dim x (n + m) x element size."""
+        return sum(layer.nbytes for layer in self.rings)
+
+    @property
+    def rewind_nbytes(self) -> int:
+        """Bytes held beside the cache so that streams can be rewound after eviction."""
+        return sum(layer.rewind_nbytes for layer in self.rings)
+
+    @property
+    def batch_size(self) -> int | None:
+        """Streams in the batch; None before the first pass."""
+        return self.rings[0].k_cache.shape[0] if self.is_initialized else None
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether a pass has been made since the start or the last reset."""
+        return self.rings[0].is_initialized
+
+    @cached_property
+    def sink_positions(self) -> tuple[int, ...]:
+        """Stream positions of the sinks, ascending."""
+        return self.config.sink_positions or tuple(range(self.config.num_sink_tokens))
+
+    @cached_property
+    def _smallest_window(self) -> int:
+        return min(layer.geometry.window_size for layer in self.rings)
+
+    # A pass over a chunk of tokens.
+
+    def begin(
+        self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device
+    ) -> ForwardPlan:
+        """Plan a pass of `num_tokens` columns; `valid` marks those that are not padding.
+
+        Raises:
+            InputError: the batch has another size than before.
+        """
+        if self.is_initialized and batch_size != self.batch_size:
+            raise InputError(
+                f"input_ids has {batch_size} rows: this cache holds {self.batch_size} streams"
+            )
+        chunk = self._rebased(self.positions.chunk(batch_size, num_tokens, valid, device))
+        plans: dict[RingGeometry, tuple[WindowPlan, ChunkCopies]] = {}
+        for layer in self.rings:
+            if layer.geometry not in plans:
+                plans[layer.geometry] = self._plan_geometry(chunk, layer.geometry)
+            layer.copies = plans[layer.geometry][1]
+        self._running = chunk
+        windows = tuple(plans[layer.geometry][0] for layer in self.rings)
+        return ForwardPlan(chunk, windows, self.encodings)
+
+    def end(self, succeeded: bool) -> None:
+        """Write the tokens of the running pass, or forget them."""
+        assert self._running is not None
+        chunk, self._running = self._running, None
+        for layer in self.rings:
+            layer.commit() if succeeded else layer.rollback()
+        if succeeded:
+            self.positions.advance(chunk, self._remembered)
+
+    def _plan_geometry(
+        self, chunk: Chunk, geometry: RingGeometry
+    ) -> tuple[WindowPlan, ChunkCopies]:
+        sinks = self.sink_positions if geometry.num_sink_tokens else ()
+        positions = torch.tensor(sinks, dtype=torch.int64, device=chunk.positions.device)
+        plan = WindowPlan(chunk, positions, geometry.window_size)
+        return plan, ChunkCopies(plan, geometry.undo_size)
+
+    def _rebased(self, chunk: Chunk) -> Chunk:
+        """Count from a new origin where an encoding has a limit that this pass would cross."""
+        limit = self._position_limit
+        if limit is None or int(chunk.model_positions.max()) < limit:
+            return chunk
+        amount = -(chunk.start - chunk.origin - self.config.cache_size).clamp(min=0)
+        if self.batch_size is not None:
+            for layer in self.rings:
+                layer.shift_stored_keys(amount.expand(self.batch_size))
+        self.positions.origin = chunk.origin - amount
+        return replace(chunk, origin=self.positions.origin)
+
+    # A decode step writes the rings by itself.
+
+    @cached_property
+    def geometry_of(self) -> tuple[int, ...]:
+        """For each layer, the number of its geometry, counted from 0 as they come."""
+        kinds = list(dict.fromkeys(self._own_windows))
+        return tuple(kinds.index(window) for window in self._own_windows)
+
+    def step_layouts(self, row: int, position: int) -> list[StepLayout]:
+        """Return what the token at a stream position sees, per geometry.
+
+        Args:
+            row: stream of the batch.
+            position: stream position of the token, past the last sink.
+        """
+        return [self._step_layout(geometry, row, position) for geometry in self._geometries]
+
+    @cached_property
+    def _geometries(self) -> list[RingGeometry]:
+        firsts = {number: i for i, number in reversed(list(enumerate(self.geometry_of)))}
+        return [self.rings[firsts[number]].geometry for number in range(len(firsts))]
+
+    def _step_layout(self, geometry: RingGeometry, row: int, position: int) -> StepLayout:
+        n, m = geometry.num_sink_tokens, geometry.window_size
+        first = self.positions.first_visible(row, position, m)
+        outside = bisect_left(self.sink_positions, first) if n else 0
+        length = position - first + 1
+        # To the query's cache position, its place among the tokens that it sees.
+        shift = outside + length - 1 - position if outside else 0
+        return StepLayout(n, m, outside, length, shift)
+
+    @property
+    def ring_buffers(self) -> list[RingBuffers]:
+        """Each layer's tensors."""
+        return [layer.ring_buffers for layer in self.rings]
+
+    @property
+    def has_all_sinks(self) -> bool:
+        """Whether every stream has seen its sinks, so that what comes belongs to the window."""
+        last = max(self.sink_positions, default=-1)
+        return self.is_initialized and min(self.positions.seen) > last
+
+    def count_step(self) -> None:
+        """Count the token that a decode step has written for every stream."""
+        self.positions.advance_one(self._remembered)
+
+    # Between passes.
+
+    def begin_turn(self) -> None:
+        """Begin a turn with the next token of every stream.
+
+        Under `StreamConfig(eviction="turn")` the window may begin there; else without effect.
+        """
+        self.positions.begin_turn()
+
+    def rewind(self, num_tokens: int | Tensor) -> None:
+        """Take the last tokens off each stream, as if they had never been fed.
+
+        Args:
+            num_tokens: how many; an int64 tensor [batch] for a number per stream.
+
+        Raises:
+            RewindError: it is negative, more than was fed, or more than can come back.
+        """
+        seen = self.num_seen_tokens_per_stream
+        back = torch.as_tensor(num_tokens, dtype=torch.int64, device="cpu").expand_as(seen)
+        self.positions.rewind(back.tolist(), self._smallest_window)
+        for layer in self.rings if self.is_initialized else ():
+            device = layer.k_cache.device
+            layer.rewind(seen.to(device), back.to(device))
+
+    @property
+    def max_rewind_now(self) -> list[int]:
+        """Tokens that each stream can be rewound by now and go on, one token fed again."""
+        return self.positions.max_rewind(self.batch_size or 1, self._smallest_window)
+
+    def export_state(self) -> CacheState:
+        """Return views of the buffers in use, and the positions."""
+        seen = self.num_seen_tokens
+        used = [layer.used_buffers(seen) for layer in self.rings] if self.is_initialized else []
+        names = used[0] if used else {}
+        return CacheState(
+            num_sink_tokens=self.config.num_sink_tokens,
+            window_size=self.config.window_size,
+            quantize_cache=self.config.quantize_cache,
+            buffers={name: [layer[name] for layer in used] for name in names},
+            positions=self.positions.copy().to_json(),
+        )
+
+    def import_state(self, state: CacheState) -> None:
+        """Copy a state into the buffers, in place where there are any.
+
+        Raises:
+            InputError: it is of a cache with other sinks, window or quantisation.
+        """
+        for name in ("num_sink_tokens", "window_size", "quantize_cache"):
+            theirs, ours = getattr(state, name), getattr(self.config, name)
+            if theirs != ours:
+                raise InputError(f"state: has {name}={theirs!r}; this cache needs {ours!r}")
+        for index, layer in enumerate(self.rings if state.buffers else ()):
+            layer.load({name: tensors[index] for name, tensors in state.buffers.items()})
+        self.positions = StreamPositions.from_json(state.positions, self.config.window_size)
+
+    def clear(self) -> None:
+        """Forget all tokens; the buffers stay."""
+        self.positions = new_positions(self.config)
+
+
+def new_positions(config: StreamConfig) -> StreamPositions:
+    """Return the positions of streams that have seen nothing."""
+    turns = [TurnStarts(config.window_size)] if config.eviction == "turn" else None
+    return StreamPositions(turns=turns)
