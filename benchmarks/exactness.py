@@ -93,7 +93,7 @@ def far_along(model: Any, ids: Tensor, position: int) -> float:
     warm_up = 60 * (model.config.num_hidden_layers + 1)
     for stream, jump in ((near, 0), (far, position)):
         stream.feed(ids[:64], logits="none")
-        clock = stream._sinks("jump").cache.positions
+        clock = stream._strategy.cache_for("jump").positions
         clock.seen = [t + jump for t in clock.seen]
         stream.feed(ids[64:].repeat(1 + warm_up // len(ids))[:warm_up], logits="none")
     return float((near.feed(ids) - far.feed(ids)).abs().max())

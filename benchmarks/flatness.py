@@ -33,7 +33,7 @@ def main(
     for position in POSITIONS:
         streams[position] = Stream(lm.model, StreamConfig(4, 252))
         streams[position].feed(ids, logits="none")
-        clock = streams[position]._sinks("jump").cache.positions
+        clock = streams[position]._strategy.cache_for("jump").positions
         clock.seen = [t + position for t in clock.seen]
     reading: dict[int, list[float]] = {position: [] for position in POSITIONS}
     writing: dict[int, list[float]] = {position: [] for position in POSITIONS}

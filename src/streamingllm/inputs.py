@@ -1,14 +1,51 @@
-"""Check token ids before a model sees them."""
+"""Check models, token ids and numbers that callers give, before anything is computed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from streamingllm.errors import InputError
+from streamingllm.errors import InputError, StreamingLLMError
+
+
+class HasModel(Protocol):
+    """What `load_model` returns: a model with its tokenizer."""
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The causal language model."""
+        ...
+
+
+def model_of(model: PreTrainedModel | HasModel) -> PreTrainedModel:
+    """Return the model itself, whether it comes alone or with its tokenizer.
+
+    Raises:
+        InputError: it is neither.
+    """
+    found = model if isinstance(model, PreTrainedModel) else getattr(model, "model", None)
+    if not isinstance(found, PreTrainedModel):
+        raise InputError(
+            f"model is a {type(model).__name__}; give a causal language model of transformers or "
+            "what load_model returned"
+        )
+    return found
+
+
+def check_integer(
+    name: str, value: object, lowest: int, error: type[StreamingLLMError] = InputError
+) -> None:
+    """Refuse what is no integer or is too small.
+
+    Raises:
+        StreamingLLMError: of the type `error`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise error(f"{name}={value!r}: must be a whole number >= {lowest}")
 
 
 @dataclass(frozen=True)

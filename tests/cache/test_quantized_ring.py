@@ -29,7 +29,7 @@ def quantised(ids: Tensor, config: StreamConfig = CONFIG) -> Stream:
 
 
 def layers_of(stream: Stream) -> list[QuantizedRingLayer]:
-    layers = stream._sinks("test").cache._rings
+    layers = stream._strategy.cache_for("test").rings
     return [layer for layer in layers if isinstance(layer, QuantizedRingLayer)]
 
 
@@ -71,7 +71,7 @@ def test_sinks_stay_exact_after_eviction(chunk_size: int) -> None:
         stream.feed(part)
         exact.feed(part)
     # Nothing comes before the first layer, so there only the rounding of rows could tell.
-    first, other = layers_of(stream)[0], exact._sinks("test").cache._rings[0]
+    first, other = layers_of(stream)[0], exact._strategy.cache_for("test").rings[0]
     torch.testing.assert_close(first.k_sinks, other.k_cache[:, :, :N], **EXACT)
     torch.testing.assert_close(first.v_sinks, other.v_cache[:, :, :N], **EXACT)
     rounded = decode_rows(first.k_cache).to(torch.float64)
@@ -97,12 +97,12 @@ def test_going_back_is_as_if_it_had_never_happened(num_seen: int) -> None:
 def test_the_window_is_restored_to_the_bit_by_rewind() -> None:
     cache = SinkCache(tiny_llama(), N, M, max_rewind_tokens=REWIND, quantize_cache="int8")
     run(cache, random_ids(1, 30))
-    before = [layer.k_cache.clone() for layer in cache._rings]
+    before = [layer.k_cache.clone() for layer in cache.rings]
     run(cache, random_ids(1, 4, seed=1))
     for token in random_ids(1, 2, seed=2).split(1, dim=1):
         run(cache, token)
     cache.rewind(6)
-    for layer, window in zip(cache._rings, before, strict=True):
+    for layer, window in zip(cache.rings, before, strict=True):
         assert torch.equal(layer.k_cache, window)
 
 
@@ -142,7 +142,7 @@ def test_a_pass_that_fails_leaves_everything_as_it_was(num_seen: int, num_tokens
     model = tiny_llama.__wrapped__()
     cache = SinkCache(model, N, M, max_rewind_tokens=REWIND, quantize_cache="int8")
     model(random_ids(1, num_seen), past_key_values=cache)
-    before = [{n: b.clone() for n, b in layer.buffers.items()} for layer in cache._rings]
+    before = [{n: b.clone() for n, b in layer.buffers.items()} for layer in cache.rings]
 
     def fail(*args: object) -> None:
         raise RuntimeError("out of memory")
@@ -152,7 +152,7 @@ def test_a_pass_that_fails_leaves_everything_as_it_was(num_seen: int, num_tokens
         model(random_ids(1, num_tokens, seed=3), past_key_values=cache)
     handle.remove()
     assert cache.num_seen_tokens == num_seen
-    for layer, buffers in zip(cache._rings, before, strict=True):
+    for layer, buffers in zip(cache.rings, before, strict=True):
         for name, length in (("k_cache", M), ("v_cache", M), ("k_sinks", N), ("v_sinks", N)):
             filled = slice(min(num_seen, length))
             now, then = layer.buffers[name][:, :, filled], buffers[name][:, :, filled]

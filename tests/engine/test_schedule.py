@@ -70,7 +70,7 @@ class Diary:
     def check(self) -> None:
         for stream, ids in self.ids.items():
             if stream.state in ("writing", "reading", "idle"):
-                assert stream.num_seen_tokens + len(stream.unread) == len(ids)
+                assert stream.num_seen_tokens + len(stream.pending) == len(ids)
             check_alone(self.lm, ids, self.is_written[stream], self.engine.config)
 
 

@@ -121,19 +121,19 @@ def test_prompts_take_turns() -> None:
 @pytest.mark.parametrize("where", ["pass", "logits"])
 def test_a_stream_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     bad: list[EngineStream] = []
-    read = ModelRunner.read
+    read = ModelRunner.prefill
 
     def break_one(self: ModelRunner, stream: EngineStream, num_tokens: int) -> Tensor:
         if stream not in bad:
             return read(self, stream, num_tokens)
         if where == "pass":
             raise RuntimeError("out of luck")
-        assert stream.cache is not None
-        for buffers in stream.cache.ring_buffers:
+        assert stream.slot is not None
+        for buffers in stream.slot.cache.ring_buffers:
             buffers.k_cache.fill_(torch.nan)
         return read(self, stream, num_tokens) * torch.nan
 
-    monkeypatch.setattr(ModelRunner, "read", break_one)
+    monkeypatch.setattr(ModelRunner, "prefill", break_one)
 
     def write() -> dict[str, list[int | None]]:
         with Engine(tiny_lm(), CONFIG, max_streams=2) as engine:

@@ -31,8 +31,8 @@ def test_how_many_streams_fit(limits: dict[str, int], max_streams: int) -> None:
         assert engine.max_streams == max_streams
         assert engine.bytes_per_stream == BYTES
         assert engine.nbytes == BYTES * max_streams
-        buffers = engine._pool.whole.state().values()
-        assert sum(t.nbytes for layers in buffers for t in layers) == engine.nbytes
+        buffers = engine._pool.buffers
+        assert sum(t.nbytes for layer in buffers for t in layer if t is not None) == engine.nbytes
 
 
 def test_an_eight_bit_window_takes_less() -> None:

@@ -21,6 +21,7 @@ from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder, Graph
 from streamingllm.graphs.decode_step import DecodeStep
 from streamingllm.kernels import gpu, native
 from tests.graphs.rerun import Diary, Rerun
+from tests.reference.streams import sink_strategy
 from tests.reference.tiny_lm import tiny_lm
 
 # Inductor imports what torch itself has deprecated.
@@ -163,7 +164,7 @@ def test_graphs_that_were_not_used_for_long_are_dropped(
     streams = [first, first.fork(), first.fork()]
     for stream in streams:
         steps_of(stream, more)
-    decoding = first._sinks("test")._step()
+    decoding = sink_strategy(first)._step()
     assert decoding.num_graphs == 2
     diary.entries.clear()
     steps_of(streams[1], more)

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from streamingllm import Stream, StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.graphs import aot_cache, decode_step
+from tests.reference.streams import sink_strategy
 from tests.reference.tiny_lm import tiny_lm
 
 # Views of joined weights are saved with an exported step.
@@ -188,9 +189,9 @@ def test_a_compiler_that_fails_leaves_it_uncompiled(
     with caplog.at_level(logging.WARNING, "streamingllm"):
         assert not stream.compile(wait=waits)
         if not waits:  # steps notice by themselves
-            strategy = stream._sinks("test")
-            assert strategy._decoding is not None
-            for compilation in strategy._decoding._compilations.values():
+            strategy = sink_strategy(stream)
+            assert strategy._decode_step is not None
+            for compilation in strategy._decode_step._compilations.values():
                 compilation._process.wait()
         torch.testing.assert_close(steps_of(stream, more), stream_of(ids).feed(more), **CLOSE)
     (record,) = caplog.records
@@ -218,7 +219,7 @@ def test_a_model_that_cannot_be_exported_stays_uncompiled(
 
 def test_a_damaged_artefact_is_not_used(empty_folder: Path) -> None:
     stream = stream_of(tokens(20))
-    strategy = stream._sinks("test")
+    strategy = sink_strategy(stream)
     decoding = strategy._step()
     inputs = decoding._example(False, strategy.cache.ring_buffers)
     path = aot_cache.package_path(aot_cache.fingerprint(decoding._module, inputs, decoding._config))

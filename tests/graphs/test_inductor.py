@@ -9,11 +9,14 @@ from torch._inductor.utils import run_and_get_code
 
 from streamingllm import Stream, StreamConfig
 from streamingllm.attention.step_plan import RingBuffers
+from streamingllm.graphs.decode_step import StepToken
 from streamingllm.graphs.inductor import fuse
+from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.kernels import native
 from streamingllm.kernels.rows import decode_rows
 from tests.graphs.test_step_module import tokens
 from tests.reference.families import model_of
+from tests.reference.streams import sink_strategy
 
 # Inductor imports what torch itself has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*deprecated:DeprecationWarning")
@@ -28,7 +31,7 @@ def test_a_fused_step_is_the_step(family: str, batch_sizes: tuple[int, ...], cac
         pytest.skip("needs a C++ compiler and a processor with AVX2")
     stream = Stream(model_of(family, torch.float32), StreamConfig(3, 9, quantize_cache=cache))
     stream.feed(tokens(max(batch_sizes) + 1, 20))
-    strategy = stream._sinks("test")
+    strategy = sink_strategy(stream)
     rings, step = strategy.cache.ring_buffers, strategy._step()
     many, atol = len(batch_sizes) > 1, 1e-4 if cache == "none" else 0.3
     program = step._export(many, step._example(many, rings))
@@ -40,20 +43,20 @@ def test_a_fused_step_is_the_step(family: str, batch_sizes: tuple[int, ...], cac
 
     truth = [RingBuffers(*(None if x is None else x.clone() for x in layer)) for layer in rings]
     for position, batch in enumerate(5 * batch_sizes, start=20):
-        numbers = _numbers(step._geometries, position, batch)
-        found = fused([numbers, *_tensors(rings), *step._sinks])[0]
+        numbers = _numbers(strategy.cache, position, batch)
+        found = fused([numbers, *_tensors(rings)])[0]
         with torch.inference_mode():
-            expected = step._module(numbers, truth, step._sinks)
+            expected = step._module(numbers, truth)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=atol)
     for x, y in zip(_tensors(rings), _tensors(truth), strict=True):
         torch.testing.assert_close(_values(x), _values(y), rtol=1e-4, atol=atol)
 
 
-def _numbers(geometries: list[tuple[tuple[int, ...], int]], position: int, batch: int) -> Tensor:
-    """Feed token 7 at one position to streams 1, 2 and so on; all sinks have left the window."""
-    shifts = [[(m - 1 - position) if sinks else 0] * batch for sinks, m in geometries]
-    rows = list(range(1, batch + 1))
-    return torch.tensor([[7] * batch, rows, [position] * batch, *shifts])
+def _numbers(cache: SinkCache, position: int, batch: int) -> Tensor:
+    """Feed token 7 at one position to streams 1, 2 and so on."""
+    layouts = cache.step_layouts(0, position)
+    tokens = [StepToken(7, row, position, layouts) for row in range(1, batch + 1)]
+    return torch.tensor([token.numbers for token in tokens]).T.contiguous()
 
 
 def _tensors(rings: list[RingBuffers]) -> list[Tensor]:

@@ -122,7 +122,9 @@ def test_the_cache_keeps_no_gradients() -> None:
     for _ in range(3):
         model(random_ids(1, 5), past_key_values=cache)
         model(random_ids(1, 1), past_key_values=cache)
-    assert not any(b.requires_grad for layer in cache.state().values() for b in layer)
+    assert not any(
+        b.requires_grad for layer in cache.export_state().buffers.values() for b in layer
+    )
 
 
 def test_inference_mode_may_come_and_go() -> None:

@@ -360,9 +360,9 @@ def test_gradients_stay_inside_a_pass(prompt: Tensor) -> None:
             gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
         for _ in range(3):
             model(prompt, past_key_values=cache, labels=prompt)
-        buffers = [b for layers in cache.state().values() for b in layers]
+        buffers = [b for layers in cache.export_state().buffers.values() for b in layers]
         assert not any(b.requires_grad for b in buffers)
-        assert all(layer._pending is None for layer in cache._rings)
+        assert all(layer._pending is None for layer in cache.rings)
     for dense, streamed in zip(*gradients, strict=True):
         torch.testing.assert_close(streamed, dense, atol=1e-5, rtol=1e-3)  # losses are float32
 

@@ -13,7 +13,7 @@ from streamingllm import SinkCache
 from streamingllm.attention import step_plan
 from streamingllm.graphs import decode_step, step_linears
 from streamingllm.graphs.cuda_graphs import CapturedSteps
-from streamingllm.graphs.decode_step import DecodeStep
+from streamingllm.graphs.decode_step import DecodeStep, StepToken
 from streamingllm.kernels import gpu
 from streamingllm.kernels.triton import decode_attention
 from tests.graphs.rerun import Rerun
@@ -47,11 +47,15 @@ def test_steps_equal_passes(family: str, cache: str) -> None:
     mask[1, :5] = 0  # streams stand at different positions
     for each in (rings, truth):
         _read(model, each, ids[:, :12], mask[:, :12])
-    decoding = DecodeStep(model, rings.attachment, rings.encodings, rings.geometries)
+    decoding = DecodeStep(model, rings.attachment, rings.encodings, rings.geometry_of)
     atol = 1e-4 if cache == "none" else 0.3
     for column in range(12, 26):
         token, positions = ids[:, column], rings.positions.per_stream(2)
-        found = decoding.run(token.tolist(), range(2), positions, rings.ring_buffers)
+        step_tokens = [
+            StepToken(int(token[row]), row, position, rings.step_layouts(row, position))
+            for row, position in enumerate(positions)
+        ]
+        found = decoding.run(step_tokens, rings.ring_buffers)
         rings.count_step()
         expected = _read(model, truth, token[:, None])
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=atol)

@@ -10,10 +10,8 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from streamingllm import Stream, StreamConfig
-from streamingllm.cache.stream_positions import StreamPositions
 from streamingllm.errors import InputError, UnsupportedFeatureError
-from streamingllm.strategies import STRATEGIES, Strategy
-from streamingllm.strategies.base import StrategyState
+from streamingllm.strategies import STRATEGIES
 from tests.reference.tiny_llama import random_ids, tiny_llama
 
 IDS = random_ids(45)
@@ -93,25 +91,26 @@ def test_learned_positions_end_in_one_line() -> None:
         stream.feed(IDS[20:30])
 
 
-OPTIONAL: dict[str, Callable[[Strategy], object]] = {
+OPTIONAL: dict[str, Callable[[Stream], object]] = {
     "num_seen_tokens_per_stream": lambda s: s.num_seen_tokens_per_stream,
     "rewind_nbytes": lambda s: s.rewind_nbytes,
-    "rewind": lambda s: s.rewind(torch.tensor([1])),
-    "max_rewind_per_stream": lambda s: s.max_rewind_per_stream,
+    "first_visible_position": lambda s: s.first_visible_position,
+    "begin_turn": lambda s: s.begin_turn(),
+    "rewind": lambda s: s.rewind(1),
     "skip_to": lambda s: s.skip_to(100),
     "fork": lambda s: s.fork(),
-    "snapshot": lambda s: s.state(),
-    "restore": lambda s: s.load_state(StrategyState({}, StreamPositions())),
+    "snapshot": lambda s: s.snapshot("stream.safetensors"),
 }
 
 
 @pytest.mark.parametrize("feature", OPTIONAL)
 @pytest.mark.parametrize("name", ["dense", "recompute", "interpolation"])
 def test_what_a_strategy_lacks_is_refused_by_name(name: str, feature: str) -> None:
-    strategy = STRATEGIES[name](tiny_llama(), StreamConfig(strategy=name))
+    stream = Stream(tiny_llama(), StreamConfig(strategy=name))
+    stream.feed(IDS)
     message = f"strategy='{name}' has no {feature}; use strategy='sinks' or 'window'"
     with pytest.raises(UnsupportedFeatureError, match=message):
-        OPTIONAL[feature](strategy)
+        OPTIONAL[feature](stream)
 
 
 @pytest.mark.parametrize("name", ["dense", "recompute", "interpolation"])

@@ -235,7 +235,7 @@ def test_negative_max_new_tokens() -> None:
 def test_baselines_say_what_they_cannot_do() -> None:
     stream = stream_of(random_ids(5), StreamConfig(strategy="dense"))
     for use in (stream.fork, lambda: stream.rewind(1), lambda: stream.snapshot("x")):
-        with pytest.raises(UnsupportedFeatureError, match="strategy 'dense'"):
+        with pytest.raises(UnsupportedFeatureError, match="strategy='dense'"):
             use()
 
 

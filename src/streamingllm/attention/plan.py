@@ -1,11 +1,11 @@
 """Which keys each query of a forward pass sees, and at what distance.
 
-The query at stream position t sees its window, which ends with itself, and the sinks that have left
-it. A window of l tokens is {t-l+1..t}; l is m once the stream is that old, or less where eviction by
-whole turns has dropped the rest of a turn. With c sinks outside the window the query stands at cache
-position c + l - 1, so sink number i is at distance c + l - 1 - i: the constant n + m - 1 - i once the
-cache is full (paper, section 3.2; positions "within the cache"). A sink inside the window is an
-ordinary window token, and its own copy is masked.
+The query at stream position t sees its window, which ends with itself, and the sinks that have
+left it. A window of l tokens is {t-l+1..t}: l is m once the stream is that old, or less where
+eviction by whole turns has dropped the rest of a turn. With c sinks outside the window the query
+stands at cache position c + l - 1, and sink number i is at distance c + l - 1 - i: the constant
+n + m - 1 - i once the cache is full (paper, section 3.2; positions "within the cache"). A sink
+inside the window is an ordinary window token, and its own copy is masked.
 
 Key columns are laid out as [sinks | window tokens from earlier passes | tokens of this pass] or,
 for one token a stream, as the cache's buffer itself: [sinks | ring slots].

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from streamingllm.attention.plan import WindowPlan
 from streamingllm.attention.step_plan import RingBuffers
+from streamingllm.cache.geometry import RingGeometry
 from streamingllm.cache.ring import RingLayer, Side
 from streamingllm.kernels.rows import SCALE_BYTES, decode_rows, encode_rows
 
@@ -52,6 +53,13 @@ class QuantizedRingLayer(RingLayer):
         if not self.is_initialized:
             self.lazy_initialization(tensors["k_sinks"], tensors["v_sinks"])
         super().load(tensors)
+
+    def _entries_for(self, *geometries: RingGeometry) -> dict[str, int]:
+        return {
+            "cache": max(geometry.window_size for geometry in geometries),
+            "undo": max(geometry.undo_size for geometry in geometries),
+            "sinks": max(geometry.num_sink_tokens for geometry in geometries),
+        }
 
     @property
     def ring_buffers(self) -> RingBuffers:

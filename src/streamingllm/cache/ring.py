@@ -139,6 +139,22 @@ class RingLayer(CacheLayerMixin):
         self.v_undo = allocate(value_states, self.geometry.undo_size)
         self.is_initialized = True
 
+    @torch.inference_mode(False)
+    def widen(self, other: RingGeometry) -> None:
+        """Make room for streams of another geometry too; what the buffers hold is lost."""
+        entries = self._entries_for(self.geometry, other)
+        self.buffers = {
+            name: buffer.new_zeros((*buffer.shape[:2], entries[name[2:]], buffer.shape[3]))
+            for name, buffer in self.buffers.items()
+        }
+
+    def _entries_for(self, *geometries: RingGeometry) -> dict[str, int]:
+        """Return the entries of each kind of buffer that hold any of some geometries."""
+        return {
+            "cache": max(geometry.num_entries for geometry in geometries),
+            "undo": max(geometry.undo_size for geometry in geometries),
+        }
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:

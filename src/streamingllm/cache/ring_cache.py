@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,33 +17,12 @@ from streamingllm.cache.geometry import RingGeometry, layer_geometries
 from streamingllm.cache.quantized_ring import QuantizedRingLayer
 from streamingllm.cache.ring import RingLayer
 from streamingllm.cache.slot_copies import ChunkCopies
+from streamingllm.cache.state import CacheState
 from streamingllm.cache.stream_positions import StreamPositions
 from streamingllm.cache.turns import TurnStarts
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.positions.base import PositionEncoding
-
-
-@dataclass(frozen=True, eq=False)
-class CacheState:
-    """Hold all that a cache holds, apart from its model.
-
-    Args:
-        num_sink_tokens, window_size, quantize_cache: of the cache's config.
-        buffers: the parts of the tensors that are in use by name, one per layer.
-        positions: what `StreamPositions.to_json` returned.
-    """
-
-    num_sink_tokens: int
-    window_size: int
-    quantize_cache: str
-    buffers: dict[str, list[Tensor]]
-    positions: dict[str, Any]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors."""
-        return sum(tensor.nbytes for layers in self.buffers.values() for tensor in layers)
 
 
 class RingCache:
@@ -90,12 +68,12 @@ class RingCache:
     @property
     def num_seen_tokens_per_stream(self) -> Tensor:
         """Tokens that each stream has seen, int64, [batch]."""
-        return torch.tensor(self.positions.per_stream(self.batch_size or 1))
+        return torch.tensor(self.positions.per_stream(self.num_streams or 1))
 
     @property
     def first_visible_position(self) -> int:
         """Stream position at which the window of the longest stream begins."""
-        seen = self.positions.per_stream(self.batch_size or 1)
+        seen = self.positions.per_stream(self.num_streams or 1)
         row = seen.index(max(seen))
         return self.positions.first_visible(row, seen[row] - 1, self.config.window_size)
 
@@ -116,7 +94,7 @@ class RingCache:
         return sum(layer.rewind_nbytes for layer in self.rings)
 
     @property
-    def batch_size(self) -> int | None:
+    def num_streams(self) -> int | None:
         """Streams in the batch; None before the first pass."""
         return self.rings[0].k_cache.shape[0] if self.is_initialized else None
 
@@ -144,9 +122,9 @@ class RingCache:
         Raises:
             InputError: the batch has another size than before.
         """
-        if self.is_initialized and batch_size != self.batch_size:
+        if self.is_initialized and batch_size != self.num_streams:
             raise InputError(
-                f"input_ids has {batch_size} rows: this cache holds {self.batch_size} streams"
+                f"input_ids has {batch_size} rows: this cache holds {self.num_streams} streams"
             )
         chunk = self._rebased(self.positions.chunk(batch_size, num_tokens, valid, device))
         plans: dict[RingGeometry, tuple[WindowPlan, ChunkCopies]] = {}
@@ -181,9 +159,9 @@ class RingCache:
         if limit is None or int(chunk.model_positions.max()) < limit:
             return chunk
         amount = -(chunk.start - chunk.origin - self.config.cache_size).clamp(min=0)
-        if self.batch_size is not None:
+        if self.num_streams is not None:
             for layer in self.rings:
-                layer.shift_stored_keys(amount.expand(self.batch_size))
+                layer.shift_stored_keys(amount.expand(self.num_streams))
         self.positions.origin = chunk.origin - amount
         return replace(chunk, origin=self.positions.origin)
 
@@ -261,20 +239,15 @@ class RingCache:
     @property
     def max_rewind_now(self) -> list[int]:
         """Tokens that each stream can be rewound by now and go on, one token fed again."""
-        return self.positions.max_rewind(self.batch_size or 1, self._smallest_window)
+        return self.positions.max_rewind(self.num_streams or 1, self._smallest_window)
 
     def export_state(self) -> CacheState:
         """Return views of the buffers in use, and the positions."""
         seen = self.num_seen_tokens
         used = [layer.used_buffers(seen) for layer in self.rings] if self.is_initialized else []
         names = used[0] if used else {}
-        return CacheState(
-            num_sink_tokens=self.config.num_sink_tokens,
-            window_size=self.config.window_size,
-            quantize_cache=self.config.quantize_cache,
-            buffers={name: [layer[name] for layer in used] for name in names},
-            positions=self.positions.copy().to_json(),
-        )
+        buffers = {name: [layer[name] for layer in used] for name in names}
+        return CacheState.of(self.config, buffers, self.positions.copy().to_json())
 
     def import_state(self, state: CacheState) -> None:
         """Copy a state into the buffers, in place where there are any.
@@ -282,10 +255,7 @@ class RingCache:
         Raises:
             InputError: it is of a cache with other sinks, window or quantisation.
         """
-        for name in ("num_sink_tokens", "window_size", "quantize_cache"):
-            theirs, ours = getattr(state, name), getattr(self.config, name)
-            if theirs != ours:
-                raise InputError(f"state: has {name}={theirs!r}; this cache needs {ours!r}")
+        state.check_fits(self.config)
         for index, layer in enumerate(self.rings if state.buffers else ()):
             layer.load({name: tensors[index] for name, tensors in state.buffers.items()})
         self.positions = StreamPositions.from_json(state.positions, self.config.window_size)

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from streamingllm.errors import SnapshotError
 
 FORMAT = "streamingllm-stream"
-VERSION = 1
+VERSION = 2
 
 
 def model_fingerprint(model: PreTrainedModel) -> str:

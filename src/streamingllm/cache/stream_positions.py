@@ -133,9 +133,7 @@ class StreamPositions:
         Going on needs the logits of the last token that stays. It is taken off too and fed again,
         so one token less than `reach`, except back to the start of the stream.
         """
-        pairs = zip(
-            self.reach(batch_size, window_size), self.per_stream(batch_size), strict=True
-        )
+        pairs = zip(self.reach(batch_size, window_size), self.per_stream(batch_size), strict=True)
         return [reach if reach >= seen else max(0, reach - 1) for reach, seen in pairs]
 
     def rewind(self, back: list[int], window_size: int) -> None:

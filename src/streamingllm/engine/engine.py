@@ -72,7 +72,7 @@ class Engine:
         )
         self._roster = Roster(self._pool, max_waiting)
         self._runner = ModelRunner(lm.model, self._pool)
-        pace = Pace(self.config.chunk_size, max_stall, self._runner.most_along)
+        pace = Pace(self.config.chunk_size, max_stall, self._runner.max_prefill_tokens_per_step)
         self._scheduler = Scheduler(self._runner, pace)
         self._vocab_size = vocab_size_of(lm.model)
         self._grammars = GrammarCompiler(lm, self._vocab_size)
@@ -84,7 +84,7 @@ class Engine:
     @property
     def max_streams(self) -> int:
         """Streams that are held at once."""
-        return self._pool.num_rows
+        return self._pool.num_slots
 
     @property
     def bytes_per_stream(self) -> int:
@@ -167,10 +167,10 @@ class Engine:
         with self._turns.between_steps():
             _check(stream, "feed", "idle")
             ids = self._ids(prompt, is_beginning=False) if len(prompt) else []
-            if not ids and not stream.unread:
+            if not ids and not stream.pending:
                 raise InputError("prompt: is empty, and so is the stream: must have a token")
             stream.writer = self._new_writer(params)
-            stream.unread.extend(ids)
+            stream.pending.extend(ids)
             stream.finish_reason = None
 
     def fork(self, stream: EngineStream, params: GenerationParams | None = None) -> EngineStream:
@@ -189,7 +189,7 @@ class Engine:
             _check(stream, "fork", "reading", "writing", "paused", "idle")
             writer = stream.writer.clone() if params is None else self._new_writer(params)
             other = EngineStream(
-                writer, stream.unread.copy(), stream.retain, stream.recent_ids.copy()
+                writer, stream.pending.copy(), stream.retain, stream.recent_ids.copy()
             )
             if params is None:
                 other.is_paused, other.finish_reason = stream.is_paused, stream.finish_reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from streamingllm.engine.params import FinishReason
-from streamingllm.engine.slot_pool import SlotPool
+from streamingllm.engine.slot_pool import Slot, SlotPool
 from streamingllm.engine.stream import EngineStream
 from streamingllm.errors import CapacityError, ConfigError
 
@@ -49,7 +49,7 @@ class Roster:
         if not self._pool.num_free and len(self.waiting) >= self._max_waiting:
             raise CapacityError(
                 f"max_waiting={self._max_waiting}: so many streams wait for one of "
-                f"{self._pool.num_rows} places; try again when one has ended"
+                f"{self._pool.num_slots} places; try again when one has ended"
             )
 
     def join(self, stream: EngineStream) -> None:
@@ -61,10 +61,10 @@ class Roster:
     def admit(self) -> None:
         """Give free rows to those that have waited longest and do not rest."""
         for stream in [s for s in self.waiting if not s.is_paused]:
-            if (row := self._pool.take()) is None:
+            if (slot := self._pool.open()) is None:
                 return
             self.waiting.remove(stream)
-            self._hold(stream, row)
+            self._hold(stream, slot)
 
     def branch(self, stream: EngineStream, other: EngineStream) -> None:
         """Give a new stream a copy of another's row.
@@ -72,37 +72,37 @@ class Roster:
         Raises:
             CapacityError: the other waits for a row itself, or all are taken.
         """
-        row = None if stream.row is None else self._pool.take()
-        if stream.row is None or row is None:
+        slot = None if stream.slot is None else self._pool.open()
+        if stream.slot is None or slot is None:
             raise CapacityError(
-                f"fork: a copy needs one of {self._pool.num_rows} places at once, and all are "
+                f"fork: a copy needs one of {self._pool.num_slots} places at once, and all are "
                 "taken; release an idle stream or wait until one has ended"
             )
-        self._pool.copy(stream.row, row)
+        slot.copy_from(stream.slot)
         self._number(other)
-        self._hold(other, row)
+        self._hold(other, slot)
         other.num_seen_tokens = stream.num_seen_tokens
 
     def end(self, stream: EngineStream, finish_reason: FinishReason) -> None:
         """Let a stream whose text has ended rest in its place, or go."""
         stream.finish_reason = finish_reason
-        if finish_reason == "failed" or not stream.retain or stream.row is None:
+        if finish_reason == "failed" or not stream.retain or stream.slot is None:
             self.free(stream)
 
     def free(self, stream: EngineStream) -> None:
         """Let a stream go; its row is empty again."""
         if stream in self.waiting:
             self.waiting.remove(stream)
-        if stream.row is not None:
+        if stream.slot is not None:
             self.held.remove(stream)
             # What a broken pass left behind may be no numbers, which no mask hides.
-            self._pool.give_back(stream.row, wipe=stream.error is not None)
-            stream.row = stream.cache = None
+            stream.slot.close(wipe=stream.error is not None)
+            stream.slot = None
 
     def _number(self, stream: EngineStream) -> None:
         self._num_streams += 1
         stream.number = self._num_streams
 
-    def _hold(self, stream: EngineStream, row: int) -> None:
-        stream.row, stream.cache = row, self._pool.cache(row)
+    def _hold(self, stream: EngineStream, slot: Slot) -> None:
+        stream.slot = slot
         self.held.append(stream)

@@ -59,7 +59,7 @@ class Scheduler:
         reader.read_at = self._num_steps
         how, most = self._pace.next(len(writing), can_go_along=self._runner.can_step(reader))
         # A stream that is to write nothing keeps its last token to go on from.
-        num_tokens = min(most, len(reader.unread) - reader.writer.is_full)
+        num_tokens = min(most, len(reader.pending) - reader.writer.is_full)
         if how == "along":
             return events + self._step(writing, reader, num_tokens)
         return events + self._step(writing) + self._read_chunk(reader, num_tokens)
@@ -92,14 +92,14 @@ class Scheduler:
     def _read(self, stream: EngineStream, num_tokens: int) -> list[StepOutput]:
         """Feed tokens to one stream in a pass of its own, which may fail."""
         try:
-            logits = self._runner.read(stream, num_tokens)
+            logits = self._runner.prefill(stream, num_tokens)
         except Exception as error:
             return [_failed(stream, error)]
         return self._write([stream], logits)
 
     def _write(self, streams: list[EngineStream], logits: Tensor) -> list[StepOutput]:
         """Choose a token for each stream that has read all it had."""
-        done = [i for i, stream in enumerate(streams) if not stream.unread]
+        done = [i for i, stream in enumerate(streams) if not stream.pending]
         if not done:
             return []
         if len(done) < len(streams):
@@ -114,7 +114,7 @@ class Scheduler:
             text, finish_reason = stream.writer.append(token)
         except Exception as error:
             return _failed(stream, error)
-        stream.unread.append(token)
+        stream.pending.append(token)
         return StepOutput(stream, token, text, finish_reason)
 
 

@@ -1,41 +1,89 @@
-"""The memory of an engine: rings for so many streams, allocated at once."""
+"""The memory of an engine: one slot of keys and values for each stream, allocated at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel
 
 from streamingllm.attention.step_plan import RingBuffers
-from streamingllm.cache.ring import RingLayer
-from streamingllm.cache.stream_positions import StreamPositions
+from streamingllm.cache.state import CacheState
 from streamingllm.config import StreamConfig
-from streamingllm.errors import ConfigError
+from streamingllm.errors import ConfigError, InputError
+from streamingllm.inputs import check_integer
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import run_model
 
 _DEFAULT_MAX_STREAMS = 8
 
 
+class Slot:
+    """A stream's place in the pool.
+
+    Args:
+        pool: that the slot belongs to.
+        index: row of the pool's buffers.
+        cache: of batch 1, over views of that row.
+    """
+
+    def __init__(self, pool: SlotPool, index: int, cache: SinkCache) -> None:
+        self.pool = pool
+        self.index = index
+        self.cache = cache
+
+    def close(self, *, wipe: bool = False) -> None:
+        """Give the slot back to the pool.
+
+        Args:
+            wipe: set its entries to zero: a failed pass may have left numbers that are not finite,
+                which no mask hides.
+        """
+        self.pool.take_back(self, wipe=wipe)
+
+    def copy_from(self, other: Slot) -> None:
+        """Become what another slot of the same layout is.
+
+        Raises:
+            InputError: it has other sinks or another window.
+        """
+        self.cache.import_state(other.cache.export_state())
+
+    def export_state(self) -> CacheState:
+        """Return the state on the host, in tensors of its own."""
+        return self.cache.export_state().cloned("cpu")
+
+    def import_state(self, state: CacheState) -> None:
+        """Write a state into the slot, in place: decode steps go on with the same buffers.
+
+        Raises:
+            InputError: it has other sinks, another window or another quantisation.
+        """
+        self.cache.import_state(state)
+
+
 class SlotPool:
     """Hold the keys and values of at most `max_streams` streams.
 
-    Each row is a `SinkCache` of batch 1 with a clock of its own; its buffers are views of one
-    tensor per layer, in which a decode step finds all streams side by side.
+    Every slot has `config.cache_size` entries per layer. A stream with a pinned prefix of n tokens
+    takes n of them for its sinks and the rest for its window, and steps together with streams whose
+    prefixes have other lengths.
 
     Args:
-        model: what the streams run on.
-        config: shared by all of them.
-        max_streams: rows; None for as many as the budget allows, or 8 without one.
-        memory_budget_bytes: what all rows together may take; None for no bound.
+        model: that the streams run on.
+        config: of all streams; `num_sink_tokens` is the shortest prefix.
+        max_streams: slots; None for as many as the budget allows, or 8 without one.
+        memory_budget_bytes: upper bound on the bytes of all slots; None for none.
+        max_pinned_tokens: longest pinned prefix; None for `config.num_sink_tokens`. A longer one
+            takes more memory where the ring is quantised (sinks are exact) and where a layer's own
+            window would no longer fit beside it.
 
     Attributes:
-        bytes_per_stream: 2 x layers x heads x head_dim x (n + m + u) x element size, where u
-            entries, `max_rewind_tokens` + 1 or none, are kept aside for going back.
+        bytes_per_stream: bytes of one slot, the entries for `rewind` included.
 
     Raises:
-        ConfigError: the budget does not hold one stream, or the machine has no such memory.
+        ConfigError: the budget does not hold one stream, or the machine lacks the memory.
     """
 
     def __init__(
@@ -45,119 +93,129 @@ class SlotPool:
         *,
         max_streams: int | None = None,
         memory_budget_bytes: int | None = None,
+        max_pinned_tokens: int | None = None,
     ) -> None:
-        whole = _new_cache(model, config)
+        self.config = config
+        self.max_pinned_tokens = _longest_prefix(config, max_pinned_tokens)
+        self._model = model
+        self._whole = SinkCache.of(model, config)
         # One pass shows what each layer of this model keeps, whatever its family.
         first = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
-        run_model(model, first, "last", cache=whole)
-        self.bytes_per_stream = whole.nbytes + whole.rewind_nbytes
-        num_rows = _affordable(max_streams, memory_budget_bytes, self.bytes_per_stream)
-        self._allocate(whole, num_rows)
-        self._whole = whole
-        self._rows = [self._view(model, config, row) for row in range(num_rows)]
-        self._free = list(reversed(range(num_rows)))
+        run_model(model, first, "last", cache=self._whole)
+        self._widen()
+        self.bytes_per_stream = self._whole.nbytes + self._whole.rewind_nbytes
+        self.num_slots = _affordable(max_streams, memory_budget_bytes, self.bytes_per_stream)
+        self._allocate()
+        self._free = list(reversed(range(self.num_slots)))
 
     @property
     def whole(self) -> SinkCache:
-        """All rows as one cache, whose clock means nothing."""
+        """All slots as one cache, whose positions mean nothing."""
         return self._whole
 
     @property
     def buffers(self) -> Sequence[RingBuffers]:
-        """Each layer's tensors, [rows, ...], as a decode step takes them."""
+        """Each layer's tensors, [slots, ...], as a decode step takes them."""
         return self._whole.ring_buffers
 
     @property
-    def num_rows(self) -> int:
-        """Streams that fit."""
-        return len(self._rows)
-
-    @property
     def num_free(self) -> int:
-        """Rows that nobody has."""
+        """Slots without a stream."""
         return len(self._free)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows, free or not."""
-        return self.num_rows * self.bytes_per_stream
+        """Bytes of all slots, free or not."""
+        return self.num_slots * self.bytes_per_stream
 
-    def cache(self, row: int) -> SinkCache:
-        """Return a row's cache."""
-        return self._rows[row]
+    def open(self, num_pinned_tokens: int = 0) -> Slot | None:
+        """Return an empty slot for a stream with a pinned prefix; None if all are taken.
 
-    def take(self) -> int | None:
-        """Return an empty row that now belongs to the caller, or None if all are taken."""
+        Raises:
+            InputError: the prefix is longer than `max_pinned_tokens`.
+        """
+        self.check_pinned(num_pinned_tokens)
         if not self._free:
             return None
-        row = self._free.pop()
-        self._rows[row].positions = StreamPositions()
-        return row
+        index = self._free.pop()
+        cache = SinkCache.of(self._model, self.config_with(num_pinned_tokens))
+        for layer, whole in zip(cache.rings, self._whole.rings, strict=True):
+            layer.buffers = {name: b[index : index + 1] for name, b in whole.buffers.items()}
+        return Slot(self, index, cache)
 
-    def give_back(self, row: int, *, wipe: bool) -> None:
-        """Free a row; `wipe` it if what it holds could be more than stale numbers."""
-        for layer in _layers(self._rows[row]) if wipe else ():
+    def check_pinned(self, num_pinned_tokens: int) -> None:
+        """Refuse a pinned prefix that is too long.
+
+        Raises:
+            InputError: it is longer than `max_pinned_tokens`.
+        """
+        if num_pinned_tokens > self.max_pinned_tokens:
+            raise InputError(
+                f"pinned: has {num_pinned_tokens} tokens, more than max_pinned_tokens="
+                f"{self.max_pinned_tokens}; shorten it or make the engine with a greater one"
+            )
+
+    def config_with(self, num_pinned_tokens: int) -> StreamConfig:
+        """Return the config of a stream with that prefix: the same entries, split otherwise."""
+        n = max(self.config.num_sink_tokens, num_pinned_tokens)
+        if n == self.config.num_sink_tokens:
+            return self.config
+        window_size = self.config.cache_size - n
+        return replace(self.config, num_sink_tokens=n, window_size=window_size, sink_positions=None)
+
+    def take_back(self, slot: Slot, *, wipe: bool) -> None:
+        """Free a slot; see `Slot.close`."""
+        for layer in slot.cache.rings if wipe else ():
             for buffer in layer.buffers.values():
                 buffer.zero_()
-        self._free.append(row)
-
-    def copy(self, source: int, target: int) -> None:
-        """Make a row what another is."""
-        for old, new in zip(_layers(self._rows[source]), _layers(self._rows[target]), strict=True):
-            for name, buffer in new.buffers.items():
-                buffer.copy_(old.buffers[name])
-        self._rows[target].positions = self._rows[source].positions.copy()
+        slot.cache.disable()
+        self._free.append(slot.index)
 
     def close(self) -> None:
         """Free the memory and let go of the model."""
-        for cache in (self._whole, *self._rows):
-            cache.reset()
-            cache.disable()
+        self._whole.reset()
+        self._whole.disable()
+
+    def _widen(self) -> None:
+        """Give each layer of the first stream the entries that its longest prefix needs."""
+        longest = SinkCache.of(self._model, self.config_with(self.max_pinned_tokens))
+        with longest:
+            for layer, other in zip(self._whole.rings, longest.rings, strict=True):
+                layer.widen(other.geometry)
 
     @torch.inference_mode(False)  # so that they can be written in and out of inference mode
-    def _allocate(self, whole: SinkCache, num_rows: int) -> None:
+    def _allocate(self) -> None:
         try:
-            for layer in _layers(whole):
+            for layer in self._whole.rings:
                 layer.buffers = {
-                    name: buffer.new_zeros((num_rows, *buffer.shape[1:]))
+                    name: buffer.new_zeros((self.num_slots, *buffer.shape[1:]))
                     for name, buffer in layer.buffers.items()
                 }
         except RuntimeError as error:
             raise ConfigError(
-                f"max_streams={num_rows}: takes {num_rows * self.bytes_per_stream:,} bytes, more "
-                f"than {whole.attachment.model.device} has; must be lower"
+                f"max_streams={self.num_slots}: takes {self.nbytes:,} bytes, more than "
+                f"{self._model.device} has; must be lower"
             ) from error
 
-    def _view(self, model: PreTrainedModel, config: StreamConfig, row: int) -> SinkCache:
-        cache = _new_cache(model, config)
-        for layer, whole in zip(_layers(cache), _layers(self._whole), strict=True):
-            layer.buffers = {name: b[row : row + 1] for name, b in whole.buffers.items()}
-        return cache
 
-
-def _new_cache(model: PreTrainedModel, config: StreamConfig) -> SinkCache:
-    return SinkCache(
-        model,
-        config.num_sink_tokens,
-        config.window_size,
-        sink_positions=config.sink_positions,
-        max_rewind_tokens=config.max_rewind_tokens,
-        quantize_cache=config.quantize_cache,
-    )
-
-
-def _layers(cache: SinkCache) -> Iterator[RingLayer]:
-    for layer in cache.layers:
-        assert isinstance(layer, RingLayer)
-        yield layer
+def _longest_prefix(config: StreamConfig, max_pinned_tokens: int | None) -> int:
+    if max_pinned_tokens is None:
+        return config.num_sink_tokens
+    check_integer("max_pinned_tokens", max_pinned_tokens, 0, ConfigError)
+    if max_pinned_tokens >= config.cache_size:
+        raise ConfigError(
+            f"max_pinned_tokens={max_pinned_tokens}: must be smaller than cache_size="
+            f"{config.cache_size}, the window needs at least one entry"
+        )
+    return max(config.num_sink_tokens, max_pinned_tokens)
 
 
 def _affordable(
     max_streams: int | None, memory_budget_bytes: int | None, bytes_per_stream: int
 ) -> int:
     """Return how many streams there may be."""
-    if max_streams is not None and max_streams < 1:
-        raise ConfigError(f"max_streams={max_streams}: must be a whole number >= 1")
+    if max_streams is not None:
+        check_integer("max_streams", max_streams, 1, ConfigError)
     if memory_budget_bytes is None:
         return max_streams or _DEFAULT_MAX_STREAMS
     fitting = memory_budget_bytes // bytes_per_stream

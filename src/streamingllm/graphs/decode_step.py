@@ -6,8 +6,8 @@ import atexit
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,8 +23,8 @@ from streamingllm.graphs.aot_cache import (
 )
 from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder
 from streamingllm.graphs.inductor import fuse
-from streamingllm.graphs.step_linears import join_siblings
 from streamingllm.graphs.rollback import take_back
+from streamingllm.graphs.step_linears import join_siblings
 from streamingllm.graphs.step_module import StepModule
 from streamingllm.integration.attach import Attachment
 from streamingllm.kernels import gpu, native

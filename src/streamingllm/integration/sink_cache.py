@@ -123,6 +123,11 @@ class SinkCache(RingCache, Cache):
             return min(self.positions.num_columns, self.cache_size)
         return self.positions.num_columns
 
+    @property
+    def batch_size(self) -> int:
+        """Streams in the batch; -1 before the first pass, as transformers defines it."""
+        return -1 if self.num_streams is None else self.num_streams
+
     def get_max_length(self, layer_idx: int | None = None) -> int:
         """Streams have no greatest length."""
         return -1
@@ -167,8 +172,8 @@ class SinkCache(RingCache, Cache):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every stream `repeats` times."""
-        if self.batch_size is not None:
-            rows = torch.arange(self.batch_size).repeat_interleave(repeats)
+        if self.num_streams is not None:
+            rows = torch.arange(self.num_streams).repeat_interleave(repeats)
             self.batch_select_indices(rows)
 
     def __repr__(self) -> str:

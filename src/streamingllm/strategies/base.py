@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, NamedTuple, NoReturn
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from streamingllm.cache.stream_positions import StreamPositions
 from streamingllm.config import StreamConfig
 from streamingllm.errors import UnsupportedFeatureError
+from streamingllm.integration.sink_cache import SinkCache
 
 LogitsToKeep = Literal["all", "last"]
-
-
-class StrategyState(NamedTuple):
-    """State of a strategy between two steps, for snapshots.
-
-    Args:
-        buffers: every buffer by name, one tensor per layer; empty before the first token.
-        positions: stream positions that the buffers belong to.
-    """
-
-    buffers: dict[str, list[Tensor]]
-    positions: StreamPositions
 
 
 class Strategy(ABC):
     """One way to continue when a text outgrows the model.
 
     Every strategy steps and counts. The other capabilities are optional: a strategy that lacks one
-    inherits the method that raises `UnsupportedFeatureError` with the strategy and the feature.
+    refuses it with its own name and the feature's.
 
     Args:
         model: a causal language model of transformers.
@@ -73,41 +61,17 @@ class Strategy(ABC):
             logits, [batch, seq or 1, vocab].
         """
 
-    # Optional: streams of different length, and back in time.
+    # Optional: a cache of sinks and a window, which can rewind, fork, export and skip.
 
-    @property
-    def num_seen_tokens_per_stream(self) -> Tensor:
-        """Tokens fed to each stream, int64, [batch]."""
-        self._refuse("num_seen_tokens_per_stream")
-
-    @property
-    def rewind_nbytes(self) -> int:
-        """Bytes of the rewind buffer."""
-        self._refuse("rewind_nbytes")
-
-    @property
-    def max_rewind_per_stream(self) -> Tensor:
-        """Tokens that each stream can take back now, int64, [batch]."""
-        self._refuse("max_rewind_per_stream")
-
-    def rewind(self, num_tokens: Tensor) -> None:
-        """Take back the last tokens of each stream, int64, [batch].
+    def cache_for(self, feature: str) -> SinkCache:
+        """Return the cache that has a feature such as `rewind`.
 
         Raises:
-            RewindError: a number is greater than `max_rewind_per_stream`.
-            UnsupportedFeatureError: the strategy cannot rewind.
+            UnsupportedFeatureError: the strategy has no such cache.
         """
-        self._refuse("rewind")
-
-    def skip_to(self, position: int) -> None:
-        """Set every stream to a later stream position; the cache stays as it is.
-
-        Raises:
-            UnsupportedFeatureError: the strategy has no stream positions.
-        """
-        self._refuse("skip_to")
-
-    # Optional: copies and snapshots.
+        raise UnsupportedFeatureError(
+            f"strategy={self.name!r} has no {feature}; use strategy='sinks' or 'window'"
+        )
 
     def fork(self) -> Strategy:
         """Return an independent copy.
@@ -115,23 +79,8 @@ class Strategy(ABC):
         Raises:
             UnsupportedFeatureError: the strategy cannot be copied.
         """
-        self._refuse("fork")
-
-    def state(self) -> StrategyState:
-        """Return the exact state; its tensors are the strategy's own.
-
-        Raises:
-            UnsupportedFeatureError: the strategy has no snapshots.
-        """
-        self._refuse("snapshot")
-
-    def load_state(self, state: StrategyState) -> None:
-        """Continue from a copy of `state`.
-
-        Raises:
-            UnsupportedFeatureError: the strategy has no snapshots.
-        """
-        self._refuse("restore")
+        self.cache_for("fork")
+        raise NotImplementedError
 
     # Optional: compiled decode steps. A strategy without them runs uncompiled.
 
@@ -153,11 +102,6 @@ class Strategy(ABC):
     def is_captured(self) -> bool:
         """Whether decode steps are replayed from CUDA graphs."""
         return False
-
-    def _refuse(self, feature: str) -> NoReturn:
-        raise UnsupportedFeatureError(
-            f"strategy={self.name!r} has no {feature}; use strategy='sinks' or 'window'"
-        )
 
 
 def run_model(

@@ -6,30 +6,36 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.config import StreamConfig
-from streamingllm.graphs.decode_step import DecodeStep, unsupported_reason
+from streamingllm.graphs.decode_step import DecodeStep, StepToken, unsupported_reason
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import LogitsToKeep, Strategy, run_model
 
 
 class SinkStrategy(Strategy):
-    """The first n tokens and the last m (paper, figure 1d)."""
+    """Keep the first n tokens and the last m (paper, figure 1d).
+
+    Args:
+        model: a causal language model of transformers.
+        config: n, m and what goes with them.
+        cache: of another stream of this model and config, copied; None for an empty one.
+        decode_step: of another stream of this model and config, shared.
+    """
 
     name = "sinks"
 
-    def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        config: StreamConfig,
+        *,
+        cache: SinkCache | None = None,
+        decode_step: DecodeStep | None = None,
+    ) -> None:
         self.model = model
-        self.cache = SinkCache(
-            model,
-            config.num_sink_tokens,
-            config.window_size,
-            sink_positions=config.sink_positions,
-            max_rewind_tokens=config.max_rewind_tokens,
-            quantize_cache=config.quantize_cache,
-        )
-        self._decoding: DecodeStep | None = None
-        self._can_decode = (
-            unsupported_reason(model, self.cache.attachment, self.cache.encodings) is None
-        )
+        self.cache = SinkCache.of(model, config) if cache is None else cache.clone()
+        self._decode_step = decode_step
+        attachment, encodings = self.cache.attachment, self.cache.encodings
+        self._can_decode = unsupported_reason(model, attachment, encodings) is None
 
     @property
     def num_seen_tokens(self) -> int:
@@ -38,7 +44,7 @@ class SinkStrategy(Strategy):
 
     @property
     def num_cached_tokens(self) -> int:
-        """Tokens that the next query can see."""
+        """Tokens that the longest stream's last query saw, itself included."""
         return self.cache.num_cached_tokens
 
     @property
@@ -49,23 +55,27 @@ class SinkStrategy(Strategy):
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""
         if ids.shape[1] == 1 and valid is None and self._can_decode and self.cache.has_all_sinks:
-            return self._decode(ids[:, 0])[:, None]
+            return self._decode(ids[:, 0].tolist())[:, None]
         mask = None if valid is None else valid.long()
         return run_model(self.model, ids, logits_to_keep, cache=self.cache, attention_mask=mask)
 
+    def cache_for(self, feature: str) -> SinkCache:
+        """Return the cache."""
+        return self.cache
+
     def fork(self) -> SinkStrategy:
         """Return an independent copy."""
-        other = SinkStrategy.__new__(SinkStrategy)
-        other.model, other.cache = self.model, self.cache.clone()
-        other._decoding, other._can_decode = self._decoding, self._can_decode
-        return other
+        return SinkStrategy(
+            self.model, self.cache.config, cache=self.cache, decode_step=self._decode_step
+        )
 
     def compile(self, *, wait: bool, cached_only: bool) -> bool:
-        """Compile the decode step, or load one that was kept; tell whether steps run compiled."""
-        if not self._can_decode or not self.cache.is_initialized:
+        """Compile the decode step, or load a cached one; return whether steps run compiled now."""
+        batch_size = self.cache.num_streams
+        if not self._can_decode or batch_size is None:
             return False
         step = self._step()
-        step.compile(self.cache.batch_size, self.cache.ring_buffers, cached_only=cached_only)
+        step.compile(batch_size, self.cache.ring_buffers, cached_only=cached_only)
         if wait:
             step.wait()
         return self.is_compiled
@@ -73,26 +83,31 @@ class SinkStrategy(Strategy):
     @property
     def is_compiled(self) -> bool:
         """Whether decode steps run compiled now."""
-        return self._decoding is not None and self._decoding.is_compiled(self.cache.batch_size)
+        step, batch_size = self._decode_step, self.cache.num_streams
+        return step is not None and batch_size is not None and step.is_compiled(batch_size)
 
     @property
     def is_captured(self) -> bool:
         """Whether decode steps are replayed from CUDA graphs."""
-        return self._decoding is not None and self._decoding.num_graphs > 0
+        return self._decode_step is not None and self._decode_step.num_graphs > 0
 
     def _step(self) -> DecodeStep:
-        if self._decoding is None:
+        if self._decode_step is None:
             cache = self.cache
-            self._decoding = DecodeStep(
-                self.model, cache.attachment, cache.encodings, cache.geometries
+            self._decode_step = DecodeStep(
+                self.model, cache.attachment, cache.encodings, cache.geometry_of
             )
-        return self._decoding
+        return self._decode_step
 
-    def _decode(self, ids: Tensor) -> Tensor:
-        """Feed ids [batch] by a step that writes the rings itself; return logits."""
-        step, batch = self._step(), self.cache.batch_size
+    def _decode(self, ids: list[int]) -> Tensor:
+        """Feed one token to each stream by a step that writes the rings; return logits."""
+        cache, step = self.cache, self._step()
         step.poll()
-        positions = self.cache.positions.per_stream(batch)
-        logits = step.run(ids.tolist(), range(batch), positions, self.cache.ring_buffers)
-        self.cache.count_step()
+        positions = cache.positions.per_stream(len(ids))
+        tokens = [
+            StepToken(token_id, row, position, cache.step_layouts(row, position))
+            for row, (token_id, position) in enumerate(zip(ids, positions, strict=True))
+        ]
+        logits = step.run(tokens, cache.ring_buffers)
+        cache.count_step()
         return logits

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.cache.snapshot import model_fingerprint, read_snapshot, write_snapshot
-from streamingllm.cache.stream_positions import StreamPositions
+from streamingllm.cache.state import CacheState
 from streamingllm.config import StreamConfig
 from streamingllm.errors import SnapshotError
 
@@ -23,19 +23,17 @@ class StreamState:
 
     Args:
         config: of the stream.
-        buffers: the cache's tensors by name, one per layer.
-        clock: the cache's counters.
+        cache: buffers and positions.
         next_logits: [batch, vocab]; None before the first token.
-        recent_ids: last tokens of each stream.
+        token_tail: last tokens of each stream.
         is_single: whether the stream was begun with ids [seq] and not [batch, seq].
         metadata: JSON-able facts that belong to the stream.
     """
 
     config: StreamConfig
-    buffers: dict[str, list[Tensor]]
-    positions: StreamPositions
+    cache: CacheState
     next_logits: Tensor | None
-    recent_ids: list[list[int]]
+    token_tail: list[list[int]]
     is_single: bool
     metadata: dict[str, Any]
 
@@ -47,7 +45,7 @@ class StreamState:
         """
         tensors = {
             f"{name}.{layer}": tensor
-            for name, per_layer in self.buffers.items()
+            for name, per_layer in self.cache.buffers.items()
             for layer, tensor in enumerate(per_layer)
         }
         if self.next_logits is not None:
@@ -55,8 +53,8 @@ class StreamState:
         facts = {
             "model": model_fingerprint(model),
             "config": asdict(self.config),
-            "positions": self.positions.to_json(),
-            "recent_ids": self.recent_ids,
+            "positions": self.cache.positions,
+            "token_tail": self.token_tail,
             "is_single": self.is_single,
             "metadata": self.metadata,
         }
@@ -79,12 +77,13 @@ class StreamState:
         fields = facts["config"]
         if fields["sink_positions"] is not None:
             fields["sink_positions"] = tuple(fields["sink_positions"])
+        config = StreamConfig(**fields)
+        next_logits = tensors.pop(_NEXT_LOGITS, None)
         return cls(
-            config=StreamConfig(**fields),
-            next_logits=tensors.pop(_NEXT_LOGITS, None),
-            buffers=_by_layer(tensors),
-            positions=StreamPositions.from_json(facts["positions"]),
-            recent_ids=facts["recent_ids"],
+            config=config,
+            cache=CacheState.of(config, _by_layer(tensors), facts["positions"]),
+            next_logits=next_logits,
+            token_tail=facts["token_tail"],
             is_single=facts["is_single"],
             metadata=facts["metadata"],
         )

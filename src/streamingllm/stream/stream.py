@@ -16,11 +16,17 @@ from streamingllm.config import StreamConfig
 from streamingllm.errors import (
     InputError,
     RewindError,
-    UnsupportedFeatureError,
 )
-from streamingllm.inputs import TokenBatch, check_tokens, vocab_size_of
+from streamingllm.inputs import (
+    HasModel,
+    TokenBatch,
+    check_integer,
+    check_tokens,
+    model_of,
+    vocab_size_of,
+)
 from streamingllm.kernels.threads import one_thread
-from streamingllm.strategies import STRATEGIES, SinkStrategy, Strategy
+from streamingllm.strategies import STRATEGIES, Strategy
 from streamingllm.strategies.base import LogitsToKeep
 from streamingllm.stream.sampling import GREEDY, Sampling
 from streamingllm.stream.state import StreamState
@@ -28,11 +34,11 @@ from streamingllm.stream.token_tail import TokenTail
 
 
 class Stream:
-    """Read and write a text without end.
+    """Feed and generate a text without end.
 
     Args:
-        model: a causal language model of transformers.
-        config: which tokens are kept, and the strategy.
+        model: a causal language model of transformers, or what `load_model` returned.
+        config: the tokens that stay cached, and the strategy.
 
     Attributes:
         metadata: JSON-able facts that belong to the stream, saved and restored with it.
@@ -41,11 +47,13 @@ class Stream:
         UnsupportedModelError: the model cannot stream; the message says why.
     """
 
-    def __init__(self, model: PreTrainedModel, config: StreamConfig | None = None) -> None:
-        self.model = model
+    def __init__(
+        self, model: PreTrainedModel | HasModel, config: StreamConfig | None = None
+    ) -> None:
+        self.model = model_of(model)
         self.config = config or StreamConfig()
         self.metadata: dict[str, Any] = {}
-        self._strategy: Strategy = STRATEGIES[self.config.strategy](model, self.config)
+        self._strategy: Strategy = STRATEGIES[self.config.strategy](self.model, self.config)
         self._logits: Tensor | None = None
         self._recent = TokenTail(_remembered(self.config))
         self._is_single = True
@@ -73,12 +81,17 @@ class Stream:
     @property
     def rewind_nbytes(self) -> int:
         """Bytes held beside the cache for `rewind`."""
-        return self._sinks("rewind_nbytes").cache.rewind_nbytes
+        return self._strategy.cache_for("rewind_nbytes").rewind_nbytes
 
     @property
     def num_seen_tokens_per_stream(self) -> Tensor:
         """Tokens fed to each stream of the batch, int64, [batch]."""
-        return self._sinks("num_seen_tokens_per_stream").cache.num_seen_tokens_per_stream
+        return self._strategy.cache_for("num_seen_tokens_per_stream").num_seen_tokens_per_stream
+
+    @property
+    def first_visible_position(self) -> int:
+        """Stream position at which the window begins; sinks before it stay visible too."""
+        return self._strategy.cache_for("first_visible_position").first_visible_position
 
     @property
     def next_logits(self) -> Tensor:
@@ -131,6 +144,16 @@ class Stream:
         out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         return out[0] if self._is_single else out
 
+    def begin_turn(self) -> None:
+        """Begin a turn, such as a message, with the next token that is fed.
+
+        Under `StreamConfig(eviction="turn")` the window begins with a turn; else without effect.
+
+        Raises:
+            UnsupportedFeatureError: the strategy has no cache of sinks and a window.
+        """
+        self._strategy.cache_for("begin_turn").begin_turn()
+
     def generate(
         self,
         max_new_tokens: int,
@@ -163,31 +186,29 @@ class Stream:
         """Take back the last tokens of every stream, as if they had never been fed.
 
         Before anything is evicted a stream goes back to its start; afterwards
-        `config.max_rewind_tokens`, whose keys and values are kept aside (`rewind_nbytes`).
+        `config.max_rewind_tokens`, whose keys and values are held aside (`rewind_nbytes`).
 
         Raises:
-            RewindError: more than was fed or is remembered.
+            RewindError: more than was fed or can come back.
         """
-        cache = self._sinks("rewind").cache
-        if num_tokens < 0:
-            raise RewindError(f"num_tokens={num_tokens}: must be a whole number >= 0")
+        cache = self._strategy.cache_for("rewind")
+        check_integer("num_tokens", num_tokens, 0, RewindError)
         if num_tokens == 0:
             return
-        seen, reach = cache.num_seen_tokens_per_stream, cache.max_rewind_now
+        seen = cache.num_seen_tokens_per_stream
         if num_tokens > int(seen.min()):
             raise RewindError(
                 f"num_tokens={num_tokens}: only {int(seen.min())} tokens have been fed"
             )
-        # Going on needs the logits of the last token that stays, so that one is fed again.
-        most = int(torch.where(reach < seen, reach - 1, seen).min())
+        most = min(cache.max_rewind_now)
         if num_tokens > most:
             raise RewindError(
-                f"num_tokens={num_tokens}: this stream goes back at most {max(0, most)} tokens "
-                f"now; set max_rewind_tokens={self.config.max_rewind_tokens} higher"
+                f"num_tokens={num_tokens}: this stream goes back at most {most} tokens now; "
+                f"set max_rewind_tokens={self.config.max_rewind_tokens} higher"
             )
         remains = seen - num_tokens
-        back = torch.where(remains > 0, num_tokens + 1, num_tokens)
-        cache.rewind(back)
+        # Going on needs the logits of the last token that stays, so that one is fed again.
+        cache.rewind(torch.where(remains > 0, num_tokens + 1, num_tokens))
         self._recent.take_back(num_tokens)
         self._feed_last_again(remains > 0)
 
@@ -206,23 +227,20 @@ class Stream:
             InputError: nothing has been fed yet.
         """
         _ = self.next_logits
-        strategy = self._strategy
-        if not isinstance(strategy, SinkStrategy):
-            return False
-        return strategy.compile(wait=wait, cached_only=cached_only)
+        return self._strategy.compile(wait=wait, cached_only=cached_only)
 
     @property
     def is_compiled(self) -> bool:
         """Whether steps run compiled now."""
-        return isinstance(self._strategy, SinkStrategy) and self._strategy.is_compiled
+        return self._strategy.is_compiled
 
     @property
     def is_captured(self) -> bool:
         """Whether steps are replayed from CUDA graphs, which takes two steps to begin."""
-        return isinstance(self._strategy, SinkStrategy) and self._strategy.is_captured
+        return self._strategy.is_captured
 
     def skip_to(self, position: int) -> None:
-        """Set the clock forward, as if tokens had passed unseen; the cache keeps what it has.
+        """Set the stream position forward, as if tokens had passed; the cache stays as it is.
 
         What follows takes the same time as in a stream of that age, which is what this is for.
 
@@ -230,7 +248,7 @@ class Stream:
             InputError: nothing has been fed yet, or the position is in the past.
         """
         _ = self.next_logits
-        cache = self._sinks("skip_to").cache
+        cache = self._strategy.cache_for("skip_to")
         seen = self.num_seen_tokens
         if position < seen:
             raise InputError(f"position={position}: must be at least {seen}")
@@ -243,9 +261,9 @@ class Stream:
 
     def fork(self) -> Stream:
         """Return an independent copy that costs as much memory as this stream."""
-        other = Stream.__new__(Stream)
-        other.model, other.config, other.metadata = self.model, self.config, deepcopy(self.metadata)
-        other._strategy = self._sinks("fork").fork()
+        other = Stream(self.model, self.config)
+        other._strategy = self._strategy.fork()
+        other.metadata = deepcopy(self.metadata)
         other._logits = None if self._logits is None else self._logits.clone()
         other._recent = self._recent.copy()
         other._is_single = self._is_single
@@ -257,40 +275,31 @@ class Stream:
         Raises:
             SnapshotError: the file cannot be written; one that was there before is untouched.
         """
-        cache = self._sinks("snapshot").cache
         state = StreamState(
             config=self.config,
-            buffers=cache.state(),
-            positions=cache.positions,
+            cache=self._strategy.cache_for("snapshot").export_state(),
             next_logits=self._logits,
-            recent_ids=self._recent.to_lists(),
+            token_tail=self._recent.to_lists(),
             is_single=self._is_single,
             metadata=self.metadata,
         )
         state.write(Path(path), self.model)
 
     @classmethod
-    def restore(cls, model: PreTrainedModel, path: str | Path) -> Stream:
-        """Return the stream that `snapshot` saved, exact to the bit of its next logits.
+    def restore(cls, model: PreTrainedModel | HasModel, path: str | Path) -> Stream:
+        """Return the stream that `snapshot` saved; its next logits are bit-identical.
 
         Raises:
             SnapshotError: the file is missing, damaged, or of another model.
         """
-        state = StreamState.read(Path(path), model)
+        state = StreamState.read(Path(path), model_of(model))
         stream = cls(model, state.config)
-        stream._sinks("restore").cache.load_state(state.buffers, state.positions)
+        stream._strategy.cache_for("restore").import_state(state.cache)
         stream._logits = state.next_logits
-        stream._recent = TokenTail(_remembered(state.config), state.recent_ids)
+        stream._recent = TokenTail(_remembered(state.config), state.token_tail)
         stream._is_single = state.is_single
         stream.metadata = state.metadata
         return stream
-
-    def _sinks(self, what: str) -> SinkStrategy:
-        if not isinstance(self._strategy, SinkStrategy):
-            raise UnsupportedFeatureError(
-                f"{what}: strategy {self.config.strategy!r} cannot; use 'sinks' or 'window'"
-            )
-        return self._strategy
 
     def _begin(self, batch: TokenBatch) -> None:
         """Fix the number of streams with the first tokens."""
