@@ -92,16 +92,42 @@ def reaches(layers: Sequence[LayerFacts], n: int, m: int) -> list[tuple[int, int
     return shares
 
 
-def kept_tokens(t: int, sinks: Sequence[int], window: int) -> list[int]:
+@dataclass(frozen=True)
+class Turns:
+    """Eviction by whole turns.
+
+    Args:
+        starts: stream positions at which turns begin.
+        window: tokens of the window at most (m).
+    """
+
+    starts: Sequence[int]
+    window: int
+
+    def oldest(self, t: int) -> int:
+        """Return the first token that the query at `t` sees, sinks apart.
+
+        The first turn that begins among the last m tokens, the youngest half of them excepted.
+        """
+        if t < self.window:
+            return 0
+        recent = range(t - self.window + 1, t - self.window // 2 + 1)
+        return min((start for start in self.starts if start in recent), default=recent.start)
+
+
+def kept_tokens(t: int, sinks: Sequence[int], window: int, turns: Turns | None = None) -> list[int]:
     """Return the stream positions that the query at `t` sees, in order, itself last."""
-    return [j for j in range(t + 1) if j in sinks or j > t - window]
+    oldest = 0 if turns is None else turns.oldest(t)
+    return [j for j in range(t + 1) if j in sinks or (j > t - window and j >= oldest)]
 
 
-def distance_matrix(num_tokens: int, sinks: Sequence[int], window: int) -> Tensor:
+def distance_matrix(
+    num_tokens: int, sinks: Sequence[int], window: int, turns: Turns | None = None
+) -> Tensor:
     """Return distances inside the cache, int64, [queries, keys]; -1 where nothing is seen."""
     distance = torch.full((num_tokens, num_tokens), -1)
     for t in range(num_tokens):
-        kept = kept_tokens(t, sinks, window)
+        kept = kept_tokens(t, sinks, window, turns)
         for place, j in enumerate(kept):
             distance[t, j] = len(kept) - 1 - place
     return distance

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from tests.reference.layer_facts import LayerFacts, distance_matrix, kept_tokens, reaches
+from tests.reference.layer_facts import LayerFacts, Turns, distance_matrix, kept_tokens, reaches
 from tests.reference.replaced_attention import BYPASSES, name_attention, replaced_attention
 
 
@@ -40,6 +40,7 @@ def banded_logits(
     n: int,
     m: int,
     sink_positions: tuple[int, ...] | None = None,
+    turns: Turns | None = None,
 ) -> Tensor:
     """Return the logits of every token, [batch, seq, vocab], from one dense forward pass.
 
@@ -49,7 +50,7 @@ def banded_logits(
     sinks = tuple(range(n)) if sink_positions is None else sink_positions
     shares = reaches(layers, n, m)
     distances = {
-        share: distance_matrix(ids.shape[1], sinks[: share[0]], share[1]) for share in shares
+        share: distance_matrix(ids.shape[1], sinks[: share[0]], share[1], turns) for share in shares
     }
 
     def attend(
@@ -82,8 +83,16 @@ class UnrotatedCache(DynamicCache):
     The query stands at cache position `place`; what it sees stands at the places before it.
     """
 
-    def __init__(self, layers: Sequence[LayerFacts], n: int, m: int, sinks: Sequence[int]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerFacts],
+        n: int,
+        m: int,
+        sinks: Sequence[int],
+        turns: Turns | None,
+    ) -> None:
         super().__init__()
+        self.turns = turns
         self.facts = layers
         self.shares = reaches(layers, n, m)
         self.longest = (n, m) if (n, m) in self.shares else max(self.shares, key=sum)
@@ -95,14 +104,14 @@ class UnrotatedCache(DynamicCache):
     def place(self) -> int:
         """Cache position of the query at stream position t."""
         n, window = self.longest
-        return len(kept_tokens(self.t, self.sinks[:n], window)) - 1
+        return len(kept_tokens(self.t, self.sinks[:n], window, self.turns)) - 1
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         facts, (n, window) = self.facts[layer_idx], self.shares[layer_idx]
         k, v = self._moved(facts, key_states, value_states, torch.tensor([-self.place]))
-        seen = kept_tokens(self.t, self.sinks[:n], window)
+        seen = kept_tokens(self.t, self.sinks[:n], window, self.turns)
         held = [*self.held.get(layer_idx, []), (self.t, k, v)]
         held = [entry for entry in held if entry[0] in seen]
         self.held[layer_idx] = held
@@ -164,10 +173,11 @@ def token_by_token_logits(
     n: int,
     m: int,
     sink_positions: tuple[int, ...] | None = None,
+    turns: Turns | None = None,
 ) -> Tensor:
     """Return the logits of every token, [batch, seq, vocab], from one forward pass per token."""
     sinks = tuple(range(n)) if sink_positions is None else sink_positions
-    cache = UnrotatedCache(layers, n, m, sinks)
+    cache = UnrotatedCache(layers, n, m, sinks, turns)
     logits = []
     with ExitStack() as undo:
         undo.enter_context(torch.no_grad())
