@@ -14,6 +14,7 @@ from streamingllm.attention.forward_plan import ForwardPlan
 from streamingllm.cache.ring_cache import RingCache
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, RewindError, UnsupportedFeatureError
+from streamingllm.inputs import HasModel, model_of
 from streamingllm.integration.attach import attachment_of
 
 
@@ -23,7 +24,7 @@ class SinkCache(RingCache, Cache):
     Give it to `model.generate(past_key_values=cache)` or to `model(...)`; nothing else is called.
 
     Args:
-        model: the model that will use the cache.
+        model: the model that will use the cache, or what `load_model` returned.
         num_sink_tokens, window_size, sink_positions, max_rewind_tokens, quantize_cache, eviction:
             see `StreamConfig`.
 
@@ -37,7 +38,7 @@ class SinkCache(RingCache, Cache):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | HasModel,
         num_sink_tokens: int = 4,
         window_size: int = 1020,
         *,
@@ -54,7 +55,7 @@ class SinkCache(RingCache, Cache):
             quantize_cache=quantize_cache,
             eviction=eviction,
         )
-        self.attachment = attachment_of(model)
+        self.attachment = attachment_of(model_of(model))
         encodings = self.attachment.encodings(config.cache_size)
         RingCache.__init__(self, config, encodings, self.attachment.windows)
         self.attachment.acquire()
