@@ -15,6 +15,7 @@ from streamingllm.engine import EngineStream
 from streamingllm.engine.model_runner import ModelRunner
 from streamingllm.engine.prefill_budget import Ladder, Pace, Reading
 from streamingllm.errors import InputError
+from streamingllm.graphs.decode_step import DecodeStep
 from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=64, max_rewind_tokens=4)
@@ -167,7 +168,7 @@ def test_a_step_that_fails_can_be_done_again(monkeypatch: pytest.MonkeyPatch) ->
             for number in range(100):
                 with monkeypatch.context() as patched:
                     if number == fail_at:
-                        patched.setattr(ModelRunner, "_run", interrupt)
+                        patched.setattr(DecodeStep, "run", interrupt)
                         with pytest.raises(KeyboardInterrupt):
                             engine.step()
                         continue

@@ -220,18 +220,22 @@ class RingCache:
         """
         self.positions.begin_turn()
 
-    def rewind(self, num_tokens: int | Tensor) -> None:
+    def rewind(self, num_tokens: int | Tensor, *, fed_again: int | Tensor = 0) -> None:
         """Take the last tokens off each stream, as if they had never been fed.
 
         Args:
             num_tokens: how many; an int64 tensor [batch] for a number per stream.
+            fed_again: of them, tokens that are fed again at once; their turns stay.
 
         Raises:
             RewindError: it is negative, more than was fed, or more than can come back.
         """
         seen = self.num_seen_tokens_per_stream
-        back = torch.as_tensor(num_tokens, dtype=torch.int64, device="cpu").expand_as(seen)
-        self.positions.rewind(back.tolist(), self._smallest_window)
+        back, again = (
+            torch.as_tensor(number, dtype=torch.int64, device="cpu").expand_as(seen)
+            for number in (num_tokens, fed_again)
+        )
+        self.positions.rewind(back.tolist(), self._smallest_window, again.tolist())
         for layer in self.rings if self.is_initialized else ():
             device = layer.k_cache.device
             layer.rewind(seen.to(device), back.to(device))

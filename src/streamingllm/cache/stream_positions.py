@@ -101,14 +101,19 @@ class StreamPositions:
         self.seen, self.oldest = seen, [max(old, t - remembered) for old, t in pairs]
         self._forget_turns()
 
-    def _forget_turns(self) -> None:
+    def _forget_turns(self, fed_again: list[int] | None = None) -> None:
         if self.turns is None:
             return
+        again = fed_again or [0]
+        rows = max(len(self.turns), len(again), len(self.oldest))
+        seen = [
+            t + more
+            for t, more in zip(_expanded(self.seen, rows), _expanded(again, rows), strict=True)
+        ]
+        oldest = _expanded(self.oldest, rows)
         if len(self.turns) == 1:
-            self.turns[0].forget(min(self.oldest), max(self.seen))
+            self.turns[0].forget(min(oldest), max(seen))
             return
-        rows = len(self.turns)
-        oldest, seen = _expanded(self.oldest, rows), _expanded(self.seen, rows)
         for turns, old, t in zip(self.turns, oldest, seen, strict=True):
             turns.forget(old, t)
 
@@ -136,8 +141,13 @@ class StreamPositions:
         pairs = zip(self.reach(batch_size, window_size), self.per_stream(batch_size), strict=True)
         return [reach if reach >= seen else max(0, reach - 1) for reach, seen in pairs]
 
-    def rewind(self, back: list[int], window_size: int) -> None:
+    def rewind(self, back: list[int], window_size: int, fed_again: list[int] | None = None) -> None:
         """Take `back` tokens off each stream.
+
+        Args:
+            back: tokens to take off, one number per stream.
+            window_size: of the layer that sees least.
+            fed_again: of them, tokens that are fed again at once; their turns stay.
 
         Raises:
             RewindError: a number is negative, more than was fed, or more than can come back.
@@ -157,7 +167,7 @@ class StreamPositions:
         self.seen = remains[:1] if len({*remains}) == 1 else remains
         self.num_columns -= most
         self._split_turns()
-        self._forget_turns()
+        self._forget_turns(fed_again)
 
     def select(self, rows: Tensor) -> None:
         """Keep the given streams, int64, [new_batch]."""

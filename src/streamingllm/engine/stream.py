@@ -102,7 +102,7 @@ class EngineStream:
     def _unsee(self, num_tokens: int, read_last_again: bool) -> None:
         """Take tokens off the cache; the first of them may be read again."""
         assert self.slot is not None
-        self.slot.cache.rewind(num_tokens)
+        self.slot.cache.rewind(num_tokens, fed_again=int(read_last_again))
         self.num_seen_tokens -= num_tokens
         taken = [self.recent_ids.pop() for _ in range(num_tokens)]
         if read_last_again:

@@ -208,7 +208,8 @@ class Stream:
             )
         remains = seen - num_tokens
         # Going on needs the logits of the last token that stays, so that one is fed again.
-        cache.rewind(torch.where(remains > 0, num_tokens + 1, num_tokens))
+        again = (remains > 0).long()
+        cache.rewind(num_tokens + again, fed_again=again)
         self._recent.take_back(num_tokens)
         self._feed_last_again(remains > 0)
 
