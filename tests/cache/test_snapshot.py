@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -143,3 +145,38 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     stream, _ = saved(tmp_path)
     with pytest.raises(SnapshotError, match="cannot be written"):
         stream.snapshot(tmp_path / "missing" / "s")
+
+
+def test_the_folder_is_on_the_disk_after_the_file_is_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def replaced(source: Path, target: Path) -> None:
+        events.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    saved(tmp_path)
+    assert events == ["file", "replace", "folder"]
+
+
+@pytest.mark.parametrize("eviction", ["token", "turn"])
+def test_turns_are_restored(tmp_path: Path, eviction: str) -> None:
+    config = StreamConfig(3, 7, max_rewind_tokens=6, eviction=eviction)
+    stream = Stream(tiny_llama(), config)
+    for part in random_ids(40).split(5):
+        stream.begin_turn()
+        stream.feed(part)
+    path = tmp_path / "stream.safetensors"
+    stream.snapshot(path)
+    restored = Stream.restore(tiny_llama(), path)
+    assert restored.first_visible_position == stream.first_visible_position
+    more = random_ids(12, seed=1)
+    assert torch.equal(restored.feed(more), stream.feed(more))

@@ -57,12 +57,24 @@ def write_snapshot(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+        fsync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         raise SnapshotError(f"{path}: cannot be written ({_one_line(error)})") from error
     finally:
         if partial is not None:
             with contextlib.suppress(FileNotFoundError):
                 partial.unlink()
+
+
+def fsync_folder(folder: Path) -> None:
+    """Write a folder's entries to the disk: a file that was put in its place is there for good."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

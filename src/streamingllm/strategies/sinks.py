@@ -55,7 +55,10 @@ class SinkStrategy(Strategy):
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""
         if ids.shape[1] == 1 and valid is None and self._can_decode and self.cache.has_all_sinks:
-            return self._decode(ids[:, 0].tolist())[:, None]
+            decode_step = self._decode_step_ready()
+            logits = decode_step.run(self._step_tokens(ids[:, 0].tolist()), self.cache.ring_buffers)
+            self.cache.count_step()
+            return logits[:, None]
         mask = None if valid is None else valid.long()
         return run_model(self.model, ids, logits_to_keep, cache=self.cache, attention_mask=mask)
 
@@ -99,15 +102,16 @@ class SinkStrategy(Strategy):
             )
         return self._decode_step
 
-    def _decode(self, ids: list[int]) -> Tensor:
-        """Feed one token to each stream by a step that writes the rings; return logits."""
-        cache, step = self.cache, self._step()
+    def _decode_step_ready(self) -> DecodeStep:
+        """Return the decode step, compiled if a compilation has ended by now."""
+        step = self._step()
         step.poll()
-        positions = cache.positions.per_stream(len(ids))
-        tokens = [
-            StepToken(token_id, row, position, cache.step_layouts(row, position))
+        return step
+
+    def _step_tokens(self, ids: list[int]) -> list[StepToken]:
+        """Return one token for each stream as a decode step takes them."""
+        positions = self.cache.positions.per_stream(len(ids))
+        return [
+            StepToken(token_id, row, position, self.cache.step_layouts(row, position))
             for row, (token_id, position) in enumerate(zip(ids, positions, strict=True))
         ]
-        logits = step.run(tokens, cache.ring_buffers)
-        cache.count_step()
-        return logits
