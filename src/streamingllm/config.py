@@ -1,4 +1,4 @@
-"""What a stream keeps and how it is fed."""
+"""Config of a stream: the tokens that stay cached, and the size of a pass."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class StreamConfig:
             once the first tokens leave the window (paper, section 3.1).
         window_size: most recent tokens a query sees, itself included (m).
         sink_positions: stream positions to keep instead of the first n, strictly increasing.
-        max_rewind_tokens: how many tokens `rewind` can take back once eviction has begun; their
-            keys and values are held beside the cache and counted by `rewind_nbytes`.
+        max_rewind_tokens: tokens that `rewind` can take back once eviction has begun; their keys
+            and values are in the rewind buffer, which `rewind_nbytes` counts.
         quantize_cache: "none", or "int8" for a window of eight-bit keys and values, each row with a
             scale of its own; the sinks stay exact.
         eviction: "token" evicts the oldest token of a full window; "turn" evicts whole turns, whose
             first tokens `begin_turn` names: the window then begins with a turn and shrinks to no
             less than half of m (see `cache.turns`).
         chunk_size: tokens per forward pass while feeding; changes speed and memory, not logits.
-        strategy: one of `STRATEGIES`; all but `sinks` are baselines to compare with.
+        strategy: one of `STRATEGIES`; all except `sinks` are baselines to compare with.
         interpolation_factor: divisor of positions under strategy `interpolation`.
 
     Raises:

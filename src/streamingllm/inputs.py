@@ -13,7 +13,7 @@ from streamingllm.errors import InputError, StreamingLLMError
 
 
 class HasModel(Protocol):
-    """What `load_model` returns: a model with its tokenizer."""
+    """Protocol of what `load_model` returns: a model with its tokenizer."""
 
     @property
     def model(self) -> PreTrainedModel:

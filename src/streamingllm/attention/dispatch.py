@@ -28,7 +28,7 @@ _flash_attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 @dataclass(frozen=True)
 class _ScoreRule:
-    """How scores become weights; see `reference.attend`."""
+    """Rule that turns scores into weights; see `reference.attend`."""
 
     scale: float
     softcap: float | None
@@ -41,7 +41,7 @@ class _ScoreRule:
 
 @dataclass(frozen=True)
 class _Operands:
-    """What one block of queries is computed from.
+    """Hold the operands of one block of queries.
 
     `q` and `q_for_sinks` are [batch, num_heads, queries, head_dim]; `k` and `v` hold the columns
     [sinks | window], [batch, num_kv_heads, columns, head_dim]; `added` is their mask and bias.
@@ -100,7 +100,7 @@ def _columns(x: Tensor, num_sinks: int, window: slice) -> Tensor:
 
 
 def _can_fuse(q: Tensor, v: Tensor, rule: _ScoreRule) -> bool:
-    """Whether torch's fused CPU kernel can compute windows, and gains by it."""
+    """Return whether torch's fused CPU kernel can compute windows faster than plain products."""
     # On bfloat16 plain products over small blocks are faster than the fused kernel's own.
     gains = q.shape[2] >= FUSED_MIN_QUERIES and q.dtype in (torch.float32, torch.float64)
     same_size = q.shape[-1] == v.shape[-1]
@@ -108,7 +108,7 @@ def _can_fuse(q: Tensor, v: Tensor, rule: _ScoreRule) -> bool:
 
 
 def _is_plain(rule: _ScoreRule, encoding: PositionEncoding) -> bool:
-    """Whether scores go straight into the softmax, which counts in float32 whatever it is given."""
+    """Return whether scores go straight into the softmax, which computes in float32 anyway."""
     return rule.softcap is None and rule.sink_logits is None and not encoding.has_bias
 
 

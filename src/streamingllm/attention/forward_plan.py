@@ -16,7 +16,7 @@ from streamingllm.positions.base import PositionEncoding, Shift
 
 @dataclass(frozen=True)
 class ForwardPlan:
-    """What each layer needs to attend; it travels down the model as its attention mask.
+    """Plan of a pass for every layer; it travels down the model as the attention mask.
 
     Args:
         chunk: the tokens of this pass.

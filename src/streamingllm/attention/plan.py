@@ -1,4 +1,4 @@
-"""Which keys each query of a forward pass sees, and at what distance.
+"""Plan of a forward pass: the keys that each query sees, and their distances.
 
 The query at stream position t sees its window, which ends with itself, and the sinks that have
 left it. A window of l tokens is {t-l+1..t}: l is m once the stream is that old, or less where
@@ -52,7 +52,7 @@ class Chunk:
 
     @property
     def aligned(self) -> bool:
-        """Whether all streams stand at the same position, so that one row speaks for all."""
+        """Return whether all streams stand at the same position, so that one row describes all."""
         return self.start.shape[0] == 1 and self.valid is None
 
     @property
@@ -106,7 +106,7 @@ class WindowPlan:
 
     @cached_property
     def in_place(self) -> bool:
-        """Whether the key columns are the cache's own slots: one token for every stream."""
+        """Return whether the key columns are the cache's own entries: a pass of one token."""
         return self.chunk.num_tokens == 1 and self.chunk.valid is None
 
     @cached_property
@@ -121,7 +121,7 @@ class WindowPlan:
 
     @cached_property
     def sink_shift(self) -> Tensor | None:
-        """How far queries move to stand at their cache position, int64, [rows, seq].
+        """Positions that queries move by to stand at their cache position, int64, [rows, seq].
 
         None when no query has to move, which is so until the first eviction.
         """

@@ -28,7 +28,7 @@ class RingBuffers(NamedTuple):
 
 
 class StepLayout(NamedTuple):
-    """What one token of a decode step sees in the layers of one geometry.
+    """Layout of what one token of a decode step sees in the layers of one geometry.
 
     The first four are a column of `layout`, as `kernels.reference.decode_attention` takes it.
 
@@ -49,7 +49,7 @@ class StepLayout(NamedTuple):
 
 @dataclass(frozen=True)
 class StepPlan(ForwardPlan):
-    """What the layers of a decode step need; all of it tensors, so that a compiler can follow.
+    """Plan of a decode step for every layer; all of it tensors, so that a compiler can follow.
 
     Args:
         buffers: of each layer.

@@ -15,7 +15,7 @@ _DIM_MULTIPLE, _GREATEST_DIM = 16, 256
 
 
 def can_attend(q: Tensor, v: Tensor, plan: WindowPlan, encoding: PositionEncoding) -> bool:
-    """Whether the operator can compute this, and faster than plain matrix products."""
+    """Return whether the operator can compute this, and faster than plain matrix products."""
     dims = (q.shape[-1], v.shape[-1])
     return (
         q.device.type == "cpu"

@@ -1,4 +1,4 @@
-"""How the entries of one layer are laid out, and which layers of a model share a layout."""
+"""Layout of the entries of each layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamingllm.config import StreamConfig
 
 @dataclass(frozen=True)
 class RingGeometry:
-    """How one layer's entries are laid out.
+    """Layout of one layer's entries.
 
     Args:
         num_sink_tokens: entries 0..n-1 hold the sinks.

@@ -1,4 +1,4 @@
-"""A ring of eight-bit rows, with the sinks kept exact beside it."""
+"""A ring of eight-bit rows; the sinks are exact and have buffers of their own."""
 
 from __future__ import annotations
 

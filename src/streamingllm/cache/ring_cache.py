@@ -90,7 +90,7 @@ class RingCache:
 
     @property
     def rewind_nbytes(self) -> int:
-        """Bytes held beside the cache so that streams can be rewound after eviction."""
+        """Bytes of the rewind buffers, in addition to `nbytes`."""
         return sum(layer.rewind_nbytes for layer in self.rings)
 
     @property
@@ -100,7 +100,7 @@ class RingCache:
 
     @property
     def is_initialized(self) -> bool:
-        """Whether a pass has been made since the start or the last reset."""
+        """Return whether a pass has been made since the start or the last reset."""
         return self.rings[0].is_initialized
 
     @cached_property
@@ -169,7 +169,7 @@ class RingCache:
 
     @cached_property
     def geometry_of(self) -> tuple[int, ...]:
-        """For each layer, the number of its geometry, counted from 0 as they come."""
+        """Number of each layer's geometry, counted from 0 in the order of layers."""
         kinds = list(dict.fromkeys(self._own_windows))
         return tuple(kinds.index(window) for window in self._own_windows)
 
@@ -203,7 +203,7 @@ class RingCache:
 
     @property
     def has_all_sinks(self) -> bool:
-        """Whether every stream has seen its sinks, so that what comes belongs to the window."""
+        """Return whether every stream has seen its sinks, so that only window tokens follow."""
         last = max(self.sink_positions, default=-1)
         return self.is_initialized and min(self.positions.seen) > last
 

@@ -1,4 +1,4 @@
-"""Which entries a forward pass copies where, worked out once for all layers of one geometry."""
+"""Copies of entries that a forward pass makes, planned once for all layers of one geometry."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SlotCopies:
 
     @cached_property
     def _runs(self) -> list[tuple[slice, slice]]:
-        """The moves as runs of neighbours: copying those is faster than picking entries."""
+        """Runs of neighbouring entries: copying those is faster than picking entries."""
         if self.source.numel() == 0:
             return []
         both = torch.stack((self.source, self.target))
@@ -101,7 +101,7 @@ class ChunkCopies:
 
     @cached_property
     def undo_single(self) -> SlotCopies:
-        """What takes back the one token of an in-place pass (source: undo, target: ring)."""
+        """Copies that take back the one token of an in-place pass (source: undo, target: ring)."""
         return self.ring_to_undo.reversed()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Eviction by whole turns: a window that begins where a message begins."""
+"""Window starts under eviction by whole turns."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Graph:
 
 
 class Recorder(Protocol):
-    """What captures steps on a device."""
+    """Recorder that captures steps on a device."""
 
     def warm_up(self, step: Callable[[], Tensor]) -> Tensor:
         """Run a step where the next is captured, and return its logits."""

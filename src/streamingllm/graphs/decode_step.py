@@ -50,7 +50,7 @@ class StepToken(NamedTuple):
 
     @property
     def numbers(self) -> list[int]:
-        """All of it as plain numbers, as `StepModule` takes them."""
+        """Numbers of the token in the order that `StepModule` takes them."""
         return [self.token_id, self.slot, self.position, *chain.from_iterable(self.layouts)]
 
 
@@ -122,7 +122,7 @@ class DecodeStep:
         return logits
 
     def is_compiled(self, batch_size: int) -> bool:
-        """Whether steps of that many streams run compiled."""
+        """Return whether steps of that many streams run compiled."""
         return (batch_size > 1) in self._compiled
 
     def compile(

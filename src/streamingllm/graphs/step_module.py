@@ -128,7 +128,7 @@ class _StepCache(Cache):
         """Do nothing: the operator has written the tokens."""
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Nothing that a model should know of."""
+        """Return 0: positions come from the plan."""
         return 0
 
 
@@ -156,9 +156,9 @@ class _PassThrough(CacheLayerMixin):
         return query_length, 0
 
     def get_seq_length(self) -> int:
-        """Nothing that a model should know of."""
+        """Return 0: positions come from the plan."""
         return 0
 
     def get_max_length(self) -> int:
-        """No limit."""
+        """Return -1, as transformers defines it: there is no limit."""
         return -1

@@ -1,4 +1,4 @@
-"""What attention needs to know of a position encoding: how to move a token to another position."""
+"""Protocol of position encodings: attention moves tokens from one position to another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Shift(Protocol):
-    """A change of position, ready to be applied to queries or keys of one forward pass."""
+    """Change of position, ready to be applied to queries or keys of one forward pass."""
 
     def queries(self, q: Tensor) -> Tensor:
         """Return queries [batch, num_heads, seq, head_dim] as if they stood further along."""
@@ -21,7 +21,7 @@ class Shift(Protocol):
 
 
 class PositionEncoding(Protocol):
-    """How one layer encodes positions; only differences of positions may matter."""
+    """Position encoding of one layer; only differences of positions may matter."""
 
     @property
     def name(self) -> str:
@@ -38,7 +38,7 @@ class PositionEncoding(Protocol):
 
     @property
     def has_bias(self) -> bool:
-        """Whether `bias` adds anything to scores."""
+        """Return whether `bias` adds anything to scores."""
         ...
 
     def place(self, positions: Tensor, like: Tensor) -> Shift | None:

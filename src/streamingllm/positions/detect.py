@@ -1,8 +1,8 @@
 """Find out how a model encodes positions by asking the model.
 
-One token is run at position 0 and again at position 7. A lone token attends to itself alone, so in
-a model whose positions are relative nothing but the rotary part of its cached keys may differ, and
-that part must differ by a known rotation. Whatever fits no rotation is refused, not guessed.
+One token is run at position 0 and again at position 7. A lone token attends to itself alone.
+In a model whose positions are relative only the rotary part of its cached keys may differ, and
+that part must differ by a known rotation. A model that fits no rotation is refused, not guessed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PROBE_POSITION = 7
 
 @dataclass(frozen=True)
 class LayerPositions:
-    """How one layer uses a rotary table; `table` is None where it uses none."""
+    """Use of a rotary table by one layer; `table` is None where it uses none."""
 
     table: RotaryTable | None
     layout: Layout = "half"
@@ -37,7 +37,7 @@ class LayerPositions:
 
 @dataclass(frozen=True)
 class ModelPositions:
-    """How a model encodes positions, layer by layer."""
+    """Position encodings of a model, layer by layer."""
 
     tables: tuple[RotaryTable, ...]
     layers: tuple[LayerPositions, ...]
@@ -82,7 +82,7 @@ def detect_positions(model: PreTrainedModel, decoder: nn.Module) -> ModelPositio
 
 
 class _RecordingCache(DynamicCache):
-    """Keeps what each layer hands to the cache."""
+    """Record what each layer hands to the cache."""
 
     def __init__(self) -> None:
         super().__init__()

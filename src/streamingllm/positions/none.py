@@ -17,10 +17,10 @@ class NoEncoding:
     has_bias = False
 
     def place(self, positions: Tensor, like: Tensor) -> None:
-        """Nothing to encode."""
+        """Return None: tokens carry no position."""
 
     def shift(self, amount: Tensor, like: Tensor) -> None:
-        """Nothing to move."""
+        """Return None: keys and queries never move."""
 
     def bias(self, distances: Tensor, dtype: torch.dtype) -> None:
-        """Nothing to add."""
+        """Return None: scores depend on no position."""

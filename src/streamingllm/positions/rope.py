@@ -37,7 +37,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, start: int) -> T
     Args:
         x: queries or keys.
         cos: cosine per pair, [..., pairs], broadcast against x without its last dimension.
-        sin: sine per pair, likewise.
+        sin: sine per pair, of the same shape.
         layout: whether pair i is (i, i + pairs) or (2i, 2i + 1).
         start: first rotary dimension; the others pass unchanged.
     """
@@ -56,7 +56,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, start: int) -> T
 
 
 def can_turn(x: Tensor, cos: Tensor) -> bool:
-    """Whether the operator `rotate` can compute this, which `reference.rotate` does too."""
+    """Return whether the operator `rotate` can compute what `reference.rotate` does."""
     return (
         x.device.type == "cpu"
         and x.dtype in _DTYPES

@@ -50,7 +50,7 @@ class RotaryTable:
         return float(getattr(self.module, f"{prefix}attention_scaling", 1.0))
 
     def equals(self, other: RotaryTable) -> bool:
-        """Whether two tables turn by the same angles."""
+        """Return whether two tables turn by the same angles."""
         return self.rope_type == other.rope_type and torch.equal(self.inv_freq, other.inv_freq)
 
     def frequencies(self, cache_size: int) -> tuple[Tensor, float]:

@@ -18,7 +18,7 @@ LogitsToKeep = Literal["all", "last"]
 
 
 class Strategy(ABC):
-    """One way to continue when a text outgrows the model.
+    """Strategy that continues when a text outgrows the model.
 
     Every strategy steps and counts. The other capabilities are optional: a strategy that lacks one
     refuses it with its own name and the feature's.
@@ -95,12 +95,12 @@ class Strategy(ABC):
 
     @property
     def is_compiled(self) -> bool:
-        """Whether decode steps run compiled now."""
+        """Return whether decode steps run compiled now."""
         return False
 
     @property
     def is_captured(self) -> bool:
-        """Whether decode steps are replayed from CUDA graphs."""
+        """Return whether decode steps are replayed from CUDA graphs."""
         return False
 
 

@@ -31,12 +31,12 @@ class RecomputeStrategy(Strategy):
 
     @property
     def num_cached_tokens(self) -> int:
-        """0: no keys are cached."""
+        """Return 0: no keys are cached."""
         return 0
 
     @property
     def nbytes(self) -> int:
-        """0: no keys are cached."""
+        """Return 0: no keys are cached."""
         return 0
 
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:

@@ -85,13 +85,13 @@ class SinkStrategy(Strategy):
 
     @property
     def is_compiled(self) -> bool:
-        """Whether decode steps run compiled now."""
+        """Return whether decode steps run compiled now."""
         step, batch_size = self._decode_step, self.cache.num_streams
         return step is not None and batch_size is not None and step.is_compiled(batch_size)
 
     @property
     def is_captured(self) -> bool:
-        """Whether decode steps are replayed from CUDA graphs."""
+        """Return whether decode steps are replayed from CUDA graphs."""
         return self._decode_step is not None and self._decode_step.num_graphs > 0
 
     def _step(self) -> DecodeStep:

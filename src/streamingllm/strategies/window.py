@@ -11,7 +11,7 @@ from streamingllm.strategies.sinks import SinkStrategy
 
 
 class WindowStrategy(SinkStrategy):
-    """What breaks as soon as the first token leaves the window (paper, section 3.1)."""
+    """Window attention without sinks: it breaks when the first token is evicted (section 3.1)."""
 
     name = "window"
 

@@ -1,4 +1,4 @@
-"""All that a stream is apart from its model, on its way to a file and back."""
+"""State of a stream, apart from its model, and the file that holds it."""
 
 from __future__ import annotations
 

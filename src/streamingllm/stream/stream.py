@@ -1,4 +1,4 @@
-"""One endless sequence (or a batch of them): feed, generate, go back, branch, save."""
+"""Stream of tokens without end, or a batch of them: feed, generate, rewind, fork, save."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Stream:
 
     @property
     def rewind_nbytes(self) -> int:
-        """Bytes held beside the cache for `rewind`."""
+        """Bytes of the rewind buffer, in addition to `nbytes`."""
         return self._strategy.cache_for("rewind_nbytes").rewind_nbytes
 
     @property
@@ -232,12 +232,12 @@ class Stream:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether steps run compiled now."""
+        """Return whether steps run compiled now."""
         return self._strategy.is_compiled
 
     @property
     def is_captured(self) -> bool:
-        """Whether steps are replayed from CUDA graphs, which takes two steps to begin."""
+        """Return whether steps are replayed from CUDA graphs, which begins after two steps."""
         return self._strategy.is_captured
 
     def skip_to(self, position: int) -> None:

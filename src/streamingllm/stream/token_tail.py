@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class TokenTail:
-    """What repetition penalties look at, and what is fed again after going back.
+    """Token tail of each stream: repetition penalties read it, and a rewind feeds its end again.
 
     Args:
         limit: tokens of a stream that are remembered.
@@ -46,7 +46,7 @@ class TokenTail:
         return [known.pop() if known else 0 for known in self._streams]
 
     def common(self) -> list[list[int]]:
-        """Return as many tokens of each stream as the shortest has."""
+        """Return the last tokens of each stream, equally many: the shortest stream's number."""
         length = min(len(known) for known in self._streams)
         return [list(known)[len(known) - length :] for known in self._streams]
 
