@@ -53,7 +53,7 @@ def test_a_block_that_was_freed_is_used_again(keeps: bool) -> None:
         if keeps:
             assert held["heap"] >= start["heap"] + BLOCK_BYTES - start["free"]
             assert held["mapped"] == start["mapped"]
-            assert freed["heap"] == held["heap"]  # nothing goes back to the system
+            assert freed["heap"] >= held["heap"]  # nothing goes back to the system
         else:  # a mapping of its own, which goes back
             assert held["mapped"] >= start["mapped"] + BLOCK_BYTES
             assert freed["mapped"] == start["mapped"]
