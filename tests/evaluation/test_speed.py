@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from streamingllm import Stream, StreamConfig
 from streamingllm.evaluation import speed
@@ -20,6 +20,7 @@ from streamingllm.evaluation.speed import (
     weight_bytes,
 )
 from streamingllm.models.quantize import install_layers, quantize_layers
+from tests.reference.tiny_llama import new_llama
 
 HIDDEN, INNER, VOCAB = 64, 96, 48
 NORMS = 3 * HIDDEN
@@ -32,16 +33,13 @@ def _small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tiny(*, tied: bool) -> LlamaForCausalLM:
-    config = LlamaConfig(
+    return new_llama(
         vocab_size=VOCAB,
         hidden_size=HIDDEN,
         intermediate_size=INNER,
         num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         tie_word_embeddings=tied,
     )
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("tied", [True, False])
