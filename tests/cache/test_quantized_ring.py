@@ -12,6 +12,7 @@ from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.cache.quantized_ring import QuantizedRingLayer
 from streamingllm.kernels.rows import decode_rows
 from tests.reference.families import model_of
+from tests.reference.rounding import assert_rounded_alike
 from tests.reference.tiny_llama import random_ids, tiny_llama
 from tests.reference.tiny_lm import tiny_lm
 
@@ -170,11 +171,17 @@ def test_other_families_read_from_eight_bits(family: str) -> None:
     ids = random_ids(40)
     config = StreamConfig(4, 12, quantize_cache="int8")
     ours, exact = Stream(model, config).feed(ids), Stream(model, StreamConfig(4, 12)).feed(ids)
-    difference = (ours.log_softmax(-1) - exact.log_softmax(-1)).abs()
-    assert difference.mean() < 0.1
+    lost = Stream(model, StreamConfig(4, 11)).feed(ids)
+    of_a_token = mean_difference(lost, exact)
+    assert mean_difference(ours, exact) < of_a_token / 4
     stream = Stream(model, config)
     in_parts = torch.cat([stream.feed(part) for part in ids.split([17, 1, 1, 21])])
-    assert (in_parts.log_softmax(-1) - ours.log_softmax(-1)).abs().mean() < 0.1
+    assert mean_difference(in_parts, ours) < of_a_token / 20
+
+
+def mean_difference(a: Tensor, b: Tensor) -> float:
+    """Return how far apart two predictions are, [seq, vocab], in nats."""
+    return float((a.log_softmax(-1) - b.log_softmax(-1)).abs().mean())
 
 
 def test_streams_of_different_lengths_are_held_together() -> None:
@@ -191,7 +198,8 @@ def test_steps_by_the_operator_equal_steps_by_the_model() -> None:
     model, ids = tiny_lm().model, random_ids(60)
     config = StreamConfig(N, M, quantize_cache="int8")
     stepping, chunked = Stream(model, config), Stream(model, config)
-    stepping.feed(ids[:20])
-    chunked.feed(ids[:20])
+    lost = Stream(model, StreamConfig(N, M - 1, quantize_cache="int8"))
+    for each in (stepping, chunked, lost):
+        each.feed(ids[:20])
     steps = torch.stack([stepping.feed(token, logits="last") for token in ids[20:].split(1)])
-    torch.testing.assert_close(steps, chunked.feed(ids[20:]), rtol=0, atol=0.3)
+    assert_rounded_alike(steps, chunked.feed(ids[20:]), lost.feed(ids[20:]))

@@ -9,15 +9,13 @@ from transformers import (
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
 )
 
 from streamingllm.config import StreamConfig
 from streamingllm.evaluation import inspect_model
 from streamingllm.integration.sink_cache import SinkCache
-from tests.reference.tiny_llama import random_ids, tiny_llama
+from tests.reference.tiny_llama import new_llama, random_ids, tiny_llama
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=12)
 
@@ -72,16 +70,8 @@ def test_cache_bytes_are_what_a_cache_takes(make: Callable[[], PreTrainedModel])
 
 def test_the_rule_that_scales_frequencies_is_named() -> None:
     rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
-    config = LlamaConfig(
-        vocab_size=61,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        rope_parameters={"rope_theta": 10000.0, **rope},
-    )
-    facts = inspect_model(LlamaForCausalLM(config).eval(), CONFIG)
+    model = new_llama(num_hidden_layers=1, rope_parameters={"rope_theta": 10000.0, **rope})
+    facts = inspect_model(model, CONFIG)
     assert facts.layers[0][0].position_encoding == "rope (yarn)"
 
 

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from streamingllm import Stream, StreamConfig
 from streamingllm.evaluation import speed
@@ -16,6 +20,7 @@ from streamingllm.evaluation.speed import (
     weight_bytes,
 )
 from streamingllm.models.quantize import install_layers, quantize_layers
+from tests.reference.tiny_llama import new_llama
 
 HIDDEN, INNER, VOCAB = 64, 96, 48
 NORMS = 3 * HIDDEN
@@ -28,16 +33,13 @@ def _small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tiny(*, tied: bool) -> LlamaForCausalLM:
-    config = LlamaConfig(
+    return new_llama(
         vocab_size=VOCAB,
         hidden_size=HIDDEN,
         intermediate_size=INNER,
         num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         tie_word_embeddings=tied,
     )
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -75,30 +77,73 @@ def test_speed_is_set_beside_the_bandwidth() -> None:
     assert found.tokens_per_second == 6.0
 
 
-def test_bandwidth_is_the_best_that_was_seen() -> None:
-    meter = BandwidthMeter()
-    meter.sample()
-    first = meter.bytes_per_second
-    for _ in range(5):
+class Clock:
+    """A clock that goes on only when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.seconds)
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+def test_seconds_are_those_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    assert seconds_of(lambda: clock.advance(3.5)) == 3.5
+    assert seconds_of(lambda: None) == 0.0
+
+
+@pytest.mark.parametrize("order", [(4.0, 0.5, 2.0), (0.5, 4.0, 2.0), (2.0, 4.0, 0.5)])
+def test_bandwidth_is_the_best_that_was_seen(
+    order: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, meter = Clock(monkeypatch), BandwidthMeter()
+    for seconds in order:
+        monkeypatch.setattr(meter._bytes, "sum", lambda: clock.advance(seconds))  # noqa: B023
         meter.sample()
-    assert meter.bytes_per_second >= first > 1e6
+    assert meter.bytes_per_second == (1 << 20) / 0.5
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_steps_are_timed_and_counted(batch_size: int) -> None:
-    model = tiny(tied=True)
+def test_steps_are_timed_and_counted(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, model = Clock(monkeypatch), tiny(tied=True)
+    monkeypatch.setattr(speed, "seconds_of", lambda work: 2.0)  # samples of the bandwidth
+    model.model.layers[0].mlp.register_forward_hook(lambda *args: clock.advance(0.25))
     stream = Stream(model, StreamConfig(2, 6))
     stream.feed(torch.zeros(batch_size, 10, dtype=torch.int64))
     calls: list[int] = []
-    found = measure_decode(stream, 4, on_step=lambda: calls.append(stream.num_seen_tokens))
-    assert len(found.steps.seconds) == 4
+
+    def on_step() -> None:
+        calls.append(stream.num_seen_tokens)
+        clock.advance(7.0)  # no part of a step
+
+    found = measure_decode(stream, 4, on_step=on_step)
+    assert found.steps.seconds == [0.25] * 4
+    assert found.bandwidth == (1 << 20) / 2.0
     assert found.batch_size == batch_size
     assert found.bytes_per_step == weight_bytes(model) + stream.nbytes
     assert calls == list(range(11, 11 + len(calls)))
     assert len(calls) > 4  # a few warm up
 
 
-def test_clocks() -> None:
-    assert seconds_of(lambda: None) >= 0
-    first = seconds_since_process_start()
-    assert 0 < first <= seconds_since_process_start()
+def test_the_age_of_a_process_counts_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = os.sysconf("SC_CLK_TCK")
+    fields = ["S", *["7"] * 18, str(250 * ticks), "7"]
+    stat = f"123 (a (b) c) {' '.join(fields)}"
+    monkeypatch.setattr(Path, "read_text", lambda self: stat)
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: 1000.0)
+    assert seconds_since_process_start() == 750.0
+
+
+def test_where_the_system_does_not_say_age_counts_from_the_import(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(speed, "_IMPORTED", clock.seconds)
+    clock.advance(8.0)
+    assert seconds_since_process_start() == 8.0

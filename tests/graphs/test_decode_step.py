@@ -217,16 +217,25 @@ def test_a_model_that_cannot_be_exported_stays_uncompiled(
     torch.testing.assert_close(steps_of(stream, more), stream_of(ids).feed(more), **CLOSE)
 
 
-def test_a_damaged_artefact_is_not_used(empty_folder: Path) -> None:
-    stream = stream_of(tokens(20))
+def test_a_damaged_artefact_is_not_used(
+    empty_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids, more = tokens(20), tokens(3, seed=1)
+    stream = stream_of(ids)
     strategy = sink_strategy(stream)
     decoding = strategy._step()
     inputs = decoding._example(False, strategy.cache.ring_buffers)
     path = aot_cache.package_path(aot_cache.fingerprint(decoding._module, inputs, decoding._config))
-    path.parent.mkdir(parents=True)
+    assert path.parent == empty_folder
+    empty_folder.mkdir(parents=True)
     path.write_bytes(b"PK\x03\x04 not much of an archive")
-    stream.compile(cached_only=True)
-    steps_of(stream, tokens(3))
+    with caplog.at_level(logging.WARNING, "streamingllm"):
+        assert not stream.compile(cached_only=True)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("a kept step cannot be read: ")
+    assert not path.exists()
+    assert not stream.is_compiled
+    torch.testing.assert_close(steps_of(stream, more), stream_of(ids).feed(more), **CLOSE)
 
 
 def test_an_empty_stream_has_nothing_to_compile() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from streamingllm.errors import ConfigError
 from streamingllm.kernels.packing import unpack_weight
@@ -19,6 +19,7 @@ from streamingllm.models.quantize import (
     quantize_layers,
     quantize_weight,
 )
+from tests.reference.tiny_llama import new_llama
 
 Kind = gguf.GGMLQuantizationType
 FORMATS = {Kind.Q4_0: 4, Kind.Q4_1: 4, Kind.Q8_0: 8}
@@ -78,19 +79,14 @@ def test_other_weights_are_rounded_by_half_a_step(num_bits: int, spread: float) 
 def tiny(
     *, tied: bool = False, hidden: int = 64, vocab: int = 48, bias: bool = False
 ) -> LlamaForCausalLM:
-    config = LlamaConfig(
+    return new_llama(
         vocab_size=vocab,
         hidden_size=hidden,
         intermediate_size=96,
         num_hidden_layers=1,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         attention_bias=bias,
         tie_word_embeddings=tied,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
 def bits_of(model: nn.Module, name: str) -> int:

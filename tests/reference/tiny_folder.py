@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
+
+from tests.reference.tiny_llama import new_llama
 
 TRAINED_LENGTH = 64
 BEGINNING = "<s>"
@@ -19,23 +20,12 @@ def write_tiny_folder(folder: Path, *, beginning: bool = False, **fields: Any) -
     Args:
         folder: where to.
         beginning: whether a token of its own comes before a text.
-        fields: of the config, beside those below.
+        fields: of the config, instead of and in addition to those below.
     """
     tokenizer = byte_tokenizer(beginning=beginning)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=TRAINED_LENGTH,
-        initializer_range=0.3,  # large, so that predictions depend on what is seen
-        **fields,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
+    # The range is large, so that predictions depend on what is seen.
+    facts = {"max_position_embeddings": TRAINED_LENGTH, "initializer_range": 0.3}
+    new_llama(**{"vocab_size": len(tokenizer), **facts, **fields}).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
