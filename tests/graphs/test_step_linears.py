@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from streamingllm.graphs import step_linears
 from streamingllm.graphs.step_linears import SIBLINGS, StepLinears, join_siblings
+from streamingllm.integration.linears import shadow_linears
 from streamingllm.models.quantize import install_layers, quantize_layers
 from tests.reference.tiny_llama import random_ids
 
 LAYER_SETS = [f"self_attn.{'_'.join(SIBLINGS[0])}", f"mlp.{'_'.join(SIBLINGS[1])}"]
+
+
+@contextmanager
+def stepping(model: nn.Module, linears: StepLinears) -> Iterator[list[Tensor]]:
+    """Compute the products of a step without gradients; yield what they are given."""
+    inputs: list[Tensor] = []
+    operators = [
+        patch.object(step_linears, name, _noting(inputs, getattr(step_linears, name)))
+        for name in ("linear", "quantized_linear")
+    ]
+    undo = shadow_linears(model)
+    with torch.no_grad(), operators[0], operators[1], linears.active():
+        yield inputs
+    undo()
+
+
+def _noting(inputs: list[Tensor], product: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def noted(x: Tensor, *weights: Tensor | None) -> Tensor:
+        inputs.append(x)
+        return product(x, *weights)
+
+    return noted
 
 
 def tiny(quantization: str = "none", **fields: object) -> LlamaForCausalLM:
@@ -56,7 +83,7 @@ def test_joined_layers_are_views_and_compute_the_same(quantization: str, has_bia
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
 @pytest.mark.parametrize("has_bias", [False, True])
 @pytest.mark.parametrize("is_joined", [False, True])
-def test_what_stands_in_computes_the_same(
+def test_products_of_a_step_equal_the_layers_own(
     quantization: str, has_bias: bool, is_joined: bool
 ) -> None:
     model = tiny(quantization, attention_bias=has_bias, mlp_bias=has_bias)
@@ -65,8 +92,10 @@ def test_what_stands_in_computes_the_same(
     ids = random_ids(1, 5)
     expected = model(ids).logits
     linears = StepLinears(model)
-    with torch.no_grad(), linears.standing_in():
+    with stepping(model, linears) as inputs:
         torch.testing.assert_close(model(ids).logits, expected, rtol=1e-3, atol=1e-4)
+    # Per layer 7 products, or 4 where siblings share one; and the head.
+    assert len(inputs) == (2 * 4 if is_joined else 2 * 7) + 1
     assert torch.equal(model(ids).logits, expected)
     assert not any("forward" in vars(module) for module in model.modules())
     has_sets = [any(s in name for name in linears.tensors) for s in LAYER_SETS]
@@ -90,7 +119,7 @@ def test_layers_with_and_without_bias_are_not_multiplied_together() -> None:
     expected = model(ids).logits
     linears = StepLinears(model)
     assert not any(name.startswith("model.layers.0.mlp.gate_proj_up") for name in linears.tensors)
-    with torch.no_grad(), linears.standing_in():
+    with stepping(model, linears):
         torch.testing.assert_close(model(ids).logits, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -107,7 +136,7 @@ def test_other_kinds_of_layers_are_left_alone() -> None:
     expected = model(ids).logits
     linears = StepLinears(model)
     assert not any("layers.0.self_attn.q_proj" in name for name in linears.tensors)
-    with torch.no_grad(), linears.standing_in():
+    with stepping(model, linears):
         torch.testing.assert_close(model(ids).logits, expected, rtol=1e-3, atol=1e-4)
 
 

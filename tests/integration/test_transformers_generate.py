@@ -17,6 +17,8 @@ from transformers import (
     LlamaForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    TextIteratorStreamer,
+    pipeline,
 )
 from transformers.utils.import_utils import is_flash_attn_2_available
 
@@ -414,3 +416,135 @@ def test_the_default_model_outgrows_its_window(default_model: LanguageModel) -> 
         written = write(default_model.model, ids, cache, max_new_tokens=32)
         assert cache.num_cached_tokens == cache.cache_size
     assert torch.equal(written, write_stream(default_model.model, ids, 32, **sizes))
+
+
+def test_use_cache_false_is_refused(model: Model, prompt: Tensor, small_cache: SinkCache) -> None:
+    with pytest.raises(UnsupportedFeatureError, match="use_cache=False contradicts"):
+        write(model, prompt, small_cache, use_cache=False)
+    with pytest.raises(UnsupportedFeatureError, match="use_cache=False contradicts"):
+        model(prompt, past_key_values=small_cache, use_cache=False)
+    assert small_cache.num_seen_tokens == 0
+
+
+@pytest.mark.parametrize("has_streamed", [False, True])
+def test_gradient_checkpointing_in_training_is_refused(has_streamed: bool, prompt: Tensor) -> None:
+    model = make_llama()
+    if has_streamed:
+        SinkCache(model, **SMALL).disable()
+    for layer in model.model.layers:
+        layer.gradient_checkpointing = True  # as `gradient_checkpointing_enable` does, which warns
+    model.train()
+    with SinkCache(model, **SMALL) as cache:
+        with pytest.raises(UnsupportedFeatureError, match="gradient_checkpointing=True drops"):
+            write(model, prompt, cache)
+        assert cache.num_seen_tokens == 0
+        model.eval()
+        written = write(model, prompt, cache)
+    assert torch.equal(written, write_stream(model, prompt, 20, **SMALL))
+
+
+def test_a_model_in_training_is_checked_and_stays_in_training() -> None:
+    model = make_llama().train()
+    model.model.layers[0].eval()
+    modes = [module.training for module in model.modules()]
+    with SinkCache(model, **SMALL) as cache:
+        assert cache.attachment.facts is not None
+    assert [module.training for module in model.modules()] == modes
+
+
+def answers(model: Model, cache: SinkCache, ids: Tensor, mask: Tensor, stops: list[int]) -> Tensor:
+    """Write 12 tokens, rows that have met one of `stops` padded with 0."""
+    options = {"attention_mask": mask, "eos_token_id": stops or None, "pad_token_id": 0}
+    return write(model, ids, cache, max_new_tokens=12, **options)
+
+
+@pytest.mark.parametrize("sizes", [SMALL, {"num_sink_tokens": 4, "window_size": 100}])
+def test_a_row_that_has_ended_goes_on_in_the_next_call(sizes: dict[str, Any], model: Model) -> None:
+    """`generate` feeds padding to such a row, and tells so in the mask of the next call."""
+    ids, turns = random_ids(2, 20), 3
+    mask = torch.ones_like(ids)
+    num_padding = 0
+    with SinkCache(model, **sizes) as cache:
+        for turn in range(turns):
+            alone = write_stream(model, ids[1][mask[1].bool()][None], 12, **sizes)
+            stops = [int(alone[0, 1])] if turn < turns - 1 else []
+            new = answers(model, cache, ids, mask, stops)
+            ended = torch.isin(new, torch.tensor(stops)).long()
+            heard = (ended.cumsum(1) - ended == 0).long()
+            num_padding += int((heard == 0).sum())
+            said = random_ids(2, 5, seed=turn + 1)
+            ids = torch.cat((ids, new, said), 1)
+            mask = torch.cat((mask, heard, torch.ones_like(said)), 1)
+    assert num_padding > 10
+    for row, kept in zip(ids[:, :-5], mask[:, :-5].bool(), strict=True):
+        expected = write_stream(model, row[kept][None, :-12], 12, **sizes)
+        assert torch.equal(row[None, -12:], expected)
+
+
+def test_a_mask_that_contradicts_what_was_fed_is_refused(
+    model: Model, prompt: Tensor, small_cache: SinkCache
+) -> None:
+    mask = torch.ones(1, PROMPT_LENGTH + 1, dtype=torch.int64)
+    with torch.no_grad():
+        model(prompt, past_key_values=small_cache)
+        mask[0, 3] = 0
+        with pytest.raises(InputError, match="attention_mask shows 29 tokens of row 0"):
+            model(prompt[:, :1], past_key_values=small_cache, attention_mask=mask)
+        assert small_cache.num_seen_tokens == PROMPT_LENGTH
+        mask[0, 3] = 1
+        model(prompt[:, :1], past_key_values=small_cache, attention_mask=mask)
+    assert small_cache.num_seen_tokens == PROMPT_LENGTH + 1
+
+
+def test_padding_cannot_become_text(model: Model, small_cache: SinkCache) -> None:
+    ids, mask = random_ids(2, 9), torch.ones(2, 9, dtype=torch.int64)
+    mask[0, :4] = 0
+    with torch.no_grad():
+        model(ids, past_key_values=small_cache, attention_mask=mask)
+        with pytest.raises(InputError, match=r"shows 9 tokens of row 0 .* was fed 5"):
+            model(ids[:, :1], past_key_values=small_cache, attention_mask=torch.ones(2, 10))
+
+
+def test_more_padding_than_can_be_taken_back_is_refused(model: Model, prompt: Tensor) -> None:
+    mask = torch.ones(1, PROMPT_LENGTH + 1, dtype=torch.int64)
+    mask[0, -6:-1] = 0
+    with torch.no_grad(), SinkCache(model, **SMALL, max_rewind_tokens=2) as cache:
+        model(prompt, past_key_values=cache)
+        with pytest.raises(InputError, match=r"hides 5 tokens .* higher max_rewind_tokens"):
+            model(prompt[:, :1], past_key_values=cache, attention_mask=mask)
+
+
+def test_a_compiled_forward_streams(model: Model, prompt: Tensor) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(model.forward, backend="eager")
+    with torch.no_grad(), SinkCache(model, **SMALL) as cache, SinkCache(model, **SMALL) as plain:
+        for ids in prompt.split([20, 9, 1], dim=1):
+            logits = compiled(input_ids=ids, past_key_values=cache).logits
+            expected = model(ids, past_key_values=plain).logits
+            torch.testing.assert_close(logits, expected)
+    torch._dynamo.reset()
+
+
+def test_a_streamer_gets_the_text(default_model: LanguageModel) -> None:
+    tokenizer: Any = default_model.tokenizer
+    ids = default_model.encode("The sea is a place where " * 6)[None]
+    model: Model = default_model.model
+    texts = []
+    for streamer in (TextIteratorStreamer(tokenizer, skip_prompt=True), None):
+        with SinkCache(model, num_sink_tokens=4, window_size=28) as cache:
+            written = write(model, ids, cache, max_new_tokens=12, streamer=streamer)
+        texts.append("".join(streamer) if streamer else tokenizer.decode(written[0]))
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("form", ["text", "chat", "batch"])
+def test_a_pipeline_takes_a_cache(form: str, default_model: LanguageModel) -> None:
+    model: Model = default_model.model
+    tokenizer: Any = default_model.tokenizer
+    write_text: Any = pipeline("text-generation", model=model, tokenizer=tokenizer)
+    text = "The sea is a place where"
+    given: Any = {"text": text, "chat": [{"role": "user", "content": text}], "batch": [text, text]}
+    options = {"max_new_tokens": 12, "do_sample": False, "return_full_text": False, "batch_size": 2}
+    with SinkCache(model, num_sink_tokens=4, window_size=200) as cache:
+        found = write_text(given[form], past_key_values=cache, **options)
+    assert found == write_text(given[form], **options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from streamingllm.graphs.rollback import take_back
 from streamingllm.graphs.step_linears import join_siblings
 from streamingllm.graphs.step_module import StepModule
 from streamingllm.integration.attach import Attachment
+from streamingllm.integration.checked_cache import AttentionFacts
 from streamingllm.kernels import gpu, native
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.rope import RopeEncoding
@@ -243,14 +243,17 @@ def unsupported_reason(
     model: PreTrainedModel, attachment: Attachment, encodings: Sequence[PositionEncoding]
 ) -> str | None:
     """Return why a model's single tokens go through an ordinary pass; None if they need not."""
-    if attachment.adapter is not None:
+    facts = attachment.facts
+    if facts is None:
         return f"{model.config.model_type} bypasses transformers' attention interface"
+    if facts.changed_layers:
+        return f"layer {facts.changed_layers[0]} attends to more than its cache returns"
     for encoding in encodings:
         if encoding.has_bias:
             return f"{encoding.name} adds a bias to scores"
         if isinstance(encoding, RopeEncoding) and encoding.in_values:
             return "its cache holds latent keys"
-    return _device_unsupported_reason(model)
+    return _device_unsupported_reason(model) or _head_unsupported_reason(model, facts)
 
 
 def _device_unsupported_reason(model: PreTrainedModel) -> str | None:
@@ -265,7 +268,14 @@ def _device_unsupported_reason(model: PreTrainedModel) -> str | None:
         return f"dtype is {model.dtype}, kernels take {names}"
     if device.type == "cuda":
         return None if gpu.load() else "there are no Triton kernels here"
-    with suppress(AttributeError):
-        if model.config.get_text_config().head_dim % 16:
-            return "head_dim is not a multiple of 16"
     return None if native.load() else "there are no native kernels here"
+
+
+def _head_unsupported_reason(model: PreTrainedModel, facts: AttentionFacts) -> str | None:
+    """Return what speaks against the widths of keys and values, as the self-check saw them."""
+    if model.device.type == "cuda":
+        return None
+    for key_dim, value_dim in sorted(facts.head_dims):
+        if key_dim != value_dim or key_dim % 16:
+            return f"keys are {key_dim} and values {value_dim} wide, kernels take multiples of 16"
+    return None

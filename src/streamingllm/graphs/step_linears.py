@@ -1,25 +1,22 @@
-"""Linear layers as a decode step multiplies them: read once, neighbours in one go."""
+"""Products of a decode step: every weight is read once, sibling layers share one product."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from streamingllm.integration.adapters import override
+from streamingllm.integration.linears import Product, active_products
 from streamingllm.kernels.operators import linear, quantized_linear
 from streamingllm.models.quantize import QuantizedLinear
 
 # Layers that read the same activations in most families; one product for each set costs less than
 # one for each layer, because every product ends with all threads waiting for the last.
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-
-Product = Callable[[Tensor], Tensor]
 
 
 def join_siblings(model: nn.Module) -> None:
@@ -77,18 +74,18 @@ class _Joint:
 
 
 class StepLinears:
-    """Stand in for the linear layers of a model while its decode step is traced.
+    """Products of a decode step, one for each linear layer of a model.
 
     Args:
         model: whose siblings have been joined.
 
     Attributes:
-        tensors: every weight that is multiplied with, by name; the constants of the graph.
+        tensors: every weight of a product, by name; the constants of the graph.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._forwards: list[tuple[nn.Module, Product]] = []
+        self._products: dict[nn.Module, Product] = {}
         done: set[nn.Module] = set()
         for path, parent in model.named_modules():
             for names in SIBLINGS:
@@ -97,15 +94,11 @@ class StepLinears:
                     done.update(layer for layer in layers if layer is not None)
         for path, layer in model.named_modules():
             if layer not in done and type(layer) in (nn.Linear, QuantizedLinear):
-                self._forwards.append((layer, self._product(path, [layer], layer.bias)))
+                self._products[layer] = self._product(path, [layer], layer.bias)
 
-    @contextmanager
-    def standing_in(self) -> Iterator[None]:
-        """Shadow the layers' `forward`."""
-        with ExitStack() as undo:
-            for layer, forward in self._forwards:
-                undo.callback(override(layer, "forward", forward))
-            yield
+    def active(self) -> AbstractContextManager[None]:
+        """Let the layers of an attached model compute these products in this thread."""
+        return active_products(self._products)
 
     def _add_joint(self, path: str, layers: list[Any]) -> bool:
         kinds = {type(layer) for layer in layers}
@@ -120,21 +113,21 @@ class StepLinears:
         bias = None if biases[0] is None else torch.cat([b.detach() for b in biases])
         joint = _Joint(self._product(path, layers, bias), [layer.out_features for layer in layers])
         for number, layer in enumerate(layers):
-            self._forwards.append((layer, partial(joint.part, number)))
+            self._products[layer] = partial(joint.part, number)
         return True
 
     def _product(self, path: str, layers: list[Any], bias: Tensor | None) -> Product:
-        """Return what multiplies with the weights of `layers`, kept under `path`."""
-        kept = {
-            name: self._keep(f"{path}.{name}", tensor)
+        """Return the product with the weights of `layers`, whose names begin with `path`."""
+        names = {
+            name: self._add(f"{path}.{name}", tensor)
             for name in ("weight", "codes", "scale_bits", "minimum_bits")
             if (tensor := _whole(layers, name)) is not None
         }
         if bias is not None:
-            kept["bias"] = self._keep(f"{path}.bias", bias.detach())
+            names["bias"] = self._add(f"{path}.bias", bias.detach())
 
         def multiply(x: Tensor) -> Tensor:
-            here = {name: self.tensors[key] for name, key in kept.items()}
+            here = {name: self.tensors[key] for name, key in names.items()}
             if "weight" in here:
                 out: Tensor = linear(x, here["weight"])
             else:
@@ -145,7 +138,7 @@ class StepLinears:
 
         return multiply
 
-    def _keep(self, name: str, tensor: Tensor) -> str:
+    def _add(self, name: str, tensor: Tensor) -> str:
         # Bits become numbers here, once, and not in every step.
         self.tensors[name] = tensor.view(torch.float16) if name.endswith("_bits") else tensor
         return name

@@ -90,7 +90,7 @@ class StepModule(nn.Module):
             written_layers=self.written_layers,
         )
         cache = _StepCache(self.attachment, plan)
-        with self.linears.standing_in():
+        with self.linears.active():
             output = self.model(input_ids=ids[:, None], past_key_values=cache, use_cache=True)
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -1,53 +1,69 @@
-"""Try a model out before it is trusted with a stream.
+"""Check a model on a few tokens before it is trusted with a stream.
 
-No declaration says what a model does with the masks, tables and arguments of its attention. So a
-few tokens are run as the model runs them by itself and as a stream would. Nothing is evicted, so
-both must come to the same hidden states.
+No declaration tells what a model does with the masks, tables and arguments of its attention. So a
+few tokens are streamed past the first eviction:
+
+- without sinks, against the model's own attention under a banded mask;
+- with sinks, two streams at different positions, each attention against the plain reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from streamingllm.attention.forward_plan import ForwardPlan
-from streamingllm.attention.plan import Chunk, WindowPlan
-from streamingllm.errors import UnsupportedModelError
-from streamingllm.positions.base import PositionEncoding
+from streamingllm.errors import StreamingLLMError, UnsupportedModelError
+from streamingllm.integration.checked_cache import AttentionFacts, CheckedCache
+from streamingllm.integration.support import configs_of
 
-CHECK_TOKENS = 8
+if TYPE_CHECKING:
+    from streamingllm.integration.attach import Attachment
+
+NUM_SINK_TOKENS, WINDOW_SIZE = 2, 3
+PASSES = (5, 2, 1)  # prefill, which evicts already; a second pass; a single token
+BATCH_PASSES, NUM_PADDING = (6, 1), 2
+# A model may use position ids for more than its tables, and then only a late one shows.
+POSITION_ID = 2000
 # Median over tokens of the relative difference: kernels round differently, and a mixture of
-# experts may send a token elsewhere for it.
+# experts may send a token elsewhere because of it.
 TOLERANCE_FULL, TOLERANCE_HALF = 0.01, 0.2
 
 
-def check_ids(model: PreTrainedModel) -> Tensor:
-    """Return a few different token ids, int64, [1, CHECK_TOKENS]."""
-    num_ids = int(model.config.get_text_config().vocab_size)
-    ids = torch.arange(CHECK_TOKENS, device=model.device)
-    return ids[None] % num_ids
+def check_model(model: PreTrainedModel, attachment: Attachment) -> AttentionFacts:
+    """Refuse a model that computes something else in a stream than by itself.
 
+    Args:
+        model: a causal language model without an adapter.
+        attachment: of its decoder.
 
-def check_plan(
-    ids: Tensor, windows: Sequence[int | None], encodings: tuple[PositionEncoding, ...]
-) -> ForwardPlan:
-    """Plan a pass over `ids` [1, seq] from the start of a stream without sinks."""
-    zero, positions = ids.new_zeros(1), torch.arange(ids.shape[1], device=ids.device)[None]
-    chunk = Chunk(zero, positions, None, zero, batch_size=1)
-    no_sinks = ids.new_zeros(0)
-    plans = {w: WindowPlan(chunk, no_sinks, w or ids.shape[1]) for w in set(windows)}
-    return ForwardPlan(chunk, tuple(plans[w] for w in windows), encodings)
+    Returns:
+        what its layers do around attention.
 
-
-def agree(by_itself: Tensor, in_stream: Tensor) -> bool:
-    """Whether hidden states [1, seq, hidden] are the same but for rounding."""
-    apart = (by_itself - in_stream).double().norm(dim=-1)
-    relative = apart / by_itself.double().norm(dim=-1).clamp(min=1e-30)
-    half = by_itself.dtype.itemsize < torch.float32.itemsize
-    return float(relative.median()) <= (TOLERANCE_HALF if half else TOLERANCE_FULL)
+    Raises:
+        UnsupportedModelError: hidden states or attention differ.
+    """
+    window_size = min(WINDOW_SIZE, *(w for w in attachment.windows if w), WINDOW_SIZE)
+    ids = _check_ids(model, sum(PASSES))
+    try:
+        with torch.no_grad():
+            by_itself = _by_itself(model, attachment.decoder, ids, window_size)
+            with (
+                CheckedCache(model, 0, window_size, compares=False) as cache,
+                attachment.position_id(POSITION_ID),
+            ):
+                in_stream = _in_stream(attachment.decoder, ids, cache)
+            with CheckedCache(model, NUM_SINK_TOKENS, window_size, compares=True) as batch:
+                _feed_batch(attachment.decoder, ids, batch)
+    except (AttributeError, TypeError, RuntimeError, StreamingLLMError) as error:
+        raise check_failed(model) from error
+    if not _agree(by_itself, in_stream) or not batch.is_right:
+        raise check_failed(model)
+    return cache.facts
 
 
 def check_failed(model: PreTrainedModel) -> UnsupportedModelError:
@@ -56,3 +72,57 @@ def check_failed(model: PreTrainedModel) -> UnsupportedModelError:
         f"{model.config.model_type} cannot stream: its attention does more than a mask, a softmax "
         "and relative positions can express; use a decoder such as Llama, Qwen, Mistral or Gemma"
     )
+
+
+def _check_ids(model: PreTrainedModel, num_tokens: int) -> Tensor:
+    """Return different token ids, int64, [1, num_tokens]."""
+    num_ids = int(model.config.get_text_config().vocab_size)
+    return torch.arange(num_tokens, device=model.device)[None] % num_ids
+
+
+def _by_itself(model: PreTrainedModel, decoder: nn.Module, ids: Tensor, window_size: int) -> Tensor:
+    """Return the hidden states of the model's own attention, each query seeing its window only."""
+    query, key = torch.arange(ids.shape[1])[:, None], torch.arange(ids.shape[1])
+    seen = (key <= query) & (key > query - window_size)
+    mask = torch.zeros(seen.shape, dtype=model.dtype)
+    mask = mask.masked_fill(~seen, torch.finfo(model.dtype).min)[None, None].to(ids.device)
+    with _own_attention(model):
+        hidden: Tensor = decoder(ids, attention_mask=mask, use_cache=False)[0]
+    return hidden
+
+
+@contextmanager
+def _own_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model attend by the plain products that each model file has: they take any mask."""
+    with ExitStack() as undo:
+        for config in configs_of(model):
+            name = "_attn_implementation_internal"
+            undo.callback(setattr, config, name, getattr(config, name))
+            setattr(config, name, "eager")
+        yield
+
+
+def _in_stream(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> Tensor:
+    parts = [
+        decoder(part, past_key_values=cache, use_cache=True)[0]
+        for part in ids.split(list(PASSES), dim=1)
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def _feed_batch(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> None:
+    """Feed two streams, of which one begins with padding."""
+    first, second = ids[:, : sum(BATCH_PASSES)].expand(2, -1).split(list(BATCH_PASSES), dim=1)
+    mask = torch.ones_like(first)
+    mask[0, :NUM_PADDING] = 0
+    decoder(first, attention_mask=mask, past_key_values=cache, use_cache=True)
+    decoder(second, past_key_values=cache, use_cache=True)
+
+
+def _agree(by_itself: Tensor, in_stream: Tensor) -> bool:
+    """Return whether hidden states [1, seq, hidden] differ by rounding only."""
+    apart = (by_itself - in_stream).double().norm(dim=-1)[0]
+    relative = apart / by_itself.double().norm(dim=-1)[0].clamp(min=1e-30)
+    if by_itself.dtype.itemsize < torch.float32.itemsize:
+        return float(relative.median()) <= TOLERANCE_HALF
+    return all(float(part.median()) <= TOLERANCE_FULL for part in relative.split(list(PASSES)))

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Collection
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from streamingllm.errors import UnsupportedModelError
 
@@ -61,6 +61,12 @@ def layer_windows(model: PreTrainedModel) -> tuple[int | None, ...]:
     if not types:
         return (window,) * int(config.num_hidden_layers)
     return tuple(window if kind == "sliding_attention" else None for kind in types)
+
+
+def configs_of(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """Return the configs that the model's modules read their attention implementation from."""
+    configs = [getattr(module, "config", None) for module in model.modules()]
+    return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 
 
 def _layer_types(model: PreTrainedModel) -> list[str]:

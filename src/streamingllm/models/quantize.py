@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from streamingllm.errors import ConfigError
+from streamingllm.integration.linears import active_product
 from streamingllm.kernels import native
 from streamingllm.kernels.operators import quantized_linear
 from streamingllm.kernels.packing import (
@@ -70,7 +71,10 @@ class QuantizedLinear(nn.Module):
         return unpack_weight(*self.packed.tensors)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply activations [..., in_features]."""
+        """Multiply activations [..., in_features]; an active pass may choose the product."""
+        product = active_product(self)
+        if product is not None:
+            return product(x)
         if x.numel() >= _GPU_UNPACKS_FROM_ROWS * self.in_features and x.device.type != "cpu":
             return F.linear(x, self.weight.to(x.dtype), self.bias)
         out: Tensor = quantized_linear(x, *self.packed.tensors)

@@ -1,0 +1,166 @@
+"""Run one pass of a decoder with a streaming cache, and leave the decoder as it was."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial, update_wrapper
+from typing import Any, NoReturn, Protocol, TypeGuard, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from streamingllm.attention.forward_plan import ForwardPlan, active_plan
+from streamingllm.attention.plan import Chunk
+from streamingllm.errors import UnsupportedFeatureError
+from streamingllm.integration.adapters import Adapter, Undo, override
+from streamingllm.integration.linears import Products, active_products, can_fuse
+from streamingllm.integration.pass_inputs import (
+    apply_mask,
+    check_outputs,
+    check_training,
+    check_use_cache,
+    tensor_input,
+    valid_tokens,
+)
+from streamingllm.integration.register import IMPLEMENTATION
+
+
+@runtime_checkable
+class StreamingCache(Protocol):
+    """A cache that plans the passes it is given to."""
+
+    @property
+    def attachment(self) -> object:
+        """The attachment of the model that the cache was made for."""
+        ...
+
+    def get_seq_length(self) -> int:
+        """Columns fed so far, padding included."""
+        ...
+
+    def begin(
+        self, batch_size: int, num_tokens: int, valid: Tensor | None, device: torch.device
+    ) -> ForwardPlan:
+        """Plan a pass."""
+        ...
+
+    def end(self, succeeded: bool) -> None:
+        """Write the tokens of the pass, or forget them."""
+        ...
+
+
+class PassRunner:
+    """Run the passes of one decoder: those with a streaming cache follow the cache's plan.
+
+    In such a pass `_attn_implementation` names our attention, linear layers compute fused products,
+    and a lock keeps other threads out. Any other pass runs as if nothing were attached.
+
+    Args:
+        decoder: whose `forward` is shadowed.
+        configs: the configs that the model's modules read their attention implementation from.
+        adapter: of a family that bypasses the attention interface.
+        products: fused products of the decoder's linear layers.
+        owns: whether a cache belongs to this decoder.
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        configs: Iterable[PreTrainedConfig],
+        adapter: Adapter | None,
+        products: Products,
+        owns: Callable[[Any], TypeGuard[StreamingCache]],
+    ) -> None:
+        self.lock = threading.RLock()
+        self.position_id = 0
+        self._decoder = decoder
+        self._configs = list(configs)
+        self._adapter = adapter
+        self._products = products
+        self._owns = owns
+        self._takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
+
+    def shadow(self) -> Undo:
+        """Shadow the decoder's `forward`; return what takes the shadow away."""
+        # Not torch's forward hooks: an interrupted pass (KeyboardInterrupt) never reaches them.
+        own_forward = self._decoder.forward
+        forward = update_wrapper(partial(self._forward, own_forward), own_forward)
+        return override(self._decoder, "forward", forward)
+
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
+    def _forward(self, own_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self.lock:
+            cache = kwargs.get("past_key_values")
+            if not self._owns(cache):
+                return own_forward(*args, **kwargs)
+            return self._run(own_forward, cache, args, kwargs)
+
+    @torch.compiler.disable(reason="the cache plans each pass in Python")  # type: ignore[untyped-decorator]
+    def _run(
+        self,
+        own_forward: Callable[..., Any],
+        cache: StreamingCache,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        with self._pass(cache, args, kwargs) as planned:
+            return own_forward(*args, **planned)
+
+    @contextmanager
+    def _pass(
+        self, cache: StreamingCache, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Plan a pass, yield the decoder's keyword arguments for it, and undo everything after."""
+        check_outputs(kwargs, self._configs)
+        check_use_cache(kwargs)
+        check_training(self._decoder)
+        inputs = tensor_input(args, kwargs)
+        mask = kwargs.get("attention_mask")
+        valid = valid_tokens(mask, inputs)
+        apply_mask(mask, inputs, cache)
+        plan = cache.begin(inputs.shape[0], inputs.shape[1], valid, inputs.device)
+        with self._following(plan):
+            try:
+                yield {**kwargs, **self._planned(plan.chunk)}
+            except BaseException:
+                cache.end(succeeded=False)
+                raise
+            cache.end(succeeded=True)
+
+    @contextmanager
+    def _following(self, plan: ForwardPlan) -> Iterator[None]:
+        """Let attention, rotary modules and linear layers follow `plan`."""
+        with ExitStack() as undo:
+            undo.callback(active_plan.reset, active_plan.set(plan))
+            undo.enter_context(self._fused())
+            for config in self._configs:
+                # The property would reach into nested configs, which have values of their own.
+                name = "_attn_implementation_internal"
+                undo.callback(setattr, config, name, getattr(config, name))
+                setattr(config, name, IMPLEMENTATION)
+            yield
+
+    def _fused(self) -> AbstractContextManager[None]:
+        return active_products(self._products) if can_fuse(self._decoder) else nullcontext()
+
+    def __reduce__(self) -> NoReturn:
+        raise UnsupportedFeatureError(
+            "a model cannot be copied or pickled while it has SinkCaches: disable() them first"
+        )
+
+    def _planned(self, chunk: Chunk) -> dict[str, Any]:
+        """Return the decoder's keyword arguments that the plan decides."""
+        if not self._takes_positions:
+            return {"attention_mask": None}
+        return {"attention_mask": None, "position_ids": self._position_ids(chunk)}
+
+    def _position_ids(self, chunk: Chunk) -> Tensor:
+        if self._adapter is not None:
+            return self._adapter.position_ids(chunk)
+        # The tables are replaced by exact ones; one small number for all positions leaves
+        # length-dependent scaling rules at rest.
+        return torch.full_like(chunk.positions, self.position_id)
