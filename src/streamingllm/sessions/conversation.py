@@ -12,12 +12,13 @@ from torch import Tensor
 
 from streamingllm.config import StreamConfig
 from streamingllm.errors import ConfigError, InputError, SnapshotError
+from streamingllm.finish_reason import FinishReason
 from streamingllm.models import LanguageModel
 from streamingllm.sessions.template import ChatTemplate
 from streamingllm.sessions.visibility import Visibility
 from streamingllm.stream import Stream
 from streamingllm.stream.sampling import GREEDY, Sampling
-from streamingllm.stream.text import FinishReason, TextPieces
+from streamingllm.stream.text import TextPieces
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 _MIN_SINK_TOKENS = 4
@@ -92,7 +93,7 @@ class Conversation:
     def finish_reason(self) -> FinishReason | None:
         """Why the last answer has ended; None before the first."""
         if self._interrupted:
-            return "interrupted"
+            return FinishReason.CANCELLED
         return None if self._pieces is None else self._pieces.finish_reason
 
     @property
