@@ -21,8 +21,8 @@ from streamingllm import (
 from streamingllm.errors import InputError
 from streamingllm.finish_reason import FinishReason
 from streamingllm.stream.text import Detokenizer, StopStrings, TextPieces, generate_text
-from tests.tiny_folder import BEGINNING
-from tests.tiny_lm import tiny_lm
+from tests.reference.tiny_folder import BEGINNING
+from tests.reference.tiny_lm import tiny_lm
 
 
 def detokenize(tokenizer: Any, ids: Sequence[int]) -> list[str]:
