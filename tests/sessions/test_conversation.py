@@ -69,7 +69,7 @@ def test_an_answer_that_ended_is_not_closed_twice(tiny_chat: LanguageModel) -> N
 def test_the_system_prompt_is_pinned(tiny_chat: LanguageModel) -> None:
     assert begin(tiny_chat).stream.config.num_sink_tokens == len(OPENING)
     assert Conversation(tiny_chat, system_prompt="").stream.config.num_sink_tokens == 4
-    with pytest.raises(ConfigError, match="cache_size=11: must be greater than the 11 tokens"):
+    with pytest.raises(ConfigError, match="cache_size=11 leaves no room beside the 11 tokens"):
         begin(tiny_chat, cache_size=len(OPENING))
 
 
@@ -121,7 +121,7 @@ def test_turns_that_never_were_cannot_be_taken_back(
     num_turns: int, tiny_chat: LanguageModel
 ) -> None:
     conversation = held(tiny_chat)
-    with pytest.raises(InputError, match=f"num_turns={num_turns}: must be 1 to 5"):
+    with pytest.raises(InputError, match=f"num_turns={num_turns} is not 1 to 5"):
         conversation.rewind(num_turns)
     with pytest.raises(InputError, match="no turns yet"):
         begin(tiny_chat).reread()
@@ -172,7 +172,7 @@ def test_files_that_are_no_conversation(tiny_chat: LanguageModel, tmp_path: Path
     stream.feed(tiny_chat.encode("Hi"))
     stream.snapshot(tmp_path / "stream")
     (tmp_path / "text").write_text("Hi")
-    for name, message in (("stream", "without a conversation"), ("text", "cannot be read")):
+    for name, message in (("stream", "cannot be read"), ("text", "cannot be read")):
         with pytest.raises(SnapshotError, match=message):
             Conversation.load(tiny_chat, tmp_path / name)
 

@@ -53,8 +53,13 @@ class Transcripts(RuleBasedStateMachine):
     )
     def append(self, pair: Pair, role: str, gap: int, num_tokens: int, begins_turn: bool) -> None:
         first = gap + (pair.messages[-1].stop if pair.messages else 0)
-        message = replace(Message.of_text(role, "Hi"), first=first, stop=first + num_tokens)
-        pair.transcript.append(message, begins_turn=begins_turn)
+        message = replace(
+            Message.of_text(role, "Hi"),
+            first=first,
+            stop=first + num_tokens,
+            begins_turn=begins_turn,
+        )
+        pair.transcript.append(message)
         pair.messages.append(message)
         pair.begins.append(begins_turn)
 
@@ -121,7 +126,7 @@ def test_messages_stand_one_after_the_other() -> None:
 def test_messages_are_compared_as_they_were_sent() -> None:
     call = ToolCall("call_1", "add", '{"a": 1}')
     sent = Message("assistant", (ContentPart("a"), ContentPart("b")), tool_calls=(call,))
-    assert sent.is_same_as_sent(replace(sent, id="other", first=7, stop=9))
+    assert sent.is_same_as_sent(replace(sent, id="other", first=7, stop=9, begins_turn=True))
     assert sent.text == "a\nb"
     for other in (
         replace(sent, role="user"),

@@ -63,6 +63,7 @@ class Message:
         id: tells messages of the same content apart.
         first: stream position of its first token, the marks around it included.
         stop: stream position after its last token.
+        begins_turn: whether a turn begins with it.
     """
 
     role: str
@@ -73,6 +74,7 @@ class Message:
     id: str = field(default_factory=new_message_id)
     first: int = 0
     stop: int = 0
+    begins_turn: bool = False
 
     @classmethod
     def of_text(cls, role: str, text: str) -> Message:
@@ -85,7 +87,7 @@ class Message:
         return "\n".join(part.text for part in self.parts)
 
     def is_same_as_sent(self, other: Message) -> bool:
-        """Tell whether both say the same, whatever their ids and stream positions."""
+        """Tell whether both say the same, whatever their ids and their places in a stream."""
         return _as_sent(self) == _as_sent(other)
 
 
@@ -115,7 +117,7 @@ class Transcript:
         """Turns so far."""
         return len(self._turn_starts)
 
-    def append(self, message: Message, *, begins_turn: bool = False) -> None:
+    def append(self, message: Message) -> None:
         """Append a message that stands after the last one.
 
         Raises:
@@ -127,7 +129,7 @@ class Transcript:
                 f"first={message.first}, stop={message.stop} of a message overlap the positions "
                 f"before {before}; append messages in the order of the stream"
             )
-        if begins_turn:
+        if message.begins_turn:
             self._turn_starts.extend((len(self),))
         self._messages.extend((message,))
 
