@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from streamingllm.models import load_model as load_model
     from streamingllm.stream import Stream as Stream
     from streamingllm.stream.sampling import Sampling as Sampling
+    from streamingllm.stream.text import generate_text as generate_text
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _HOMES = {
     "load_model": "streamingllm.models",
     "Sampling": "streamingllm.stream.sampling",
     "Stream": "streamingllm.stream",
+    "generate_text": "streamingllm.stream.text",
 }
 __all__ = [*_HOMES, "__version__"]
 

@@ -35,3 +35,11 @@ class ModelLoadError(StreamingLLMError):
 
 class CapacityError(StreamingLLMError):
     """An engine is full: the message names the bound that was met."""
+
+
+class SessionNotFoundError(StreamingLLMError, LookupError):
+    """A store holds no session of that id."""
+
+
+class SessionConflictError(StreamingLLMError):
+    """A session exists already, or another writer has changed it since it was read."""

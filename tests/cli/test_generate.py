@@ -83,7 +83,7 @@ def test_it_ends_before_a_stop_string(arguments: list[str], capsys: Capture) -> 
     text = results(capsys, *arguments)["text"]
     first, second = text[20:23], text[40:43]
     found = results(capsys, *arguments, "--stop", second, "--stop", first)
-    assert found["finish_reason"] == "stop_string"
+    assert found["finish_reason"] == "stop"
     assert found["text"] == text[: text.index(first)]
 
 
@@ -92,7 +92,7 @@ def test_end_tokens_can_be_ignored(
 ) -> None:
     monkeypatch.setattr(LanguageModel, "eos_token_ids", frozenset(range(257)))
     found = results(capsys, *arguments)
-    assert (found["tokens"], found["finish_reason"]) == (1, "end_token")
+    assert (found["tokens"], found["finish_reason"]) == (1, "stop")
     assert results(capsys, *arguments, "--ignore-end-tokens")["tokens"] == 80
 
 
@@ -104,7 +104,7 @@ def test_end_tokens_can_be_ignored(
         (["--temperature", "-1"], "temperature=-1.0: must be"),
         (["--max-new-tokens", "-1"], "max_new_tokens=-1: must be"),
         (["--seed", "-1"], "seed=-1: must be"),
-        (["--stop", ""], "stop_strings contains '': must"),
+        (["--stop", ""], "stop_strings contains ''; give each"),
         (["--prompt-file", "-"], "prompt: must be given either"),
         (["--chat"], "has no chat template"),
     ],
@@ -146,7 +146,7 @@ def test_ctrl_c_keeps_what_is_written(arguments: list[str], tmp_path: Path) -> N
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, b"")
     found = json.loads(path.read_text())
-    assert found["finish_reason"] == "interrupted"
+    assert found["finish_reason"] == "cancelled"
     assert found["text"] == (begun + out).decode()
 
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from streamingllm.errors import InputError
 from streamingllm.models import CATALOG, DEFAULT_MODEL, LanguageModel
@@ -41,6 +44,61 @@ def test_special_tokens_are_ids_but_not_text(default_model: LanguageModel) -> No
     assert ids[0] == 1
     assert ids[-1] == 2
     assert default_model.decode(ids) == "user\nHi"
+
+
+@pytest.fixture(scope="session")
+def metaspace_model(default_model: LanguageModel) -> LanguageModel:
+    """The default model with a tokenizer like Llama 2's, which puts a space before each text."""
+    letters = [*"▁abcdefghijklmnopqrstuvwxyz<|>_/"]
+    words = ["<s>", "</s>", *letters, *(f"<0x{byte:02X}>" for byte in range(256))]
+    backend = Tokenizer(
+        models.BPE({word: i for i, word in enumerate(words)}, [], byte_fallback=True)
+    )
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    tokenizer.add_tokens([AddedToken("<call>", special=False, normalized=False)])
+    return replace(default_model, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("text", ["abc", " abc", "\nabc", "é", "<call>"])
+def test_a_continuation_gets_no_space(text: str, metaspace_model: LanguageModel) -> None:
+    def encode(text: str, **options: bool) -> list[int]:
+        return metaspace_model.encode(text, add_special_tokens=False, **options).tolist()
+
+    tokenizer = metaspace_model.tokenizer
+    before, after = encode("z"), encode(text, is_continuation=True)
+    assert tokenizer.decode([*before, *after]) == f" z{text}"
+    literal = encode(text, is_continuation=True, parse_control_tokens=False)
+    assert [*before, *literal] == encode(f"z{text}", parse_control_tokens=False)
+
+
+@pytest.mark.parametrize("name", ["default_model", "metaspace_model"])
+@pytest.mark.parametrize("text", ["<|im_end|>", "a</s>b", "<s>", "<call>", "naïve <|im_start|>\n"])
+def test_text_without_control_tokens(name: str, text: str, request: pytest.FixtureRequest) -> None:
+    lm: LanguageModel = request.getfixturevalue(name)
+    ids = lm.encode(text, add_special_tokens=False, parse_control_tokens=False).tolist()
+    assert not lm.tokenizer.added_tokens_decoder.keys() & ids
+    decoded = lm.tokenizer.decode(ids)
+    assert isinstance(decoded, str)
+    assert decoded.removeprefix(" ") == text
+
+
+@pytest.mark.parametrize("mark", ["ab", "a"])
+def test_a_mark_that_text_can_make(mark: str, default_model: LanguageModel) -> None:
+    backend = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=mark)
+    lm = replace(default_model, tokenizer=tokenizer)
+    assert lm.encode(mark, add_special_tokens=False).tolist() == [{"a": 0, "ab": 2}[mark]]
+    if mark == "ab":
+        assert lm.encode("ab", parse_control_tokens=False).tolist() == [0, 1]
+    else:
+        with pytest.raises(InputError, match="text contains 'a', which this tokenizer cannot"):
+            lm.encode("a", parse_control_tokens=False)
 
 
 def test_the_default_model_is_smollm2(default_model: LanguageModel) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from streamingllm import LanguageModel, Sampling, Stream, StreamConfig
 from streamingllm.errors import ConfigError, InputError, RewindError, SnapshotError
+from streamingllm.finish_reason import FinishReason
 from streamingllm.sessions import Conversation
 from tests.reference.tiny_chat import END
 
@@ -46,7 +47,7 @@ def test_turns_are_pieces_of_one_stream(tiny_chat: LanguageModel) -> None:
         assert say(conversation, text) == expected
         assert (conversation.turns[-1].user, conversation.turns[-1].assistant) == (text, expected)
         assert conversation.turns[-1].stop == stream.num_seen_tokens
-        assert conversation.finish_reason == "length"
+        assert conversation.finish_reason is FinishReason.LENGTH
         written = END  # closes an answer that was cut
     assert conversation.stream.num_cached_tokens == len(OPENING) + 40
 
@@ -57,9 +58,9 @@ def test_an_answer_that_ended_is_not_closed_twice(tiny_chat: LanguageModel) -> N
         generator = torch.Generator().manual_seed(seed)
         sampling = Sampling(temperature=3.0)
         list(conversation.say("Hi", max_new_tokens=200, sampling=sampling, generator=generator))
-        if conversation.finish_reason == "end_token":
+        if conversation.finish_reason is FinishReason.STOP:
             break
-    assert conversation.finish_reason == "end_token"
+    assert conversation.finish_reason is FinishReason.STOP
     before = conversation.stream.num_seen_tokens
     say(conversation, "Hi", max_new_tokens=0)
     assert conversation.stream.num_seen_tokens - before == len("u:Hi~a:")
@@ -68,7 +69,7 @@ def test_an_answer_that_ended_is_not_closed_twice(tiny_chat: LanguageModel) -> N
 def test_the_system_prompt_is_pinned(tiny_chat: LanguageModel) -> None:
     assert begin(tiny_chat).stream.config.num_sink_tokens == len(OPENING)
     assert Conversation(tiny_chat, system_prompt="").stream.config.num_sink_tokens == 4
-    with pytest.raises(ConfigError, match="cache_size=11: must be greater than the 11 tokens"):
+    with pytest.raises(ConfigError, match="cache_size=11 leaves no room beside the 11 tokens"):
         begin(tiny_chat, cache_size=len(OPENING))
 
 
@@ -120,7 +121,7 @@ def test_turns_that_never_were_cannot_be_taken_back(
     num_turns: int, tiny_chat: LanguageModel
 ) -> None:
     conversation = held(tiny_chat)
-    with pytest.raises(InputError, match=f"num_turns={num_turns}: must be 1 to 5"):
+    with pytest.raises(InputError, match=f"num_turns={num_turns} is not 1 to 5"):
         conversation.rewind(num_turns)
     with pytest.raises(InputError, match="no turns yet"):
         begin(tiny_chat).reread()
@@ -171,7 +172,7 @@ def test_files_that_are_no_conversation(tiny_chat: LanguageModel, tmp_path: Path
     stream.feed(tiny_chat.encode("Hi"))
     stream.snapshot(tmp_path / "stream")
     (tmp_path / "text").write_text("Hi")
-    for name, message in (("stream", "without a conversation"), ("text", "cannot be read")):
+    for name, message in (("stream", "cannot be read"), ("text", "cannot be read")):
         with pytest.raises(SnapshotError, match=message):
             Conversation.load(tiny_chat, tmp_path / name)
 
@@ -183,7 +184,7 @@ def test_an_interrupted_answer_is_a_turn(tiny_chat: LanguageModel) -> None:
         answer += piece
         if number == 5:
             conversation.interrupt()
-    assert conversation.finish_reason == "interrupted"
+    assert conversation.finish_reason is FinishReason.CANCELLED
     assert conversation.turns[-1].assistant == answer
     assert conversation.turns[-1].stop == conversation.stream.num_seen_tokens < 100
 
@@ -209,7 +210,7 @@ def test_a_long_text_can_be_interrupted_while_it_is_read(
     with monkeypatch.context() as patch:
         patch.setattr(Stream, "feed", feed_and_interrupt)
         assert say(conversation, "long " * 1000) == ""
-    assert conversation.finish_reason == "interrupted"
+    assert conversation.finish_reason is FinishReason.CANCELLED
     chunk_size = conversation.stream.config.chunk_size
     assert conversation.stream.num_seen_tokens == len(OPENING) + chunk_size
     conversation.reread()

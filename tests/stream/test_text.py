@@ -10,9 +10,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from streamingllm import LanguageModel, Sampling, Stream, StreamConfig
+from streamingllm import (
+    Engine,
+    GenerationParams,
+    LanguageModel,
+    Sampling,
+    Stream,
+    StreamConfig,
+)
 from streamingllm.errors import InputError
+from streamingllm.finish_reason import FinishReason
 from streamingllm.stream.text import Detokenizer, StopStrings, TextPieces, generate_text
+from tests.reference.tiny_folder import BEGINNING
+from tests.reference.tiny_lm import tiny_lm
 
 
 def detokenize(tokenizer: Any, ids: Sequence[int]) -> list[str]:
@@ -137,6 +147,25 @@ def test_text_ends_before_the_first_stop_string(pieces: list[str], stop_strings:
     assert (stops.found is not None) == (expected != text or any(s in text for s in stop_strings))
 
 
+@given(
+    pieces=st.lists(st.tuples(LETTERS, st.text("ab", max_size=3)), max_size=8),
+    stop_strings=st.lists(st.text("ab", min_size=1, max_size=5), max_size=3),
+)
+@settings(max_examples=500, deadline=None)
+def test_hidden_text_stops_but_is_not_returned(
+    pieces: list[tuple[str, str]], stop_strings: list[str]
+) -> None:
+    stops = StopStrings(stop_strings)
+    whole = "".join(text + hidden for text, hidden in pieces)
+    is_hidden = [
+        flag for text, hidden in pieces for flag in [*[False] * len(text), *[True] * len(hidden)]
+    ]
+    cut = cut_before_stop(whole, stop_strings)
+    expected = "".join(c for c, flag in zip(cut, is_hidden, strict=False) if not flag)
+    released = "".join(stops.add(text, hidden) for text, hidden in pieces) + stops.finish()
+    assert released == expected
+
+
 def test_an_empty_stop_string_is_refused() -> None:
     with pytest.raises(InputError, match="stop_strings contains ''"):
         StopStrings(["x", ""])
@@ -147,14 +176,43 @@ class TestTextPieces:
         tokens = iter(default_model.encode("one two three four").tolist())
         pieces = TextPieces(tokens, default_model, stop_strings=["wo th"])
         assert "".join(pieces) == "one t"
-        assert pieces.finish_reason == "stop_string"
+        assert pieces.finish_reason is FinishReason.STOP
+        assert pieces.stop_string == "wo th"
         assert default_model.decode(list(tokens)) == " four"
 
     def test_end_tokens_have_no_text(self, default_model: LanguageModel) -> None:
         (end,) = default_model.eos_token_ids
         pieces = TextPieces([*default_model.encode("one").tolist(), end], default_model)
         assert "".join(pieces) == "one"
-        assert pieces.finish_reason == "end_token"
+        assert pieces.finish_reason is FinishReason.STOP
+        assert pieces.stop_string is None
+
+    @pytest.mark.parametrize(
+        ("stop", "text"),
+        [
+            ("<|im_end|>", "one"),
+            ("<|im_end|>\n<|im_start|>user", "one"),
+            ("e<|im_end|>", "on"),
+            ("_end|>\n<|im_st", "one"),
+            ("one<|", ""),
+            ("user two", "one\n"),
+        ],
+    )
+    def test_a_stop_string_may_contain_special_tokens(
+        self, stop: str, text: str, default_model: LanguageModel
+    ) -> None:
+        tokens = iter(default_model.encode("one<|im_end|>\n<|im_start|>user two three").tolist())
+        pieces = TextPieces(tokens, default_model, stop_strings=[stop], stop_token_ids=())
+        assert "".join(pieces) == text
+        assert pieces.finish_reason is FinishReason.STOP
+        assert pieces.stop_string == stop
+        assert default_model.decode([*tokens]).endswith(" three")
+
+    def test_other_tokens_may_end_a_text(self, default_model: LanguageModel) -> None:
+        one, two, three = default_model.encode("one two three").tolist()
+        pieces = TextPieces([one, two, three], default_model, stop_token_ids={two})
+        assert "".join(pieces) == "one"
+        assert pieces.finish_reason is FinishReason.STOP
 
     def test_an_interrupted_text_gives_out_what_it_held_back(
         self, default_model: LanguageModel
@@ -167,7 +225,7 @@ class TestTextPieces:
 
         pieces = TextPieces(tokens(), default_model, stop_strings=["two thousand"])
         assert "".join(pieces) == "one two"
-        assert pieces.finish_reason == "interrupted"
+        assert pieces.finish_reason is FinishReason.CANCELLED
 
 
 def test_a_stream_writes_text(default_model: LanguageModel) -> None:
@@ -182,9 +240,42 @@ def test_a_stream_writes_text(default_model: LanguageModel) -> None:
     text, reason, num_tokens = write()
     assert text.startswith(" Paris")
     assert (reason, num_tokens) == ("length", 5)
-    assert write(stop_strings=["ris"])[:2] == (" Pa", "stop_string")
+    assert write(stop_strings=["ris"])[:2] == (" Pa", FinishReason.STOP)
     sampled = [
         write(sampling=Sampling(temperature=2.0), generator=torch.Generator().manual_seed(seed))
         for seed in (0, 0, 1)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
+
+
+@pytest.mark.parametrize("is_engine", [False, True])
+def test_a_special_token_ends_a_text_everywhere(is_engine: bool) -> None:
+    lm = tiny_lm()
+    special = lm.encode(BEGINNING, add_special_tokens=False).tolist()
+    prompt = lm.encode("Hi", add_special_tokens=False)
+    sampling = Sampling(logit_bias={special[0]: 1e4})
+    config = StreamConfig(4, 12)
+    if is_engine:
+        engine = Engine(lm, config, max_streams=1)
+        params = GenerationParams(9, sampling, stop_strings=[BEGINNING], ignore_eos=True)
+        stream = engine.submit(prompt, params)
+        while engine.has_work:
+            engine.step()
+        found = (stream.finish_reason, stream.num_written_tokens)
+    else:
+        alone = Stream(lm.model, config)
+        alone.feed(prompt)
+        pieces = generate_text(alone, lm, 9, sampling=sampling, stop_strings=[BEGINNING])
+        assert "".join(pieces) == ""
+        found = (pieces.finish_reason, alone.num_seen_tokens - len(prompt))
+    assert len(special) == 1
+    assert found == (FinishReason.STOP, 1)
+
+
+def test_a_stream_goes_on_without_end(default_model: LanguageModel) -> None:
+    stream = Stream(default_model.model, StreamConfig(4, 12))
+    stream.feed(default_model.encode("One two three"), logits="none")
+    pieces = generate_text(stream, default_model, ignore_eos=True)
+    for _ in zip(pieces, range(20), strict=False):
+        pass
+    assert pieces.finish_reason is None

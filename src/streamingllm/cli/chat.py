@@ -166,7 +166,7 @@ def _answer(
 
 
 def _status(conversation: Conversation) -> str:
-    endings = {"length": "the answer was cut at max_new_tokens; ", "interrupted": "interrupted; "}
+    endings = {"length": "the answer was cut at max_new_tokens; ", "cancelled": "interrupted; "}
     ending = endings.get(conversation.finish_reason or "", "")
     return f"[{ending}{conversation.visibility.describe()}]"
 

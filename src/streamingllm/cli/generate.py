@@ -39,6 +39,7 @@ from streamingllm.cli.sampling import (
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
+from streamingllm.finish_reason import FinishReason
 from streamingllm.models import DEFAULT_MODEL, LanguageModel
 from streamingllm.sessions import ChatTemplate
 from streamingllm.stream import Stream
@@ -140,7 +141,7 @@ def generate(
             "device": str(lm.model.device),
         }
         write_json(json, {**result, "config": settings, **run_record(seed)})
-    if pieces.finish_reason == "interrupted":
+    if pieces.finish_reason is FinishReason.CANCELLED:
         raise typer.Exit(EXIT_CODE)
 
 

@@ -90,7 +90,8 @@ class GenerationState:
         if self._matcher is not None:
             self._matcher.take(token)
         is_end = token in self._eos_token_ids
-        text = self._stops.add("" if is_end else self._detokenizer.add(token))
+        text = "" if is_end else self._detokenizer.add(token)
+        text = self._stops.add(text, self._detokenizer.hidden_text(token))
         is_stopped = is_end or (self._matcher is not None and self._matcher.is_finished)
         if is_stopped or self.is_full:
             text += self.flush()

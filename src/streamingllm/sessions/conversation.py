@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from streamingllm.config import StreamConfig
-from streamingllm.errors import ConfigError, InputError, SnapshotError
+from streamingllm.errors import InputError
+from streamingllm.finish_reason import FinishReason
 from streamingllm.models import LanguageModel
-from streamingllm.sessions.template import ChatTemplate
+from streamingllm.sessions.conversation_state import ConversationState
+from streamingllm.sessions.template_input import Messages, as_messages
+from streamingllm.sessions.token_log import TokenLog
+from streamingllm.sessions.transcript import Message, Transcript
 from streamingllm.sessions.visibility import Visibility
 from streamingllm.stream import Stream
 from streamingllm.stream.sampling import GREEDY, Sampling
-from streamingllm.stream.text import FinishReason, TextPieces
+from streamingllm.stream.text import TextPieces
 
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
-_MIN_SINK_TOKENS = 4
+_ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True)
@@ -32,25 +34,33 @@ class Turn:
     first: int
     stop: int
 
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> Turn:
+        """Return a turn of a transcript."""
+        said: dict[bool, list[str]] = {True: [], False: []}
+        for message in messages:
+            said[message.role == _ASSISTANT].append(message.text)
+        return cls(
+            "\n".join(said[False]), "\n".join(said[True]), messages[0].first, messages[-1].stop
+        )
+
 
 class Conversation:
-    """Talk with a model for as long as you like; it sees the system prompt and the last tokens.
+    """Talk with a model without end; it sees the system prompt and the last tokens.
 
-    The texts of all turns and the ids of all tokens are kept (a few bytes a token), keys and values
-    only of `cache_size` tokens and, for `rewind`, of `max_rewind_tokens` more.
+    Messages and token ids are kept (some bytes a token), keys and values only of `cache_size`
+    tokens and, for `rewind`, of `max_rewind_tokens` more.
 
     Args:
         lm: a model with a chat template.
-        system_prompt: pinned: its tokens are the stream's sinks; "" for none.
-        cache_size: tokens whose keys and values are held, the system prompt included.
+        system_prompt: pinned: the stream's sinks are its tokens and those before it; "" for none.
+        cache_size: tokens that are cached, the system prompt included.
         max_rewind_tokens: tokens that `rewind` can take back once others have been forgotten.
-
-    Attributes:
-        turns: what has been said.
+        state: what to go on from, as `fork` and `load` do; the settings above are then its own.
 
     Raises:
         ConfigError: the system prompt leaves no room in the cache.
-        UnsupportedFeatureError: the model has no chat template.
+        UnsupportedFeatureError: the model has no chat template, or none with a place for this.
     """
 
     def __init__(
@@ -60,96 +70,108 @@ class Conversation:
         system_prompt: str = DEFAULT_SYSTEM_PROMPT,
         cache_size: int = 1024,
         max_rewind_tokens: int = 512,
-    ) -> None:
-        template = ChatTemplate(lm, system_prompt)
-        opening = lm.encode(template.opening, add_special_tokens=False)
-        pinned = max(_MIN_SINK_TOKENS, len(opening))
-        if pinned >= cache_size:
-            raise ConfigError(
-                f"cache_size={cache_size}: must be greater than the {pinned} tokens of the system "
-                "prompt, which are pinned"
-            )
-        config = StreamConfig.with_cache_size(
-            cache_size, pinned, max_rewind_tokens=max_rewind_tokens
-        )
-        self._setup(lm, system_prompt, template, Stream(lm.model, config))
-        if len(opening):
-            self._read(opening)
-
-    def _setup(
-        self, lm: LanguageModel, system_prompt: str, template: ChatTemplate, stream: Stream
+        state: ConversationState | None = None,
     ) -> None:
         self.lm = lm
-        self.system_prompt = system_prompt
-        self.stream = stream
-        self.turns: list[Turn] = []
-        self._template = template
-        self._ids = array("I")
+        self._state = state or ConversationState.begin(
+            lm, system_prompt, cache_size, max_rewind_tokens
+        )
+        self._stop_token_ids = lm.eos_token_ids | self._state.template.end_token_ids
         self._pieces: TextPieces | None = None
         self._interrupted = False
+
+    @property
+    def system_prompt(self) -> str:
+        """What the model was told before the first turn."""
+        return self._state.system_prompt
+
+    @property
+    def stream(self) -> Stream:
+        """The stream that the model sees."""
+        return self._state.stream
+
+    @property
+    def transcript(self) -> Transcript:
+        """All messages, the system prompt first."""
+        return self._state.transcript
+
+    @property
+    def token_log(self) -> TokenLog:
+        """Ids of all tokens that the stream has seen."""
+        return self._state.token_log
+
+    @property
+    def turns(self) -> list[Turn]:
+        """What has been said, turn by turn."""
+        return [Turn.of(self.transcript.turn(n)) for n in range(self.transcript.num_turns)]
 
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why the last answer has ended; None before the first."""
         if self._interrupted:
-            return "interrupted"
+            return FinishReason.CANCELLED
         return None if self._pieces is None else self._pieces.finish_reason
 
     @property
     def visibility(self) -> Visibility:
         """What the model still sees."""
-        seen = self.stream.num_seen_tokens
-        oldest = seen - self.stream.config.window_size
-        forgotten = sum(turn.stop <= oldest for turn in self.turns)
-        first_visible = self.turns[forgotten : forgotten + 1]
-        return Visibility(
+        config, seen = self.stream.config, self.stream.num_seen_tokens
+        return Visibility.of(
+            self.transcript,
             num_seen_tokens=seen,
-            num_visible_tokens=self.stream.num_cached_tokens,
-            num_pinned_tokens=self.stream.config.num_sink_tokens,
-            num_turns=len(self.turns),
-            num_forgotten_turns=forgotten,
-            is_cut=any(turn.first < oldest for turn in first_visible),
+            num_pinned_tokens=config.num_sink_tokens,
+            first_visible=seen - config.window_size,
         )
 
     def say(
         self,
-        text: str,
+        text: Messages,
         *,
         max_new_tokens: int = 512,
         sampling: Sampling = GREEDY,
         generator: torch.Generator | None = None,
     ) -> Iterator[str]:
-        """Read what the user says and write the answer, piece by piece.
+        """Prefill what is said and generate the answer, piece by piece.
 
         However the answer ends, by itself, by `interrupt` or because no more of it is asked for,
         what has been said is a turn.
 
+        Args:
+            text: of the user, or messages of other roles as well.
+            max_new_tokens: upper bound on the answer.
+            sampling: how tokens are chosen.
+            generator: source of randomness.
+
         Raises:
             InputError: there is nothing to say.
+            UnsupportedFeatureError: the template takes no such messages here.
         """
-        if not text:
-            raise InputError("text is empty: must have at least one character")
+        messages = as_messages(text)
+        if not any(message.text for message in messages):
+            raise InputError("text is empty; say at least one character")
         self._pieces, self._interrupted = None, False
-        first, answer = self.stream.num_seen_tokens, ""
+        first, ids = self.stream.num_seen_tokens, self._turn_ids(messages)
+        answer = ""
         try:
-            if not self._read(self._turn_ids(text)):
+            if not self._prefill(ids):
                 return
             tokens = self.stream.generate(
                 max_new_tokens,
                 sampling=sampling,
-                stop_token_ids=self.lm.eos_token_ids,
+                stop_token_ids=self._stop_token_ids,
                 generator=generator,
             )
-            self._pieces = TextPieces(self._recorded(tokens), self.lm)
+            self._pieces = TextPieces(
+                self._logged(tokens), self.lm, stop_token_ids=self._stop_token_ids
+            )
             for piece in self._pieces:
                 answer += piece
                 yield piece
         finally:
-            if self.stream.num_seen_tokens > first:
-                self.turns.append(Turn(text, answer, first, self.stream.num_seen_tokens))
+            self._record(messages, answer, first, first + len(ids))
 
     def interrupt(self) -> None:
-        """End the answer that is being written; a signal handler may call this."""
+        """End the answer that is being generated; a signal handler may call this."""
         self._interrupted = True
         if self._pieces is not None:
             self._pieces.interrupt()
@@ -161,57 +183,49 @@ class Conversation:
             InputError: there are not so many turns.
             RewindError: the keys and values it takes are gone; `reread` can still do it.
         """
-        first = self._first_of_last(num_turns)
+        first = self.num_tokens_before(num_turns)
         self.stream.rewind(self.stream.num_seen_tokens - first)
-        self._forget_from(first, num_turns)
+        self._go_back(num_turns, first)
 
     def reread(self, num_turns: int = 1) -> None:
-        """Take back the last turns by reading all that came before them once more.
+        """Take back the last turns by prefilling all that came before them once more.
 
-        It takes as long as reading takes, and the memory of a second cache meanwhile. If it is
-        interrupted nothing has changed.
+        It takes the memory of a second cache meanwhile. If it is interrupted nothing has changed.
 
         Raises:
             InputError: there are not so many turns.
         """
-        first = self._first_of_last(num_turns)
-        stream = Stream(self.lm.model, self.stream.config)
-        if first:
-            stream.feed(self._tensor(self._ids[:first]), logits="none")
-        self.stream = stream
-        self._forget_from(first, num_turns)
+        first = self.num_tokens_before(num_turns)
+        self._state.stream = self._state.refed(first)
+        self._go_back(num_turns, first)
 
     def num_tokens_before(self, num_turns: int) -> int:
-        """Return how many tokens `reread` would read.
+        """Return how many tokens `reread` would prefill.
 
         Raises:
             InputError: there are not so many turns.
         """
-        return self._first_of_last(num_turns)
+        so_far = self.transcript.num_turns
+        if not 1 <= num_turns <= so_far:
+            raise InputError(
+                f"num_turns={num_turns} is not 1 to {so_far}, the turns so far; take back fewer"
+                if so_far
+                else f"num_turns={num_turns}: there are no turns yet; say something first"
+            )
+        return self.transcript.turn(-num_turns)[0].first
 
     def fork(self) -> Conversation:
         """Return a branch that goes its own way; it costs as much memory as the stream."""
-        other = Conversation.__new__(Conversation)
-        other._setup(self.lm, self.system_prompt, self._template, self.stream.fork())
-        other.turns = list(self.turns)
-        other._ids = array("I", self._ids)
-        return other
+        return Conversation(self.lm, state=self._state.fork())
 
     def save(self, path: str | Path) -> None:
-        """Save the turns and the stream to one file, whole or not at all.
+        """Save to one file, whole or not at all; a file saved before grows by what is new.
 
         Raises:
-            SnapshotError: the file cannot be written; one that was there before is untouched.
+            SnapshotError: the file cannot be written, is no saved conversation, or was saved by
+                another writer since; it is as it was before.
         """
-        self.stream.metadata["conversation"] = {
-            "system_prompt": self.system_prompt,
-            "turns": [asdict(turn) for turn in self.turns],
-            "ids": self._ids.tolist(),
-        }
-        try:
-            self.stream.snapshot(path)
-        finally:
-            del self.stream.metadata["conversation"]
+        self._state.save(Path(path))
 
     @classmethod
     def load(cls, lm: LanguageModel, path: str | Path) -> Conversation:
@@ -220,52 +234,50 @@ class Conversation:
         Raises:
             SnapshotError: the file is missing, damaged, of another model or no conversation.
         """
-        stream = Stream.restore(lm.model, path)
-        saved = stream.metadata.pop("conversation", None)
-        if saved is None:
-            raise SnapshotError(f"{path}: is a stream without a conversation")
-        conversation = cls.__new__(cls)
-        system_prompt = saved["system_prompt"]
-        conversation._setup(lm, system_prompt, ChatTemplate(lm, system_prompt), stream)
-        conversation.turns = [Turn(**turn) for turn in saved["turns"]]
-        conversation._ids = array("I", saved["ids"])
-        return conversation
+        return cls(lm, state=ConversationState.load(lm, Path(path)))
 
-    def _turn_ids(self, text: str) -> Tensor:
-        """Return what the model reads when the user says `text`, up to the answer."""
-        if not self.turns:
-            return self.lm.encode(self._template.first_turn(text), add_special_tokens=False)
-        ids = self.lm.encode(self._template.next_turn(text), add_special_tokens=False)
-        # An answer that ended by itself has been closed by its end token.
-        is_closed = self._ids[-1] in self.lm.eos_token_ids and self._ids[-1] == int(ids[0])
-        return ids[1:] if is_closed else ids
+    def _turn_ids(self, text: Messages) -> Tensor:
+        """Return what the stream is fed when this is said, up to the answer, int64, [seq]."""
+        template = self._state.template
+        if self.transcript.num_turns == 0:
+            ids = template.first_turn_ids(text)
+        else:
+            last = self.transcript[-1]
+            ids = template.next_turn_ids(
+                text,
+                last if last.role == _ASSISTANT else None,
+                last_token_id=self.token_log.at(-1),
+            )
+        return torch.tensor(ids, dtype=torch.int64, device=self.lm.model.device)
 
-    def _read(self, ids: Tensor) -> bool:
+    def _prefill(self, ids: Tensor) -> bool:
         """Feed ids; return whether it was done without an interruption."""
         for chunk in ids.split(self.stream.config.chunk_size):
             if self._interrupted:
                 return False
-            self.stream.feed(chunk, logits="none")
-            self._ids.extend(chunk.tolist())
+            self._state.feed(chunk)
         return True
 
-    def _recorded(self, tokens: Iterable[int]) -> Iterator[int]:
+    def _logged(self, tokens: Iterable[int]) -> Iterator[int]:
         for token in tokens:
-            self._ids.append(token)
+            self.token_log.append(token)
             yield token
 
-    def _first_of_last(self, num_turns: int) -> int:
-        if not 1 <= num_turns <= len(self.turns):
-            raise InputError(
-                f"num_turns={num_turns}: must be 1 to {len(self.turns)}, the turns so far"
-                if self.turns
-                else f"num_turns={num_turns}: there are no turns yet"
+    def _record(self, messages: Sequence[Message], answer: str, first: int, stop: int) -> None:
+        """Append what was said since `first`; its prompt ends at `stop` if all of it was fed."""
+        seen = self.stream.num_seen_tokens
+        if seen == first:
+            return
+        stop, begins_turn = min(stop, seen), True
+        for message in messages:
+            # The marks of a template join messages, so the first one stands for all their tokens.
+            place = replace(message, first=first, stop=stop, begins_turn=begins_turn)
+            self.transcript.append(place)
+            first, begins_turn = stop, False
+        if self._pieces is not None:
+            self.transcript.append(
+                replace(Message.of_text(_ASSISTANT, answer), first=stop, stop=seen)
             )
-        return self.turns[-num_turns].first
 
-    def _forget_from(self, first: int, num_turns: int) -> None:
-        del self.turns[-num_turns:]
-        del self._ids[first:]
-
-    def _tensor(self, ids: array[int]) -> Tensor:
-        return torch.tensor(ids.tolist(), dtype=torch.int64, device=self.lm.model.device)
+    def _go_back(self, num_turns: int, first: int) -> None:
+        self._state.go_back(self.transcript.turn_start(-num_turns), first)

@@ -1,89 +1,278 @@
-"""A chat template, rendered piece by piece: a stream reads nothing twice."""
+"""Render a chat template piece by piece, so that a stream is fed nothing twice."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from jinja2 import TemplateError
 
-from streamingllm.errors import UnsupportedFeatureError
+from streamingllm.errors import InputError, UnsupportedFeatureError
 from streamingllm.models import LanguageModel
+from streamingllm.sessions.control_text import ControlText, RenderedText, placeholder_for
+from streamingllm.sessions.template_input import (
+    Messages,
+    answer_ending_with,
+    as_json,
+    as_messages,
+)
+from streamingllm.sessions.transcript import Message
 
-_PLACEHOLDER = "streamingllm-placeholder"
+_RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
 
 
 class ChatTemplate:
     """Put what is said between the marks that a model was trained with.
 
+    The pieces, with the answers between them, are what the template makes of the whole chat, as far
+    as it renders old messages as it rendered them when they were new. Where it does not (it drops
+    the thoughts of old answers, say, or moves the system prompt into the last turn), the stream
+    keeps what was sent at the time.
+
+    Control tokens in what is said become text, not marks.
+
     Args:
         lm: a model whose tokenizer has a chat template.
         system_prompt: what the model is told before the first turn; "" for nothing (the template
             may then say something of its own).
+        tools: JSON schemas of the functions that the model may call.
+        variables: further variables of the template, such as `enable_thinking`.
 
     Attributes:
-        opening: the text before the first turn.
+        opening: the text before the first turn; it ends with the system prompt or after it, so that
+            a stream that pins it never forgets the prompt.
+        end_token_ids: tokens that the template puts after an answer; an answer ends with them as
+            with the model's eos tokens.
 
     Raises:
-        UnsupportedFeatureError: there is no template, or it has no place for a system prompt.
+        UnsupportedFeatureError: there is no template, or it has no place for tools or for a system
+            prompt before the first turn.
     """
 
-    def __init__(self, lm: LanguageModel, system_prompt: str = "") -> None:
-        self._tokenizer = lm.tokenizer
-        self._name = lm.name
-        self._system = [_message("system", system_prompt)] if system_prompt else []
+    def __init__(
+        self,
+        lm: LanguageModel,
+        system_prompt: str = "",
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
         if not lm.tokenizer.chat_template:
             raise UnsupportedFeatureError(
-                f"{lm.name} has no chat template: chat with a model tuned for it, such as "
+                f"{lm.name} has no chat template; chat with a model tuned for it, such as "
                 "smollm2-135m-instruct, or use `streamingllm generate`"
             )
-        self.opening = self._find_opening()
+        self._lm = lm
+        self._tools = [dict(tool) for tool in tools]
+        self._variables = dict(variables or {})
+        self._system = [Message.of_text("system", system_prompt)] if system_prompt else []
+        added = lm.tokenizer.added_tokens_decoder
+        special_ids = {*lm.tokenizer.all_special_ids, *(i for i in added if added[i].special)}
+        self._marks = {i: added[i].content for i in added if i in special_ids}
+        self._control = ControlText(
+            str(lm.tokenizer.chat_template),
+            {token.content: i in special_ids for i, token in added.items()},
+        )
+        self._opening = self._find_opening()
+        self.opening = str(self._opening)
+        self._check_tools()
+        self.end_token_ids = self._find_end_tokens()
 
-    def first_turn(self, text: str) -> str:
-        """Return what follows the opening when the user says `text`, up to the answer."""
-        return self._render([*self._system, _message("user", text)])[len(self.opening) :]
+    def first_turn(self, messages: Messages) -> str:
+        """Return what follows the opening when these are the first messages, up to the answer."""
+        return str(self._first_turn(messages))
 
-    def next_turn(self, text: str) -> str:
-        """Return what follows an answer when the user says `text`, up to the next answer.
+    def next_turn(self, messages: Messages, answer: Message | None = None) -> str:
+        """Return what follows an answer when these messages are next, up to the next answer.
 
         It begins with the mark that ends an answer.
+
+        Args:
+            messages: that follow.
+            answer: which they follow; its text does not matter, the tools that it calls do.
         """
-        past = [_message("user", "Hello"), _message("assistant", _PLACEHOLDER)]
-        rendered = self._render([*self._system, *past, _message("user", text)])
-        _, after = self._around_placeholder(rendered)
+        return str(self._next_turn(messages, answer))
+
+    def opening_ids(self) -> list[int]:
+        """Return the token ids of the opening."""
+        return self._opening.encode(self._lm, is_first=True)
+
+    def first_turn_ids(self, messages: Messages) -> list[int]:
+        """Return the token ids of `first_turn`."""
+        return self._first_turn(messages).encode(self._lm, is_first=not self.opening)
+
+    def next_turn_ids(
+        self, messages: Messages, answer: Message | None = None, *, last_token_id: int | None = None
+    ) -> list[int]:
+        """Return the token ids of `next_turn`.
+
+        Args:
+            messages: that follow.
+            answer: which they follow.
+            last_token_id: of the stream; an answer that ended by itself is not closed twice.
+        """
+        ids = self._next_turn(messages, answer).encode(self._lm, is_first=False)
+        mark = self._first_control_token(ids)
+        if mark is None:
+            return ids
+        is_closed = last_token_id == ids[mark] or last_token_id in self.end_token_ids
+        return ids[mark + 1 :] if is_closed else ids
+
+    def _first_turn(self, messages: Messages) -> RenderedText:
+        new = as_messages(messages)
+        rendered = self._render([*self._system, *new])
+        opening = self.opening
+        if not str(rendered).startswith(opening):
+            # A template that writes the date has begun on another day.
+            opening = str(self._find_opening())
+        if not str(rendered).startswith(opening):
+            raise UnsupportedFeatureError(
+                f"the chat template of {self._lm.name} begins differently with these messages; "
+                "send one message of the user first"
+            )
+        return self._checked(rendered.drop(len(opening)), new)
+
+    def _next_turn(self, messages: Messages, answer: Message | None) -> RenderedText:
+        new = as_messages(messages)
+        calls = () if answer is None else answer.tool_calls
+        word = placeholder_for([as_json(message) for message in (*self._system, *new)])
+        past = [*self._system, Message.of_text("user", "Hello"), answer_ending_with(word, calls)]
+        after = self._checked(self._after(word, self._render([*past, *new])), new)
+        if not calls:
+            return after
+        # What the answer wrote after its last argument is its own; the mark behind it is not.
+        with suppress(UnsupportedFeatureError):
+            alone = str(self._after(word, self._render(past, is_answer_next=False)))
+            shared = _shared_beginning(alone, str(after))
+            last = max((shared.rfind(mark) for mark in self._marks.values()), default=-1)
+            return after.drop(max(0, last))
         return after
 
-    def _find_opening(self) -> str:
-        rendered = self._render([*self._system, _message("user", _PLACEHOLDER)])
-        before_user, _ = self._around_placeholder(rendered)
-        if self._system:
-            # A template that shows the system prompt alone leaves the user's mark to the turn.
-            with suppress(UnsupportedFeatureError):
-                alone = self._render(self._system, is_answer_next=False)
-                if before_user.startswith(alone):
-                    return alone
-        return before_user
-
-    def _around_placeholder(self, rendered: str) -> tuple[str, str]:
-        before, found, after = rendered.partition(_PLACEHOLDER)
-        if not found:
-            raise UnsupportedFeatureError(
-                f"{self._name} cannot chat in a stream: its chat template changes what was said"
-            )
-        return before, after
-
-    def _render(self, messages: list[dict[str, str]], *, is_answer_next: bool = True) -> str:
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=is_answer_next
-            )
-        except TemplateError as error:
-            advice = "; try an empty system_prompt" if self._system else ""
-            raise UnsupportedFeatureError(
-                f"the chat template of {self._name} refuses the conversation ({error}){advice}"
-            ) from error
-        assert isinstance(rendered, str)
+    def _checked(self, rendered: RenderedText, new: Sequence[Message]) -> RenderedText:
+        """Refuse a template that leaves out a message, or renders it at another place."""
+        text = str(rendered)
+        for message in new:
+            words = [] if message.role == "assistant" else re.findall(r"\w+", message.text)
+            if words and not any(word in text for word in words):
+                raise UnsupportedFeatureError(
+                    f"the chat template of {self._lm.name} leaves out a message of "
+                    f"role={message.role!r} here; send it as another role"
+                )
         return rendered
 
+    def _find_opening(self) -> RenderedText:
+        word = placeholder_for([as_json(message) for message in self._system])
+        user = Message.of_text("user", word)
+        rendered = self._render([*self._system, user])
+        before, found, _ = str(rendered).partition(word)
+        if not found:
+            raise self._changes_what_wasanswer_ending_with()
+        length = len(before.rstrip())
+        if self._system:
+            self._check_place_of_system_prompt(word, user)
+            # A template that shows the system prompt alone leaves the user's mark to the turn.
+            with suppress(UnsupportedFeatureError):
+                alone = str(self._render(self._system, is_answer_next=False))
+                if before.startswith(alone) and self._shows_system_prompt_alone():
+                    length = len(alone)
+        return rendered.drop_after(length)
 
-def _message(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
+    def _check_tools(self) -> None:
+        rendered = str(self._render([*self._system, Message.of_text("user", "Hello")]))
+        for tool in self._tools:
+            name = tool.get("function", tool).get("name")
+            if not name or name not in rendered:
+                raise UnsupportedFeatureError(
+                    f"the chat template of {self._lm.name} leaves out the tool {name!r}; describe "
+                    "it in the system prompt"
+                )
+
+    def _check_place_of_system_prompt(self, word: str, user: Message) -> None:
+        secret = f"{word}y"
+        rendered = str(self._render([Message.of_text("system", secret), user]))
+        if not 0 <= rendered.find(secret) < rendered.find(word, rendered.find(secret) + 1):
+            raise UnsupportedFeatureError(
+                f"the chat template of {self._lm.name} has no place for a system prompt before the "
+                "first turn; try an empty system_prompt"
+            )
+
+    def _shows_system_prompt_alone(self) -> bool:
+        word = placeholder_for("")
+        system = [Message.of_text("system", word)]
+        return word in str(self._render(system, is_answer_next=False))
+
+    def _find_end_tokens(self) -> frozenset[int]:
+        """Learn the token that ends an answer from the last one, or from one that is followed."""
+        word = placeholder_for([as_json(message) for message in self._system])
+        past = [*self._system, Message.of_text("user", "Hello"), answer_ending_with(word)]
+        more = Message.of_text("user", "Hello")
+        for messages, is_answer_next in ((past, False), ([*past, more], True)):
+            with suppress(UnsupportedFeatureError):
+                rendered = self._render(messages, is_answer_next=is_answer_next)
+                ids = self._after(word, rendered).encode(self._lm, is_first=False)
+                mark = self._first_control_token(ids)
+                if mark is not None:
+                    return frozenset((ids[mark],))
+        return frozenset()
+
+    def _first_control_token(self, ids: Sequence[int]) -> int | None:
+        """Return where the first control token is, if only spaces come before it."""
+        for at, token_id in enumerate(ids):
+            if token_id in self._marks:
+                return at
+            if str(self._lm.tokenizer.decode([token_id])).strip():
+                return None
+        return None
+
+    def _after(self, word: str, rendered: RenderedText) -> RenderedText:
+        text = str(rendered)
+        if word not in text:
+            raise self._changes_what_wasanswer_ending_with()
+        return rendered.drop(text.rfind(word) + len(word))
+
+    def _changes_what_wasanswer_ending_with(self) -> UnsupportedFeatureError:
+        return UnsupportedFeatureError(
+            f"{self._lm.name} cannot chat in a stream: its chat template changes what was said; "
+            "use a model with another template"
+        )
+
+    def _render(self, messages: Sequence[Message], *, is_answer_next: bool = True) -> RenderedText:
+        def render(data: Mapping[str, Any]) -> str:
+            rendered = self._lm.tokenizer.apply_chat_template(
+                data["messages"],
+                tools=data["tools"] or None,
+                tokenize=False,
+                add_generation_prompt=is_answer_next,
+                **data["variables"],
+            )
+            assert isinstance(rendered, str)
+            return rendered
+
+        error: Exception | None = None
+        # Templates differ in whether the arguments of a call are an object or its JSON.
+        for as_object in (True, False):
+            data = {
+                "messages": [as_json(message, as_object) for message in messages],
+                "tools": self._tools,
+                "variables": self._variables,
+            }
+            try:
+                return self._control.render(render, data)
+            except InputError:
+                raise
+            except _RENDER_ERRORS as raised:
+                error = error or raised
+            if not any(message.tool_calls for message in messages):
+                break
+        advice = "; try an empty system_prompt" if self._system else "; send other messages"
+        reason = " ".join(str(error).split())
+        raise UnsupportedFeatureError(
+            f"the chat template of {self._lm.name} refuses the conversation ({reason}){advice}"
+        ) from error
+
+
+def _shared_beginning(a: str, b: str) -> str:
+    length = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+    return a[:length] if length is not None else min(a, b, key=len)

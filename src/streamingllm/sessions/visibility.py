@@ -1,8 +1,10 @@
-"""What of a conversation a model still sees: a window is not a memory."""
+"""Count what a model still sees of a session: a window is not a memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from streamingllm.sessions.transcript import Transcript
 
 
 @dataclass(frozen=True)
@@ -10,12 +12,12 @@ class Visibility:
     """Count what is visible and what is forgotten.
 
     Args:
-        num_seen_tokens: tokens of the conversation so far.
-        num_visible_tokens: those whose keys and values are held.
-        num_pinned_tokens: first tokens that are held for ever.
+        num_seen_tokens: tokens of the session so far.
+        num_visible_tokens: those whose keys and values are cached.
+        num_pinned_tokens: length of the pinned prefix.
         num_turns: turns so far.
-        num_forgotten_turns: first turns of which nothing is visible.
-        is_cut: whether of the first visible turn only the end is visible.
+        num_forgotten_turns: first turns of which the window shows nothing.
+        is_cut: whether the window shows only the end of the first turn that is not forgotten.
     """
 
     num_seen_tokens: int
@@ -27,11 +29,46 @@ class Visibility:
 
     @property
     def num_forgotten_tokens(self) -> int:
-        """Tokens that no longer have any keys and values."""
+        """Tokens whose keys and values are evicted."""
         return self.num_seen_tokens - self.num_visible_tokens
 
+    @classmethod
+    def of(
+        cls,
+        transcript: Transcript,
+        *,
+        num_seen_tokens: int,
+        num_pinned_tokens: int,
+        first_visible: int,
+    ) -> Visibility:
+        """Find by bisection what a window shows of a transcript.
+
+        Args:
+            transcript: of the session.
+            num_seen_tokens: tokens fed so far.
+            num_pinned_tokens: length of the pinned prefix.
+            first_visible: stream position of the first token in the window; negative or 0 while
+                nothing has been evicted.
+        """
+        first = max(0, first_visible)
+        pinned = min(num_pinned_tokens, num_seen_tokens)
+        evicted = max(0, first - pinned)
+        forgotten = transcript.num_turns_before(first)
+        is_cut = (
+            forgotten < transcript.num_turns
+            and transcript[transcript.turn_start(forgotten)].first < first
+        )
+        return cls(
+            num_seen_tokens=num_seen_tokens,
+            num_visible_tokens=num_seen_tokens - evicted,
+            num_pinned_tokens=num_pinned_tokens,
+            num_turns=transcript.num_turns,
+            num_forgotten_turns=forgotten,
+            is_cut=is_cut,
+        )
+
     def describe(self) -> str:
-        """Say it in one line."""
+        """Return one line for people."""
         counts = f"{self.num_seen_tokens:,} tokens seen, {self.num_visible_tokens:,} visible"
         if self.num_turns == 0:
             return f"{counts}; no turns yet"

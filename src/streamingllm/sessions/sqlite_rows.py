@@ -1,0 +1,119 @@
+"""Rows of messages and token ids, each with a digest of itself and all before it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from typing import Any
+
+import apsw
+
+from streamingllm.errors import InputError
+from streamingllm.sessions.message_json import message_from_json, message_to_json
+from streamingllm.sessions.token_log import ids_from_bytes, ids_to_bytes
+from streamingllm.sessions.transcript import Message
+
+CHUNK_TOKENS = 4096
+
+Rows = list[tuple[Any, ...]]
+
+
+class SessionRows:
+    """Read, append and take back the rows of one session.
+
+    Args:
+        database: within a transaction.
+        session_id: whose rows they are.
+    """
+
+    def __init__(self, database: apsw.Connection, session_id: str) -> None:
+        self._database = database
+        self._id = session_id
+        self._first_digest = digest_of(b"", session_id.encode())
+
+    def messages(self) -> Iterator[Message]:
+        """Yield all messages.
+
+        Raises:
+            InputError: a digest does not fit.
+        """
+        digest = self._first_digest
+        for body, expected in self.run(
+            "SELECT body, digest FROM messages WHERE session = ? ORDER BY number"
+        ):
+            digest = _checked(digest, body.encode(), expected)
+            yield message_from_json(body)
+
+    def token_ids(self) -> Iterator[array[int]]:
+        """Yield all token ids in chunks.
+
+        Raises:
+            InputError: a digest does not fit.
+        """
+        digest = self._first_digest
+        for ids, expected in self.run(
+            "SELECT ids, digest FROM tokens WHERE session = ? ORDER BY first"
+        ):
+            digest = _checked(digest, ids, expected)
+            yield ids_from_bytes(ids)
+
+    def append_messages(self, number: int, messages: Iterable[Message]) -> None:
+        """Append messages, the first of which is that of a number."""
+        digest = self._last_digest("messages", "number")
+        for at, message in enumerate(messages, start=number):
+            body = message_to_json(message)
+            digest = digest_of(digest, body.encode())
+            self.run("INSERT INTO messages VALUES (?, ?, ?, ?)", at, body, digest)
+
+    def append_token_ids(self, first: int, ids: array[int]) -> None:
+        """Append token ids, the first of which is that of a stream position."""
+        digest = self._last_digest("tokens", "first")
+        for start in range(0, len(ids), CHUNK_TOKENS):
+            packed = ids_to_bytes(ids[start : start + CHUNK_TOKENS])
+            digest = digest_of(digest, packed)
+            self.run("INSERT INTO tokens VALUES (?, ?, ?, ?)", first + start, packed, digest)
+
+    def take_back(self, num_messages: int, num_tokens: int) -> None:
+        """Keep the first messages and token ids, and a snapshot that has seen no more of them."""
+        self.run("DELETE FROM messages WHERE session = ? AND number >= ?", num_messages)
+        self.run("DELETE FROM tokens WHERE session = ? AND first >= ?", num_tokens)
+        last = "SELECT first, ids FROM tokens WHERE session = ? ORDER BY first DESC LIMIT 1"
+        for first, packed in self.run(last):
+            ids = ids_from_bytes(packed)
+            if first + len(ids) > num_tokens:
+                self.run("DELETE FROM tokens WHERE session = ? AND first = ?", first)
+                self.append_token_ids(first, ids[: num_tokens - first])
+        for (seen,) in self.run("SELECT num_tokens FROM snapshots WHERE session = ?"):
+            if seen > num_tokens:
+                self.delete_snapshot()
+
+    def delete_snapshot(self) -> None:
+        """Delete the snapshot, if there is one."""
+        self.run("DELETE FROM snapshots WHERE session = ?")
+        self.run("DELETE FROM parts WHERE session = ?")
+
+    def run(self, statement: str, *values: Any) -> Rows:
+        """Run a statement whose first value is the session's id."""
+        return [*self._database.execute(statement, (self._id, *values))]
+
+    def _last_digest(self, table: str, order: str) -> bytes:
+        rows = self.run(
+            f"SELECT digest FROM {table} WHERE session = ? ORDER BY {order} DESC LIMIT 1"
+        )
+        return bytes(rows[0][0]) if rows else self._first_digest
+
+
+def digest_of(*contents: bytes) -> bytes:
+    """Return 16 bytes that tell contents apart."""
+    digest = blake2b(digest_size=16)
+    for content in contents:
+        digest.update(len(content).to_bytes(8, "little"))
+        digest.update(content)
+    return digest.digest()
+
+
+def _checked(digest: bytes, content: bytes, expected: bytes) -> bytes:
+    if digest_of(digest, content) != expected:
+        raise InputError("a checksum does not fit")
+    return expected
