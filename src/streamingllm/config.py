@@ -8,6 +8,7 @@ from itertools import pairwise
 from streamingllm.errors import ConfigError
 
 CACHE_QUANTIZATIONS = ("none", "int8")
+WEIGHT_QUANTIZATIONS = ("none", "int8", "int4")
 STRATEGIES = ("sinks", "dense", "window", "recompute", "interpolation")
 
 

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streamingllm.config import CACHE_QUANTIZATIONS
-from streamingllm.models.quantize import QUANTIZATIONS
+from streamingllm.config import CACHE_QUANTIZATIONS, WEIGHT_QUANTIZATIONS
 
 ModelOption = Annotated[
     str,
@@ -37,7 +36,8 @@ CacheDirOption = Annotated[
 QuantizeOption = Annotated[
     str,
     typer.Option(
-        "--quantize", help=f"Weights: one of {', '.join(QUANTIZATIONS)}; GGUF's are kept exactly."
+        "--quantize",
+        help=f"Weights: one of {', '.join(WEIGHT_QUANTIZATIONS)}; GGUF's are kept exactly.",
     ),
 ]
 QuantizeCacheOption = Annotated[
@@ -52,4 +52,23 @@ CompileOption = Annotated[
     typer.Option(
         "--compile/--no-compile", help="Decode by a compiled step, which is kept for later."
     ),
+]
+TextOption = Annotated[
+    str,
+    typer.Option(
+        "--text",
+        metavar="TEXT",
+        help="A UTF-8 file, `pydoc` (Python's own reference), or `hub:DATASET`.",
+    ),
+]
+SinksOption = Annotated[
+    int, typer.Option("--num-sink-tokens", help="First tokens kept for ever (`sinks`).")
+]
+WindowOption = Annotated[
+    int,
+    typer.Option("--window-size", help="Most recent tokens that a token sees, itself included."),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", help="Processor threads; torch's own choice if not given."),
 ]

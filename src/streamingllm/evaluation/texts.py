@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import InputError
-from streamingllm.models import LanguageModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from streamingllm.models import LanguageModel
 
 PYTHON_REFERENCE = "pydoc"
 HUB_PREFIX = "hub:"
@@ -59,6 +60,8 @@ def read_tokens(
     Raises:
         InputError: fewer than two tokens, so nothing to predict.
     """
+    import torch
+
     parts: list[Tensor] = []
     num_tokens = 0
     for document in documents:

@@ -13,13 +13,13 @@ from torch import Tensor
 from streamingllm.config import StreamConfig
 from streamingllm.errors import ConfigError, InputError, SnapshotError
 from streamingllm.models import LanguageModel
+from streamingllm.sessions.system_prompt import DEFAULT_SYSTEM_PROMPT
 from streamingllm.sessions.template import ChatTemplate
 from streamingllm.sessions.visibility import Visibility
 from streamingllm.stream import Stream
 from streamingllm.stream.sampling import GREEDY, Sampling
 from streamingllm.stream.text import FinishReason, TextPieces
 
-DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 _MIN_SINK_TOKENS = 4
 
 
