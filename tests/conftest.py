@@ -11,9 +11,11 @@ os.environ["HF_HUB_CACHE"] = os.devnull
 import pytest
 import torch
 
+from streamingllm.cli.environment import configure_kernels
 from streamingllm.models import LanguageModel, load_model
 
 torch.set_num_threads(1)
+configure_kernels()  # STREAMINGLLM_ISA=avx2 runs all tests on the kernels of older processors
 
 
 @pytest.fixture(scope="session")

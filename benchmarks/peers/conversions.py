@@ -9,11 +9,11 @@ from pathlib import Path
 from benchmarks.peers.contestants import OURS, Contestant
 from benchmarks.peers.environments import BENCH, python_of, run_logged
 from benchmarks.peers.programs.llama_cpp import FORMATS
+from streamingllm.cache_folder import cache_folder
 from streamingllm.config import WEIGHT_QUANTIZATIONS
 from streamingllm.models.catalog import CATALOG, DEFAULT_MODEL
 from streamingllm.models.packaged import fetch_package
 from streamingllm.models.progress import ignore_progress
-from streamingllm.models.storage import cache_folder
 
 CONVERTED = BENCH / "models"
 # Groups of the default 128 do not divide 576 channels; of the rest these ran fastest.

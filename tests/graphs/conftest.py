@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from streamingllm.graphs import aot_cache
+from streamingllm.cache_folder import using_cache_folder
 from streamingllm.kernels import native
 
 
@@ -19,19 +21,27 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def step_folder(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def step_folder(shared_folder: Path) -> Iterator[Path]:
     """Where compiled steps are kept in this run, instead of the user's cache folder."""
-    return use_folder(shared_folder / "steps", monkeypatch)
+    with use_folder(shared_folder / "steps") as folder:
+        yield folder
 
 
 @pytest.fixture
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder for compiled steps in which there is none."""
-    return use_folder(tmp_path / "steps", monkeypatch)
+    with use_folder(tmp_path / "steps") as folder:
+        yield folder
 
 
-def use_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@contextlib.contextmanager
+def use_folder(folder: Path) -> Iterator[Path]:
+    """Keep compiled steps in a folder; the kernels in it are those of the user's cache folder."""
     if not native.load():
         pytest.skip("needs a C++ compiler and a processor with AVX2")
-    monkeypatch.setattr(aot_cache, "user_cache_path", lambda name: folder / name)
-    return folder / "streamingllm" / "graphs"
+    kernels = native.build().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (folder / "kernels").symlink_to(kernels)
+    with using_cache_folder(folder):
+        yield folder / "graphs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from streamingllm.cli.environment import configure_kernels
 from streamingllm.cli.loading import compile_shown, load_shown
 from streamingllm.cli.options import (
     CacheDirOption,
@@ -31,12 +32,13 @@ def compile(
 ) -> None:
     """Build the kernels and compile a model's decode steps, so that later commands start fast.
 
-    What is built stays in the user's cache folder until the model's shape, the versions of torch or
+    What is built stays in the cache folder until the model's shape, the versions of torch or
     transformers, or the processor change. Windows of any size share it.
 
     Example: `streamingllm compile --quantize int4`
     """
     config = StreamConfig(window_size=8, quantize_cache=quantize_cache)
+    configure_kernels()
     import torch
 
     from streamingllm.kernels import native

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
+from streamingllm.cli.environment import configure_kernels
 from streamingllm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def load_shown(
     model: str, *, dtype: str, device: str, cache_dir: Path | None, quantize: str = "none"
 ) -> LanguageModel:
     """Load a model as `load_model` does, with `fetch_progress`, and keep what passes free."""
+    configure_kernels()
     from streamingllm.kernels.allocation import keep_freed_memory
     from streamingllm.models import load_model
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from streamingllm.cache_folder import using_cache_folder
 from streamingllm.config import CACHE_QUANTIZATIONS, WEIGHT_QUANTIZATIONS
 
 ModelOption = Annotated[
@@ -25,12 +26,22 @@ DeviceOption = Annotated[
     str,
     typer.Option(help="auto, cpu, cuda, cuda:0 or mps."),
 ]
+
+
+def _use_cache_dir(context: typer.Context, folder: Path | None) -> Path | None:
+    if folder is not None:
+        context.with_resource(using_cache_folder(folder))
+    return folder
+
+
 CacheDirOption = Annotated[
     Path | None,
     typer.Option(
         envvar="STREAMINGLLM_CACHE",
         metavar="FOLDER",
-        help="Where packaged models are kept; by default the user's cache folder.",
+        callback=_use_cache_dir,
+        help="Where packaged models, kernels and compiled steps are kept; by default the user's "
+        "cache folder.",
     ),
 ]
 QuantizeOption = Annotated[
