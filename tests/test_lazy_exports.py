@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.resources
 import subprocess
 import sys
 
@@ -41,3 +42,7 @@ def test_importing_the_packages_imports_no_torch() -> None:
     program = f"import sys, {', '.join(PACKAGES)}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (importlib.resources.files("streamingllm") / "py.typed").is_file()

@@ -40,6 +40,7 @@ from streamingllm.cli.sampling import (
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
+from streamingllm.evaluation.texts import without_byte_order_mark
 from streamingllm.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
 def _read_file(name: str) -> str:
     try:
         content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).read_bytes()
-        return content.decode()
+        return without_byte_order_mark(content.decode())
     except OSError as error:
         raise InputError(f"prompt_file={name!r}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
