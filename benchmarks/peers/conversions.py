@@ -9,11 +9,11 @@ from pathlib import Path
 from benchmarks.peers.contestants import OURS, Contestant
 from benchmarks.peers.environments import BENCH, python_of, run_logged
 from benchmarks.peers.programs.llama_cpp import FORMATS
+from streamingllm.cache_folder import cache_folder
+from streamingllm.config import WEIGHT_QUANTIZATIONS
 from streamingllm.models.catalog import CATALOG, DEFAULT_MODEL
 from streamingllm.models.packaged import fetch_package
 from streamingllm.models.progress import ignore_progress
-from streamingllm.models.quantize import QUANTIZATIONS
-from streamingllm.models.storage import cache_folder
 
 CONVERTED = BENCH / "models"
 # Groups of the default 128 do not divide 576 channels; of the rest these ran fastest.
@@ -33,7 +33,9 @@ def convert_for(contestant: Contestant) -> None:
         PeerError: its environment or its converter fails.
     """
     is_ours = contestant.program == OURS  # reads the same packed weights
-    if contestant.program == "llama_cpp" or (is_ours and contestant.weights in QUANTIZATIONS):
+    if contestant.program == "llama_cpp" or (
+        is_ours and contestant.weights in WEIGHT_QUANTIZATIONS
+    ):
         _quantize_gguf(FORMATS[contestant.weights])
     elif contestant.program == "openvino":
         _export_openvino(contestant.weights)

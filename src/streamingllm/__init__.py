@@ -1,13 +1,30 @@
 """Endless language model streams: attention sinks and a rolling window on any decoder.
 
-Names are loaded on first use, so that importing the package (and `streamingllm --help`) does not
-wait for torch and transformers.
+Names are imported on first use, so that `import streamingllm` and `streamingllm --help` do not
+load torch and transformers.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from streamingllm.lazy_exports import lazy_exports
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Engine": "streamingllm.engine",
+    "GenerationParams": "streamingllm.engine",
+    "Grammar": "streamingllm.engine",
+    "LanguageModel": "streamingllm.models",
+    "Sampling": "streamingllm.stream.sampling",
+    "SinkCache": "streamingllm.integration.sink_cache",
+    "Stream": "streamingllm.stream",
+    "StreamConfig": "streamingllm.config",
+    "generate_text": "streamingllm.stream.text",
+    "load_model": "streamingllm.models",
+}
+__all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from streamingllm.config import StreamConfig as StreamConfig
@@ -20,29 +37,8 @@ if TYPE_CHECKING:
     from streamingllm.stream import Stream as Stream
     from streamingllm.stream.sampling import Sampling as Sampling
     from streamingllm.stream.text import generate_text as generate_text
+else:  # not for type checkers: to them every name would be Any
+    __getattr__, _dir = lazy_exports(__name__, _HOMES)
 
-__version__ = "0.1.0"
-
-_HOMES = {
-    "SinkCache": "streamingllm.integration.sink_cache",
-    "StreamConfig": "streamingllm.config",
-    "Engine": "streamingllm.engine",
-    "GenerationParams": "streamingllm.engine",
-    "Grammar": "streamingllm.engine",
-    "LanguageModel": "streamingllm.models",
-    "load_model": "streamingllm.models",
-    "Sampling": "streamingllm.stream.sampling",
-    "Stream": "streamingllm.stream",
-    "generate_text": "streamingllm.stream.text",
-}
-__all__ = [*_HOMES, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    def __dir__() -> list[str]:
+        return sorted([*_dir(), "__version__"])

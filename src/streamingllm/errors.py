@@ -43,3 +43,18 @@ class SessionNotFoundError(StreamingLLMError, LookupError):
 
 class SessionConflictError(StreamingLLMError):
     """A session exists already, or another writer has changed it since it was read."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line with text of an error's message, else the name of its class.
+
+    Errors of other libraries have messages of many lines; ours and the log's have one. If a program
+    failed (`subprocess.CalledProcessError`), the first line is that of its standard error.
+    """
+    text = getattr(error, "stderr", None)
+    if text is None:
+        text = str(error)
+    elif isinstance(text, bytes):
+        text = text.decode(errors="replace")
+    lines = (line.strip() for line in str(text).splitlines())
+    return next(filter(None, lines), type(error).__name__)

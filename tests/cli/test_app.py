@@ -55,8 +55,13 @@ def test_every_command_explains_itself_with_an_example() -> None:
     assert {"pull", "bench", "bench decode", "bench flatness"} <= set(names)
 
 
-def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from streamingllm.cli import main; main()", "pull"]
+@pytest.mark.parametrize(
+    "program",
+    [["-m", "streamingllm"], ["-c", "from streamingllm.cli import main; main()"]],
+    ids=["package", "function"],
+)
+def test_the_package_runs_as_a_program(program: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, *program, "pull"]
     result = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""

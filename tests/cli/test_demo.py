@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from streamingllm.cli.demo import results_table
-from streamingllm.cli.prefill_board import ReadingBoard, format_perplexity
+from streamingllm.cli.progress_board import ProgressBoard, format_perplexity
 from streamingllm.config import StreamConfig
-from streamingllm.evaluation import PerplexityResult, Reading
+from streamingllm.evaluation import PerplexityResult, PerplexityRun
 from tests.cli.terminal import run_command, run_with_full_disk
 from tests.reference.tiny_llama import random_ids, tiny_llama
 
@@ -97,10 +97,10 @@ def test_a_full_disk_leaves_nothing_half_written(arguments: list[str], tmp_path:
 def test_a_terminal_shows_a_line_that_moves() -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
-    reading = Reading(tiny_llama(), random_ids(40), StreamConfig(2, 8, chunk_size=16))
-    with ReadingBoard(console, {"sinks": reading}) as board:
-        while not reading.done:
-            reading.step()
+    run = PerplexityRun(tiny_llama(), random_ids(40), StreamConfig(2, 8, chunk_size=16))
+    with ProgressBoard(console, {"sinks": run}) as board:
+        while not run.is_done:
+            run.step()
             board.update()
     last = screen.getvalue().rpartition("sinks")[2]
     assert "40 tokens" in last

@@ -69,6 +69,23 @@ def test_the_prompt_comes_from_a_file_or_standard_input(
     assert len(texts) == 1
 
 
+def test_a_byte_order_mark_is_no_part_of_a_prompt(
+    arguments: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = b"\xef\xbb\xbf" + PROMPT.encode()
+    path = tmp_path / "prompt.txt"
+    path.write_bytes(marked)
+    expected = results(capsys, *arguments)["text"]
+    del arguments[1]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(marked)))
+    for source in (str(path), "-"):
+        found = results(capsys, *arguments, "--prompt-file", source)
+        assert (found["text"], found["prompt_tokens"]) == (expected, len(PROMPT))
+    path.write_bytes(b"\xef\xbb\xbf")
+    assert run_command(*arguments, "--prompt-file", str(path)) == 2
+    assert capsys.readouterr().err.startswith("error: prompt is empty")
+
+
 def test_sampling_is_repeatable_by_its_seed(arguments: list[str], capsys: Capture) -> None:
     options = [*arguments, "--temperature", "1.5", "--top-k", "50", "--top-p", "0.95"]
     options += ["--min-p", "0.01", "--repetition-penalty", "1.2"]

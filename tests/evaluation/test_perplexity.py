@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 
 from streamingllm.config import STRATEGIES, StreamConfig
 from streamingllm.errors import ConfigError, InputError
-from streamingllm.evaluation import PerplexityResult, Reading, measure_perplexity
+from streamingllm.evaluation import PerplexityResult, PerplexityRun, measure_perplexity
 from streamingllm.evaluation.perplexity import perplexity_of, token_nll
 from streamingllm.positions.tables import rotary_modules
 from streamingllm.stream import Stream
@@ -117,8 +117,8 @@ def test_cache_bytes_are_those_of_the_stream(ids: Tensor) -> None:
 def test_progress_is_told_after_each_chunk(ids: Tensor) -> None:
     seen = []
 
-    def look(reading: Reading) -> None:
-        seen.append((reading.tokens_read, reading.running_perplexity))
+    def look(run: PerplexityRun) -> None:
+        seen.append((run.num_prefilled_tokens, run.running_perplexity))
 
     result = measure_perplexity(
         tiny_llama(), ids, config("sinks", 32), segment_size=32, on_progress=look
@@ -127,16 +127,16 @@ def test_progress_is_told_after_each_chunk(ids: Tensor) -> None:
     assert [perplexity for _, perplexity in seen] == pytest.approx(result.segments)
 
 
-def test_a_reading_can_be_judged_before_its_end(ids: Tensor) -> None:
-    reading = Reading(tiny_llama(), ids, config("dense", 10))
-    assert math.isnan(reading.running_perplexity)
-    assert reading.tokens_per_second == 0.0
-    with pytest.raises(InputError, match="0 tokens have been read"):
-        reading.result()
-    reading.step()
+def test_a_run_has_scores_before_its_end(ids: Tensor) -> None:
+    run = PerplexityRun(tiny_llama(), ids, config("dense", 10))
+    assert math.isnan(run.running_perplexity)
+    assert run.tokens_per_second == 0.0
+    with pytest.raises(InputError, match="num_prefilled_tokens=0: must be at least 2"):
+        run.result()
+    run.step()
     whole = measure_perplexity(tiny_llama(), ids, config("dense", 10))
-    assert not reading.done
-    np.testing.assert_array_equal(reading.result().nll, whole.nll[:9])
+    assert not run.is_done
+    np.testing.assert_array_equal(run.result().nll, whole.nll[:9])
 
 
 @pytest.mark.parametrize("shape", [(1,), (0,), (2, 10)])

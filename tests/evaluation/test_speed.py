@@ -10,13 +10,13 @@ from transformers import LlamaForCausalLM
 
 from streamingllm import Stream, StreamConfig
 from streamingllm.evaluation import speed
+from streamingllm.evaluation.process_age import seconds_since_process_start
 from streamingllm.evaluation.speed import (
     BandwidthMeter,
     DecodeSpeed,
     Timings,
     measure_decode,
     seconds_of,
-    seconds_since_process_start,
     weight_bytes,
 )
 from streamingllm.models.quantize import install_layers, quantize_layers

@@ -43,6 +43,20 @@ def test_a_file_that_is_no_text_is_refused(
     assert repr(str(path)) in str(error.value)
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"\xef\xbb\xbfThe harbour\xef\xbb\xbf")
+    assert list(open_documents(str(path))) == ["The harbour\ufeff"]
+    path.write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(InputError, match="must not be empty"):
+        open_documents(str(path))
+
+
+def test_an_empty_name_is_called_so() -> None:
+    with pytest.raises(InputError, match="text='': must not be empty"):
+        open_documents("")
+
+
 @pytest.mark.parametrize("name", ["", "a\0b", "."])
 def test_a_name_of_no_file_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="must be a UTF-8 file, `pydoc`, or `hub:DATASET`"):
@@ -74,6 +88,12 @@ def test_a_hub_data_set_is_read_document_by_document(monkeypatch: pytest.MonkeyP
     documents = iter(open_documents("hub:someone/books"))
     assert [next(documents), next(documents)] == ["book 0", "book 1"]
     assert drawn == [0, 1]
+
+
+def test_marks_of_a_hub_data_set_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": f"\ufeffbook {number}"} for number in range(3)]
+    hub(monkeypatch, lambda *args, **kwargs: rows)
+    assert list(open_documents("hub:someone/books")) == ["book 0", "book 1", "book 2"]
 
 
 def test_a_hub_data_set_without_the_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

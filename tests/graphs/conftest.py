@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from streamingllm.graphs import aot_cache
+from streamingllm.cache_folder import using_cache_folder
 from streamingllm.kernels import native
+from tests.conftest import link_kernels
 
 
 @pytest.fixture
-def step_folder() -> Path:
-    """Where all tests of this run keep compiled steps, so that each is compiled once."""
-    _need_a_compiler()
-    return _folder_of_steps()
+def step_folder(shared_folder: Path) -> Iterator[Path]:
+    """Where compiled steps are kept in this run, instead of the user's cache folder."""
+    with use_folder(shared_folder / "steps") as folder:
+        yield folder
 
 
 @pytest.fixture
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder for compiled steps in which there is none."""
-    _need_a_compiler()
-    monkeypatch.setattr(aot_cache, "user_cache_path", lambda name: tmp_path / "user" / name)
-    folder = _folder_of_steps()
-    assert folder.is_relative_to(tmp_path)
-    return folder
+    with use_folder(tmp_path / "steps") as folder:
+        yield folder
 
 
-def _need_a_compiler() -> None:
+@contextlib.contextmanager
+def use_folder(folder: Path) -> Iterator[Path]:
+    """Keep compiled steps in a folder; the kernels in it are those of the user's cache folder."""
     if not native.load():
         pytest.skip("needs a C++ compiler and a processor with AVX2")
-
-
-def _folder_of_steps() -> Path:
-    return aot_cache.package_path("any").parent
+    link_kernels(folder)
+    with using_cache_folder(folder):
+        yield folder / "graphs"

@@ -54,17 +54,18 @@ def steps_of(stream: Stream, ids: Tensor) -> Tensor:
 def test_a_compiled_step_is_kept_and_used_again(
     step_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[aot_cache.Compilation] = []
+    folders: list[Path] = []
 
     class Seen(aot_cache.Compilation):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
-            made.append(self)
+            assert self._folder is not None
+            folders.append(Path(self._folder.name))
 
     monkeypatch.setattr(decode_step, "Compilation", Seen)
     compiled(tokens(20))
     assert len(list(step_folder.glob("*.pt2"))) in (1, 2)
-    assert not [each for each in made if Path(each._folder.name).exists()]
+    assert not [folder for folder in folders if folder.exists()]
     monkeypatch.delattr(decode_step, "Compilation")
     ids, more = tokens(20), tokens(15, seed=1)
     again = compiled(ids)
@@ -192,7 +193,7 @@ def test_a_compiler_that_fails_leaves_it_uncompiled(
             strategy = sink_strategy(stream)
             assert strategy._decode_step is not None
             for compilation in strategy._decode_step._compilations.values():
-                compilation._process.wait()
+                compilation.wait()
         torch.testing.assert_close(steps_of(stream, more), stream_of(ids).feed(more), **CLOSE)
     (record,) = caplog.records
     assert record.getMessage() == "the decode step stays uncompiled: exit code 1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -11,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from streamingllm.errors import ConfigError
 from streamingllm.kernels import native
 
 _LOAD = """
-import logging, sys
+import json, logging, sys
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
 from streamingllm.kernels import native
+native.configure(**json.loads(sys.argv[1]))
 print("loaded", native.load(), native.load())
 """
 _DECODE = (
@@ -35,13 +39,12 @@ print("compiled", stepping.compile(wait=True))
 )
 
 
-def run(program: str, folder: Path, **environment: str) -> list[str]:
-    """Run a program whose cache folder is `folder`; return the lines it prints."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("STREAMINGLLM_NATIVE", "CXX")}
+def run(program: str, folder: Path, settings: dict[str, object], path: str = "") -> list[str]:
+    """Run a program under settings, its cache folder being `folder`; return the lines it prints."""
     paths = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder), "PYTHONPATH": _python_path()}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
-        env=kept | paths | environment,
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), json.dumps(settings)],
+        env=os.environ | paths | ({"PATH": path} if path else {}),
         capture_output=True,
         text=True,
         check=False,
@@ -66,33 +69,75 @@ def warnings_of(lines: list[str]) -> list[str]:
 
 
 def test_without_a_compiler_a_stream_decodes_all_the_same(tmp_path: Path) -> None:
-    lines = run(_DECODE, tmp_path, CXX="", PATH=str(tmp_path))
+    lines = run(_DECODE, tmp_path, {}, path=str(tmp_path))
     assert warnings_of(lines) == [
         "WARNING no native kernels, decoding will be slower: "
-        "no C++ compiler: install g++ or clang++, or set CXX"
+        "no C++ compiler is found; install g++ or clang++, or name one by CXX"
     ]
     assert "loaded False False" in lines
     assert lines[-1] == "compiled False"
 
 
 @pytest.mark.parametrize(
-    ("script", "environment", "message"),
+    ("script", "settings", "message"),
     [
-        ("exit 0", {"STREAMINGLLM_NATIVE": "0"}, "STREAMINGLLM_NATIVE=0"),
+        ("exit 0", {"enabled": False}, "they are switched off"),
         ('[ "$1" = --version ] || { echo "no such flag" >&2; exit 1; }', {}, "no such flag"),
         ("exit 3", {}, "CalledProcessError"),
     ],
     ids=["switched off", "a compiler that fails", "a compiler that does nothing"],
 )
 def test_the_reason_is_said_once(
-    script: str, environment: dict[str, str], message: str, tmp_path: Path
+    script: str, settings: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     compiler = fake_compiler(tmp_path, script)
-    lines = run(_LOAD, tmp_path, CXX=str(compiler), **environment)
+    lines = run(_LOAD, tmp_path, {"compiler": str(compiler), **settings})
     (warning,) = warnings_of(lines)
     assert warning == f"WARNING no native kernels, decoding will be slower: {message}"
     assert lines[-1] == "loaded False False"
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_compiler_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (warning,) = warnings_of(run(_LOAD, tmp_path, {"compiler": "no-such-compiler"}))
+    assert warning.endswith("compiler='no-such-compiler' is not found; install it or name another")
+
+
+def test_an_unknown_instruction_set_is_refused() -> None:
+    with pytest.raises(ConfigError, match="isa='sse2': must be None or one of avx2, avx512"):
+        native.configure(isa="sse2")
+
+
+@pytest.mark.usefixtures("native_kernels")
+def test_settings_cannot_change_once_kernels_are_loaded() -> None:
+    before = native.current_settings()
+    native.configure(**dataclasses.asdict(before))
+    with pytest.raises(ConfigError, match="comes too late: kernels are loaded under"):
+        native.configure(enabled=not before.enabled)
+    assert native.current_settings() == before
+
+
+class _Library:
+    """A built library that can be told which instruction set to use, or not."""
+
+    def __init__(self, can_choose: bool) -> None:
+        self.chosen: list[int] = []
+        if can_choose:
+            self.streamingllm_use_isa = self.chosen.append
+
+
+@pytest.mark.parametrize("can_choose", [True, False])
+def test_the_library_is_told_which_instruction_set_to_use(
+    can_choose: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "_settings", native.NativeSettings(isa="avx2"))
+    library = _Library(can_choose)
+    native._choose_isa(library)
+    assert library.chosen == ([1] if can_choose else [])
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == (
+        [] if can_choose else ["isa='avx2' has no effect: these kernels choose by themselves"]
+    )
 
 
 @pytest.mark.usefixtures("native_kernels")

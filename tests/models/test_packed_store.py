@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from streamingllm.errors import ConfigError, ModelLoadError
-from streamingllm.models import LanguageModel, load_model
+from streamingllm.errors import ConfigError
+from streamingllm.models import LanguageModel, load_model, packed_store
 from streamingllm.models.quantize import QuantizedLinear, quantization_of
 from tests.reference.tiny_folder import write_tiny_folder
 
@@ -101,10 +103,33 @@ def test_a_bad_word_is_refused_before_anything_is_read() -> None:
         load_model("organisation/model", quantize="int2")
 
 
-def test_a_folder_that_cannot_be_written_is_named(tiny_gguf: Path, tmp_path: Path) -> None:
-    (tmp_path / "quantized").write_text("a file")
-    with pytest.raises(ModelLoadError, match="quantized"):
-        load(tiny_gguf, tmp_path)
+def full_disk(*args: object) -> None:
+    raise SafetensorError('I/O error: Os { code: 28, message: "No space left on device" }')
+
+
+@pytest.mark.parametrize("reason", ["a file is in the place of the folder", "No space left"])
+def test_a_folder_that_cannot_be_written_is_one_line_in_the_log(
+    reason: str,
+    tiny_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    expected = load(tiny_gguf, tmp_path / "good").model
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    if reason == "No space left":
+        monkeypatch.setattr(packed_store, "save_file", full_disk)
+    else:
+        (bad / "quantized").write_text("a file")
+    with caplog.at_level(logging.WARNING, "streamingllm"):
+        model = load(tiny_gguf, bad).model
+    (record,) = caplog.records
+    assert record.getMessage().startswith("packed weights are not kept for the next start: ")
+    assert "\n" not in record.getMessage()
+    ids = torch.arange(1, 9)[None]
+    assert torch.equal(model(ids).logits, expected(ids).logits)
+    assert not list(bad.rglob("*.safetensors"))
 
 
 def test_the_default_model_loses_nothing_but_in_its_head(default_model: LanguageModel) -> None:

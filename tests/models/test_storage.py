@@ -3,23 +3,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from platformdirs import user_cache_path
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.storage import (
-    cache_folder,
     has_checksum,
     replace_folder,
     sha256_of,
     staging_folder,
     writing_to,
 )
-
-
-def test_the_cache_is_the_users_unless_another_is_named(tmp_path: Path) -> None:
-    assert cache_folder(None) == user_cache_path("streamingllm")
-    assert cache_folder(str(tmp_path)) == tmp_path
-    assert cache_folder("~/cache") == Path.home() / "cache"
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:

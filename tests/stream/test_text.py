@@ -261,7 +261,7 @@ def test_a_special_token_ends_a_text_everywhere(is_engine: bool) -> None:
         stream = engine.submit(prompt, params)
         while engine.has_work:
             engine.step()
-        found = (stream.finish_reason, stream.num_written_tokens)
+        found: tuple[str | None, int] = (stream.finish_reason, stream.num_written_tokens)
     else:
         alone = Stream(lm.model, config)
         alone.feed(prompt)

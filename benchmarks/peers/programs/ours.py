@@ -10,8 +10,8 @@ import torch
 from benchmarks.peers.programs.llama_cpp import FORMATS
 from benchmarks.peers.programs.protocol import Peer, Settings, serve
 from streamingllm import Stream, StreamConfig, load_model
+from streamingllm.config import WEIGHT_QUANTIZATIONS
 from streamingllm.kernels.allocation import keep_freed_memory
-from streamingllm.models.quantize import QUANTIZATIONS
 
 
 class Ours(Peer):
@@ -22,7 +22,7 @@ class Ours(Peer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         torch.set_num_threads(settings.threads)
-        quantized = settings.weights in QUANTIZATIONS
+        quantized = settings.weights in WEIGHT_QUANTIZATIONS
         source = settings.checkpoint
         if quantized:  # from the very file that llama.cpp reads
             source = str(Path(settings.converted) / f"{FORMATS[settings.weights]}.gguf")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from streamingllm.cli.chat_commands import COMMAND_MARK, ChatCommands
 from streamingllm.cli.interrupt import on_interrupt
 from streamingllm.cli.loading import load_shown
 from streamingllm.cli.options import (
@@ -36,8 +35,10 @@ from streamingllm.cli.sampling import (
 )
 from streamingllm.errors import StreamingLLMError
 from streamingllm.models import DEFAULT_MODEL
-from streamingllm.sessions import DEFAULT_SYSTEM_PROMPT, Conversation
-from streamingllm.stream.sampling import Sampling
+from streamingllm.sessions import DEFAULT_SYSTEM_PROMPT
+
+if TYPE_CHECKING:
+    from streamingllm.sessions import Conversation
 
 _PROMPT = "> "
 
@@ -79,9 +80,12 @@ def chat(
 
     Example: `streamingllm chat --system "You are a pirate." --cache-size 2048`
     """
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     seed = chosen_seed(seed)
     check_max_new_tokens(max_new_tokens)
+    from streamingllm.sessions import Conversation
+    from streamingllm.stream.sampling import Sampling
+
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
     conversation = Conversation(
         lm, system_prompt=system, cache_size=cache_size, max_rewind_tokens=max_rewind_tokens
@@ -112,6 +116,7 @@ def chat(
 
 def _talk(conversation: Conversation, console: Console, writing: dict[str, Any]) -> Conversation:
     """Read lines and answer them until the user leaves; return the branch that was left."""
+    from streamingllm.cli.chat_commands import COMMAND_MARK, ChatCommands
 
     def remark(text: str) -> None:
         console.print(text, style="dim", soft_wrap=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-import torch
-
+from streamingllm.cli.environment import configure_kernels
 from streamingllm.cli.loading import compile_shown, load_shown
 from streamingllm.cli.options import (
     CacheDirOption,
@@ -18,9 +17,7 @@ from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.config import StreamConfig
 from streamingllm.errors import UnsupportedFeatureError
-from streamingllm.kernels import native
 from streamingllm.models import DEFAULT_MODEL
-from streamingllm.stream import Stream
 
 _BATCH_SIZES = (1, 2)  # one graph for a single stream, one for any number
 
@@ -35,16 +32,22 @@ def compile(
 ) -> None:
     """Build the kernels and compile a model's decode steps, so that later commands start fast.
 
-    What is built stays in the user's cache folder until the model's shape, the versions of torch or
+    What is built stays in the cache folder until the model's shape, the versions of torch or
     transformers, or the processor change. Windows of any size share it.
 
     Example: `streamingllm compile --quantize int4`
     """
+    config = StreamConfig(window_size=8, quantize_cache=quantize_cache)
+    configure_kernels()
+    import torch
+
+    from streamingllm.kernels import native
+    from streamingllm.stream import Stream
+
     started = time.perf_counter()
     has_kernels = native.load()
     kernel_seconds = time.perf_counter() - started
     lm = load_shown(model, dtype=dtype, device="cpu", cache_dir=cache_dir, quantize=quantize)
-    config = StreamConfig(window_size=8, quantize_cache=quantize_cache)
     seconds = {}
     for batch_size in _BATCH_SIZES:
         stream = Stream(lm.model, config)

@@ -7,28 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedModel
 
 from streamingllm.cli.files import check_writable, write_whole
-from streamingllm.cli.loading import load_shown
-from streamingllm.cli.options import CacheDirOption, DeviceOption, ModelOption
-from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.perplexity import (
+from streamingllm.cli.loading import load_shown, use_threads
+from streamingllm.cli.options import (
+    CacheDirOption,
+    DeviceOption,
+    ModelOption,
     SinksOption,
     TextOption,
     ThreadsOption,
     WindowOption,
-    check_max_tokens,
-    report,
-    use_threads,
 )
-from streamingllm.cli.prefill_board import ReadingBoard, format_perplexity
+from streamingllm.cli.output import JsonOption, human_console, write_json
+from streamingllm.cli.perplexity import check_max_tokens, report
+from streamingllm.cli.progress_board import ProgressBoard, format_perplexity
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import (
     DEFAULT_SINK_TOKENS,
@@ -37,10 +35,14 @@ from streamingllm.cli.strategies import (
     strategy_config,
 )
 from streamingllm.config import StreamConfig
-from streamingllm.evaluation import PerplexityResult, Reading, open_documents, read_tokens
-from streamingllm.evaluation.inspection import trained_length
-from streamingllm.evaluation.texts import PYTHON_REFERENCE
-from streamingllm.models import DEFAULT_MODEL, LanguageModel
+from streamingllm.evaluation.texts import PYTHON_REFERENCE, open_documents, read_tokens
+from streamingllm.models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from streamingllm.evaluation import PerplexityResult, PerplexityRun
+    from streamingllm.models import LanguageModel
 
 DEMO_TOKENS = 32_768
 # Dense attention is broken long before, and each of its tokens costs more than the last.
@@ -49,12 +51,12 @@ _DENSE_TRAINED_LENGTHS = 2
 
 @dataclass(frozen=True, eq=False)
 class _Contestant:
-    reading: Reading
+    run: PerplexityRun
     cache_samples: list[tuple[int, int]] = field(default_factory=list)
 
     def step(self) -> None:
-        self.reading.step()
-        self.cache_samples.append((self.reading.tokens_read, self.reading.stream.nbytes))
+        self.run.step()
+        self.cache_samples.append((self.run.num_prefilled_tokens, self.run.stream.nbytes))
 
 
 def demo(
@@ -90,20 +92,23 @@ def demo(
     configs = _configs(num_sink_tokens, window_size)
     check_max_tokens(max_tokens)
     check_writable("plot", plot)
-    use_threads(threads)
     documents = open_documents(text)
+    use_threads(threads)
+    from streamingllm.evaluation import PerplexityRun
+    from streamingllm.evaluation.inspection import trained_length
+
     console = human_console(json)
     lm = load_shown(model, dtype=dtype or _fast_dtype(), device=device, cache_dir=cache_dir)
     ids = read_tokens(lm, documents, max_tokens)
     limits = dict.fromkeys(configs, len(ids)) | {"dense": _dense_limit(lm.model, len(ids))}
     console.print(_introduction(lm, text, limits), soft_wrap=True)
     contestants = {
-        name: _Contestant(Reading(lm.model, ids[: limits[name]], config))
+        name: _Contestant(PerplexityRun(lm.model, ids[: limits[name]], config))
         for name, config in configs.items()
     }
     _race(console, contestants)
 
-    results = {name: contestant.reading.result() for name, contestant in contestants.items()}
+    results = {name: contestant.run.result() for name, contestant in contestants.items()}
     console.print(results_table(results))
     write_whole("plot", plot, _draw(lm, configs["sinks"], contestants, results))
     settings = {
@@ -133,6 +138,8 @@ def _configs(num_sink_tokens: int, window_size: int) -> dict[str, StreamConfig]:
 
 def _fast_dtype() -> str:
     """Return bfloat16 where the processor multiplies it in hardware, else `auto`."""
+    import torch
+
     # torch 2.8 cannot say what its processor can.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
@@ -140,11 +147,15 @@ def _fast_dtype() -> str:
 
 
 def _dense_limit(model: PreTrainedModel, num_tokens: int) -> int:
+    from streamingllm.evaluation.inspection import trained_length
+
     length = trained_length(model)
     return num_tokens if length is None else min(num_tokens, _DENSE_TRAINED_LENGTHS * length)
 
 
 def _introduction(lm: LanguageModel, text: str, limits: Mapping[str, int]) -> str:
+    from streamingllm.evaluation.inspection import trained_length
+
     length = trained_length(lm.model)
     trained = "" if length is None else f", trained on {length:,} at a time,"
     source = "Python's own reference" if text == PYTHON_REFERENCE else text
@@ -154,9 +165,9 @@ def _introduction(lm: LanguageModel, text: str, limits: Mapping[str, int]) -> st
 
 
 def _race(console: Console, contestants: Mapping[str, _Contestant]) -> None:
-    readings = {name: contestant.reading for name, contestant in contestants.items()}
-    with ReadingBoard(console, readings) as board:
-        while running := [c for c in contestants.values() if not c.reading.done]:
+    runs = {name: contestant.run for name, contestant in contestants.items()}
+    with ProgressBoard(console, runs) as board:
+        while running := [c for c in contestants.values() if not c.run.is_done]:
             for contestant in running:
                 contestant.step()
                 board.update()
@@ -184,7 +195,7 @@ def _draw(
     contestants: Mapping[str, _Contestant],
     results: Mapping[str, PerplexityResult],
 ) -> bytes:
-    # Not at the top: no other command should wait for matplotlib.
+    from streamingllm.evaluation.inspection import trained_length
     from streamingllm.evaluation.plots import Curve, plot_strategies
 
     labels = {

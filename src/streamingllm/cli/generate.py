@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,9 +21,10 @@ from streamingllm.cli.options import (
     ModelOption,
     QuantizeCacheOption,
     QuantizeOption,
+    SinksOption,
+    WindowOption,
 )
 from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.perplexity import SinksOption, WindowOption
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.sampling import (
     MinPOption,
@@ -39,12 +40,14 @@ from streamingllm.cli.sampling import (
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
+from streamingllm.evaluation.texts import without_byte_order_mark
 from streamingllm.finish_reason import FinishReason
-from streamingllm.models import DEFAULT_MODEL, LanguageModel
-from streamingllm.sessions import ChatTemplate
-from streamingllm.stream import Stream
-from streamingllm.stream.sampling import Sampling
-from streamingllm.stream.text import StopStrings, TextPieces, generate_text
+from streamingllm.models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from streamingllm.models import LanguageModel
+    from streamingllm.stream import Stream
+    from streamingllm.stream.text import TextPieces
 
 _STANDARD_INPUT = "-"
 # Compiling takes as long as some thousands of tokens; a short text only uses what is there already.
@@ -94,11 +97,15 @@ def generate(
     config = StreamConfig(
         num_sink_tokens=num_sink_tokens, window_size=window_size, quantize_cache=quantize_cache
     )
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
     seed = chosen_seed(seed)
     check_max_new_tokens(max_new_tokens)
-    StopStrings(stop or ())
     text = read_prompt(prompt, prompt_file)
+    from streamingllm.stream import Stream
+    from streamingllm.stream.sampling import Sampling
+    from streamingllm.stream.text import StopStrings, generate_text
+
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    StopStrings(stop or ())
 
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
     ids = lm.encode(_as_said(lm, text), add_special_tokens=False) if chat else lm.encode(text)
@@ -165,7 +172,7 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
 def _read_file(name: str) -> str:
     try:
         content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).read_bytes()
-        return content.decode()
+        return without_byte_order_mark(content.decode())
     except OSError as error:
         raise InputError(f"prompt_file={name!r}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -175,6 +182,8 @@ def _read_file(name: str) -> str:
 
 
 def _as_said(lm: LanguageModel, text: str) -> str:
+    from streamingllm.sessions import ChatTemplate
+
     template = ChatTemplate(lm)
     return template.opening + template.first_turn(text)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,8 +15,10 @@ from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
 from streamingllm.config import StreamConfig
-from streamingllm.evaluation import LayerGroup, ModelFacts, inspect_model
 from streamingllm.models import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from streamingllm.evaluation import LayerGroup, ModelFacts
 
 
 def inspect(
@@ -39,6 +41,8 @@ def inspect(
     Example: `streamingllm inspect HuggingFaceTB/SmolLM2-360M --window-size 4092`
     """
     config = StreamConfig(num_sink_tokens=num_sink_tokens, window_size=window_size)
+    from streamingllm.evaluation import inspect_model
+
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir)
     facts = inspect_model(lm.model, config)
     _print_facts(human_console(json), model, config, facts)

@@ -6,15 +6,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
-from streamingllm.engine import Engine
-from streamingllm.kernels.allocation import keep_freed_memory
-from streamingllm.models import LanguageModel, load_model
-from streamingllm.models import Progress as ProgressCallback
-from streamingllm.stream import Stream
+from streamingllm.cli.environment import configure_kernels
+from streamingllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamingllm.engine import Engine
+    from streamingllm.models import LanguageModel
+    from streamingllm.models import Progress as ProgressCallback
+    from streamingllm.stream import Stream
 
 
 @contextmanager
@@ -44,6 +48,10 @@ def load_shown(
     model: str, *, dtype: str, device: str, cache_dir: Path | None, quantize: str = "none"
 ) -> LanguageModel:
     """Load a model as `load_model` does, with `fetch_progress`, and keep what passes free."""
+    configure_kernels()
+    from streamingllm.kernels.allocation import keep_freed_memory
+    from streamingllm.models import load_model
+
     with fetch_progress() as progress:
         lm = load_model(
             model,
@@ -65,3 +73,18 @@ def compile_shown(stream: Stream | Engine) -> bool:
     console = Console(file=sys.stderr)
     with console.status("compiling the decode step, once for this model and machine"):
         return stream.compile(wait=True)
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch use that many processor threads; None leaves it its own choice.
+
+    Raises:
+        ConfigError: `threads` is less than one.
+    """
+    if threads is None:
+        return
+    if threads < 1:
+        raise ConfigError(f"threads={threads}: must be a whole number >= 1")
+    import torch
+
+    torch.set_num_threads(threads)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from streamingllm.config import CACHE_QUANTIZATIONS
-from streamingllm.models.quantize import QUANTIZATIONS
+from streamingllm.cache_folder import using_cache_folder
+from streamingllm.config import CACHE_QUANTIZATIONS, WEIGHT_QUANTIZATIONS
 
 ModelOption = Annotated[
     str,
@@ -26,18 +26,29 @@ DeviceOption = Annotated[
     str,
     typer.Option(help="auto, cpu, cuda, cuda:0 or mps."),
 ]
+
+
+def _use_cache_dir(context: typer.Context, folder: Path | None) -> Path | None:
+    if folder is not None:
+        context.with_resource(using_cache_folder(folder))
+    return folder
+
+
 CacheDirOption = Annotated[
     Path | None,
     typer.Option(
         envvar="STREAMINGLLM_CACHE",
         metavar="FOLDER",
-        help="Where packaged models are kept; by default the user's cache folder.",
+        callback=_use_cache_dir,
+        help="Where packaged models, kernels and compiled steps are kept; by default the user's "
+        "cache folder.",
     ),
 ]
 QuantizeOption = Annotated[
     str,
     typer.Option(
-        "--quantize", help=f"Weights: one of {', '.join(QUANTIZATIONS)}; GGUF's are kept exactly."
+        "--quantize",
+        help=f"Weights: one of {', '.join(WEIGHT_QUANTIZATIONS)}; GGUF's are kept exactly.",
     ),
 ]
 QuantizeCacheOption = Annotated[
@@ -52,4 +63,23 @@ CompileOption = Annotated[
     typer.Option(
         "--compile/--no-compile", help="Decode by a compiled step, which is kept for later."
     ),
+]
+TextOption = Annotated[
+    str,
+    typer.Option(
+        "--text",
+        metavar="TEXT",
+        help="A UTF-8 file, `pydoc` (Python's own reference), or `hub:DATASET`.",
+    ),
+]
+SinksOption = Annotated[
+    int, typer.Option("--num-sink-tokens", help="First tokens kept for ever (`sinks`).")
+]
+WindowOption = Annotated[
+    int,
+    typer.Option("--window-size", help="Most recent tokens that a token sees, itself included."),
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", help="Processor threads; torch's own choice if not given."),
 ]

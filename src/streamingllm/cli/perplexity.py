@@ -6,17 +6,14 @@ import io
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedModel
 
 from streamingllm.cli.files import check_writable, write_whole
-from streamingllm.cli.loading import load_shown
+from streamingllm.cli.loading import load_shown, use_threads
 from streamingllm.cli.options import (
     CacheDirOption,
     DeviceOption,
@@ -24,9 +21,13 @@ from streamingllm.cli.options import (
     ModelOption,
     QuantizeCacheOption,
     QuantizeOption,
+    SinksOption,
+    TextOption,
+    ThreadsOption,
+    WindowOption,
 )
 from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.prefill_board import ReadingBoard, format_perplexity
+from streamingllm.cli.progress_board import ProgressBoard, format_perplexity
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import (
     DEFAULT_SINK_TOKENS,
@@ -36,29 +37,13 @@ from streamingllm.cli.strategies import (
 )
 from streamingllm.config import STRATEGIES, StreamConfig
 from streamingllm.errors import ConfigError
-from streamingllm.evaluation import PerplexityResult, Reading, open_documents, read_tokens
-from streamingllm.evaluation.inspection import trained_length
+from streamingllm.evaluation.texts import open_documents
 from streamingllm.models import DEFAULT_MODEL
 
-TextOption = Annotated[
-    str,
-    typer.Option(
-        "--text",
-        metavar="TEXT",
-        help="A UTF-8 file, `pydoc` (Python's own reference), or `hub:DATASET`.",
-    ),
-]
-SinksOption = Annotated[
-    int, typer.Option("--num-sink-tokens", help="First tokens kept for ever (`sinks`).")
-]
-WindowOption = Annotated[
-    int,
-    typer.Option("--window-size", help="Most recent tokens that a token sees, itself included."),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option("--threads", help="Processor threads; torch's own choice if not given."),
-]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from streamingllm.evaluation import PerplexityResult, PerplexityRun
 
 
 def perplexity(
@@ -108,16 +93,20 @@ def perplexity(
     )
     check_max_tokens(max_tokens)
     check_writable("nll", nll)
-    use_threads(threads)
     documents = open_documents(text)
+    use_threads(threads)
+    from streamingllm.evaluation import PerplexityRun, read_tokens
+
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
     ids = read_tokens(lm, documents, max_tokens)
     if strategy == "interpolation" and interpolation_factor is None:
         config = replace(config, interpolation_factor=_factor_to_fit(lm.model, len(ids)))
-    result = _read_shown(Reading(lm.model, ids, config))
+    result = _run_shown(PerplexityRun(lm.model, ids, config))
 
     _print_result(human_console(json), config, result)
     if nll is not None:
+        import numpy as np
+
         npy = io.BytesIO()
         np.save(npy, result.nll)
         write_whole("nll", nll, npy.getvalue())
@@ -145,19 +134,6 @@ def check_max_tokens(max_tokens: int | None) -> None:
         raise ConfigError(f"max_tokens={max_tokens}: must be a whole number >= 2")
 
 
-def use_threads(threads: int | None) -> None:
-    """Let torch use that many processor threads; None leaves it its own choice.
-
-    Raises:
-        ConfigError: `threads` is less than one.
-    """
-    if threads is None:
-        return
-    if threads < 1:
-        raise ConfigError(f"threads={threads}: must be a whole number >= 1")
-    torch.set_num_threads(threads)
-
-
 def report(result: PerplexityResult) -> dict[str, object]:
     """Return what programs read of a result."""
     return {
@@ -173,6 +149,8 @@ def report(result: PerplexityResult) -> dict[str, object]:
 
 def _factor_to_fit(model: PreTrainedModel, num_tokens: int) -> float:
     """Return the factor that squeezes a text into the positions a model was trained on."""
+    from streamingllm.evaluation.inspection import trained_length
+
     length = trained_length(model)
     if length is None:
         raise ConfigError(
@@ -182,13 +160,13 @@ def _factor_to_fit(model: PreTrainedModel, num_tokens: int) -> float:
     return max(1.0, num_tokens / length)
 
 
-def _read_shown(reading: Reading) -> PerplexityResult:
+def _run_shown(run: PerplexityRun) -> PerplexityResult:
     console = Console(file=sys.stderr, highlight=False)
-    with ReadingBoard(console, {reading.stream.config.strategy: reading}) as board:
-        while not reading.done:
-            reading.step()
+    with ProgressBoard(console, {run.stream.config.strategy: run}) as board:
+        while not run.is_done:
+            run.step()
             board.update()
-    return reading.result()
+    return run.result()
 
 
 def _print_result(console: Console, config: StreamConfig, result: PerplexityResult) -> None:

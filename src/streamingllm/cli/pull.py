@@ -10,7 +10,7 @@ from streamingllm.cli.loading import fetch_progress
 from streamingllm.cli.options import CacheDirOption
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.run_record import run_record
-from streamingllm.models import DEFAULT_MODEL, locate_checkpoint
+from streamingllm.models import DEFAULT_MODEL
 
 
 def pull(
@@ -24,6 +24,8 @@ def pull(
 
     Example: `streamingllm pull smollm2-135m-instruct`
     """
+    from streamingllm.models import locate_checkpoint
+
     with fetch_progress() as progress:
         checkpoint = locate_checkpoint(model, cache_dir=cache_dir, progress=progress)
     human_console(json).print(

@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _CHECKOUT = Path(__file__).parents[3]
 
 
 def run_record(seed: int | None = None) -> dict[str, Any]:
     """Return the versions, the hardware, the git commit (in a checkout) and the seed of a run."""
+    import torch
+
     return {
         "versions": {
             "python": platform.python_version(),
@@ -56,6 +56,8 @@ def _usable_cores() -> int:
 
 
 def _accelerator() -> str | None:
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return "mps" if torch.backends.mps.is_available() else None

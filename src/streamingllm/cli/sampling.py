@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
 
 from streamingllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 TemperatureOption = Annotated[
     float, typer.Option(help="0 takes the argmax token; more is more varied.")
@@ -45,6 +47,8 @@ def chosen_seed(seed: int | None) -> int:
 
 def seeded_generator(seed: int, device: torch.device) -> torch.Generator:
     """Return the source of randomness of a run, on the device where tokens are chosen."""
+    import torch
+
     return torch.Generator(device=device).manual_seed(seed)
 
 

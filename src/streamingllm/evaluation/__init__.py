@@ -1,22 +1,33 @@
 """How well models predict long texts, and what they keep while they read."""
 
-from streamingllm.evaluation.inspection import LayerGroup, ModelFacts, inspect_model
-from streamingllm.evaluation.perplexity import (
-    SEGMENT_TOKENS,
-    PerplexityResult,
-    Reading,
-    measure_perplexity,
-)
-from streamingllm.evaluation.texts import open_documents, read_tokens
+from __future__ import annotations
 
-__all__ = [
-    "SEGMENT_TOKENS",
-    "LayerGroup",
-    "ModelFacts",
-    "PerplexityResult",
-    "Reading",
-    "inspect_model",
-    "measure_perplexity",
-    "open_documents",
-    "read_tokens",
-]
+from typing import TYPE_CHECKING
+
+from streamingllm.lazy_exports import lazy_exports
+
+_HOMES = {
+    "SEGMENT_TOKENS": "streamingllm.evaluation.perplexity",
+    "LayerGroup": "streamingllm.evaluation.inspection",
+    "ModelFacts": "streamingllm.evaluation.inspection",
+    "PerplexityResult": "streamingllm.evaluation.perplexity",
+    "PerplexityRun": "streamingllm.evaluation.perplexity",
+    "inspect_model": "streamingllm.evaluation.inspection",
+    "measure_perplexity": "streamingllm.evaluation.perplexity",
+    "open_documents": "streamingllm.evaluation.texts",
+    "read_tokens": "streamingllm.evaluation.texts",
+}
+__all__ = list(_HOMES)
+
+if TYPE_CHECKING:
+    from streamingllm.evaluation.inspection import LayerGroup as LayerGroup
+    from streamingllm.evaluation.inspection import ModelFacts as ModelFacts
+    from streamingllm.evaluation.inspection import inspect_model as inspect_model
+    from streamingllm.evaluation.perplexity import SEGMENT_TOKENS as SEGMENT_TOKENS
+    from streamingllm.evaluation.perplexity import PerplexityResult as PerplexityResult
+    from streamingllm.evaluation.perplexity import PerplexityRun as PerplexityRun
+    from streamingllm.evaluation.perplexity import measure_perplexity as measure_perplexity
+    from streamingllm.evaluation.texts import open_documents as open_documents
+    from streamingllm.evaluation.texts import read_tokens as read_tokens
+else:  # not for type checkers: to them every name would be Any
+    __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -22,7 +22,7 @@ SEGMENT_TOKENS = 4096
 
 @dataclass(frozen=True, eq=False)
 class PerplexityResult:
-    """What one reading of a text came to.
+    """Hold the scores of one text under one strategy.
 
     Args:
         nll: negative log-likelihood of each token but the first, in nats, float32, [tokens - 1].
@@ -38,7 +38,7 @@ class PerplexityResult:
 
     @property
     def tokens(self) -> int:
-        """Tokens read."""
+        """Tokens of the text that have been prefilled."""
         return len(self.nll) + 1
 
     @property
@@ -56,17 +56,17 @@ class PerplexityResult:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens read per second."""
+        """Tokens prefilled per second."""
         return self.tokens / self.seconds
 
 
-class Reading:
-    """A text on its way through a stream, scored chunk by chunk.
+class PerplexityRun:
+    """Feed a text to a stream and score it chunk by chunk.
 
     Args:
         model: a causal language model.
         ids: the text, int64, [T], at least two tokens.
-        config: strategy, window, and the tokens that one `step` reads (`chunk_size`).
+        config: strategy, window, and the tokens of one `step` (`chunk_size`).
         segment_size: tokens per segment of the result.
 
     Raises:
@@ -91,54 +91,56 @@ class Reading:
         self.stream = Stream(model, config)
         self.segment_size = segment_size
         self.seconds = 0.0
-        self.tokens_read = 0
+        self.num_prefilled_tokens = 0
         self._ids = ids.to(model.device)
         self._nll = np.empty(len(ids) - 1, dtype=np.float32)
 
     @property
-    def tokens(self) -> int:
-        """Tokens in the text."""
+    def num_tokens(self) -> int:
+        """Tokens of the text."""
         return len(self._ids)
 
     @property
-    def done(self) -> bool:
-        """Whether the text has been read to its end."""
-        return self.tokens_read == self.tokens
+    def is_done(self) -> bool:
+        """Whether the whole text has been scored."""
+        return self.num_prefilled_tokens == self.num_tokens
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens read per second so far."""
-        return self.tokens_read / self.seconds if self.seconds else 0.0
+        """Tokens prefilled per second so far."""
+        return self.num_prefilled_tokens / self.seconds if self.seconds else 0.0
 
     @property
     def running_perplexity(self) -> float:
-        """Perplexity of the current segment as far as it has been read; NaN before the start."""
-        scored = self._nll[: max(0, self.tokens_read - 1)]
-        start = max(0, self.tokens_read - 1) // self.segment_size * self.segment_size
+        """Perplexity of the current segment as far as it has been scored; NaN before the start."""
+        scored = self._nll[: max(0, self.num_prefilled_tokens - 1)]
+        start = max(0, self.num_prefilled_tokens - 1) // self.segment_size * self.segment_size
         return perplexity_of(scored[max(0, start - 1) :])
 
     def step(self) -> None:
-        """Read and score the next chunk; only its logits are ever held."""
+        """Prefill and score the next chunk; only its logits are held."""
         started = time.perf_counter()
-        first = self.tokens_read
+        first = self.num_prefilled_tokens
         chunk = self._ids[first : first + self.stream.config.chunk_size]
         targets = self._ids[first + 1 : first + 1 + len(chunk)]
         logits = self.stream.feed(chunk)
         # A chunk's last row predicts the next chunk's first token, the text's last row none.
         nll = token_nll(logits[: len(targets)], targets)
         self._nll[first : first + len(targets)] = nll.cpu().numpy()
-        self.tokens_read += len(chunk)
+        self.num_prefilled_tokens += len(chunk)
         self.seconds += time.perf_counter() - started
 
     def result(self) -> PerplexityResult:
-        """Return the scores of what has been read.
+        """Return the scores so far.
 
         Raises:
-            InputError: that is fewer than two tokens.
+            InputError: fewer than two tokens have been prefilled.
         """
-        if self.tokens_read < 2:
-            raise InputError(f"{self.tokens_read} tokens have been read: must be at least 2")
-        nll = self._nll[: self.tokens_read - 1].copy()
+        if self.num_prefilled_tokens < 2:
+            raise InputError(
+                f"num_prefilled_tokens={self.num_prefilled_tokens}: must be at least 2; call step()"
+            )
+        nll = self._nll[: self.num_prefilled_tokens - 1].copy()
         return PerplexityResult(nll, self.segment_size, self.seconds, self.stream.nbytes)
 
 
@@ -148,9 +150,9 @@ def measure_perplexity(
     config: StreamConfig,
     *,
     segment_size: int = SEGMENT_TOKENS,
-    on_progress: Callable[[Reading], None] | None = None,
+    on_progress: Callable[[PerplexityRun], None] | None = None,
 ) -> PerplexityResult:
-    """Read a text under one strategy and score every token but the first.
+    """Score every token of a text except the first, under one strategy.
 
     Args:
         model: a causal language model.
@@ -160,16 +162,16 @@ def measure_perplexity(
         on_progress: called after each chunk.
 
     Raises:
-        ConfigError, InputError, UnsupportedModelError: see `Reading`.
+        ConfigError, InputError, UnsupportedModelError: see `PerplexityRun`.
 
     Source: Xiao et al. (arXiv 2309.17453), section 4.1.
     """
-    reading = Reading(model, ids, config, segment_size)
-    while not reading.done:
-        reading.step()
+    run = PerplexityRun(model, ids, config, segment_size)
+    while not run.is_done:
+        run.step()
         if on_progress is not None:
-            on_progress(reading)
-    return reading.result()
+            on_progress(run)
+    return run.result()
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

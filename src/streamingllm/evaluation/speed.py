@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +16,6 @@ from streamingllm.stream import Stream
 
 _READ_BYTES = 1 << 28  # well past any cache
 _WARM_UP = 10
-_IMPORTED = time.perf_counter()
 _BANDWIDTH_SAMPLES = 12
 
 
@@ -54,16 +51,6 @@ def seconds_of(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def seconds_since_process_start() -> float:
-    """Return the age of this process, the interpreter's start and imports included."""
-    try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        booted = time.clock_gettime(time.CLOCK_BOOTTIME)
-        return booted - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, AttributeError, IndexError):
-        return time.perf_counter() - _IMPORTED  # not on Linux: all but the imports before this one
 
 
 class BandwidthMeter:

@@ -7,16 +7,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from streamingllm.errors import InputError, first_line
 
-from streamingllm.errors import InputError
-from streamingllm.models import LanguageModel
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from streamingllm.models import LanguageModel
 
 PYTHON_REFERENCE = "pydoc"
 HUB_PREFIX = "hub:"
+_BYTE_ORDER_MARK = "\ufeff"
 _ALLOWED = "must be a UTF-8 file, `pydoc`, or `hub:DATASET`"
 
 
@@ -35,6 +37,8 @@ def open_documents(source: str) -> Iterable[str]:
     Raises:
         InputError: there is no such text, or it is empty or not UTF-8.
     """
+    if not source:
+        raise InputError(f"text='': must not be empty; {_ALLOWED}")
     if source == PYTHON_REFERENCE:
         return [_python_reference()]
     if source.startswith(HUB_PREFIX):
@@ -59,6 +63,8 @@ def read_tokens(
     Raises:
         InputError: fewer than two tokens, so nothing to predict.
     """
+    import torch
+
     parts: list[Tensor] = []
     num_tokens = 0
     for document in documents:
@@ -73,7 +79,7 @@ def read_tokens(
 
 def _file_text(name: str) -> str:
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        text = without_byte_order_mark(Path(name).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"text={name!r}: {_ALLOWED} (byte {error.start} is not UTF-8)") from error
     except (OSError, ValueError) as error:
@@ -82,6 +88,14 @@ def _file_text(name: str) -> str:
     if not text.strip():
         raise InputError(f"text={name!r}: must not be empty")
     return text
+
+
+def without_byte_order_mark(text: str) -> str:
+    """Return a text that was decoded from UTF-8, without the mark that some editors put first.
+
+    The mark says nothing in UTF-8, and its tokens would take the place of the sinks.
+    """
+    return text.removeprefix(_BYTE_ORDER_MARK)
 
 
 def _python_reference() -> str:
@@ -104,13 +118,13 @@ def _hub_documents(source: str) -> Iterable[str]:
     text = first.get("text")
     if not isinstance(text, str):
         raise InputError(f"text={source!r}: must be a data set with a column of text named `text`")
-    return chain([text], _texts(rows, source))
+    return chain([without_byte_order_mark(text)], _texts(rows, source))
 
 
 def _texts(rows: Iterator[Any], source: str) -> Iterator[str]:
     with _failing_as_input_error(source):
         for row in rows:
-            yield row["text"]
+            yield without_byte_order_mark(row["text"])
 
 
 @contextmanager
@@ -118,7 +132,7 @@ def _failing_as_input_error(source: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the library raises its own errors, the hub's and the network's
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"text={source!r}: must be a data set with a test split that can be reached ({reason})"
+            f"text={source!r}: must be a data set with a test split that can be reached "
+            f"({first_line(error)})"
         ) from error

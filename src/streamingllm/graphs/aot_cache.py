@@ -1,24 +1,27 @@
-"""Compiled decode steps, kept in the user's cache folder under all that they depend on."""
+"""Compiled decode steps, in the cache folder under a name of all that they depend on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
+import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from filelock import FileLock
-from platformdirs import user_cache_path
 from torch import Tensor, nn
 
+from streamingllm.cache_folder import cache_folder, using_cache_folder
+from streamingllm.errors import first_line
+from streamingllm.graphs.child_process import ChildProcess
 from streamingllm.kernels import native
 from streamingllm.kernels.operators import DECODING
 
@@ -29,6 +32,8 @@ _C_TYPES = {
     "float": "double",
 }
 _PACKAGE = Path(__file__).parents[1]
+_STAGING_PREFIX = "partial-"
+_LEFTOVER_SECONDS = 86_400
 
 
 def fingerprint(module: nn.Module, inputs: Any, model_config: dict[str, Any]) -> str:
@@ -64,11 +69,13 @@ def _code_digest() -> str:
 
 def package_path(name: str) -> Path:
     """Return where the compiled step of that fingerprint is, or will be."""
-    return user_cache_path("streamingllm") / "graphs" / f"{name}.pt2"
+    return cache_folder() / "graphs" / f"{name}.pt2"
 
 
 class Compilation:
-    """A compilation in a process of its own, so that decoding can go on meanwhile.
+    """Compile a step in a process of its own, so that decoding goes on meanwhile.
+
+    The process ends with this one. A folder that cannot be written is reported by `finish`.
 
     Args:
         program: what to compile.
@@ -76,43 +83,65 @@ class Compilation:
     """
 
     def __init__(self, program: torch.export.ExportedProgram, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
         self.target = target
-        self._folder = tempfile.TemporaryDirectory(dir=target.parent)
-        exported = Path(self._folder.name) / "step.export.pt2"
-        with warnings.catch_warnings():
-            # Joined weights are views of one tensor, which on a CPU is no matter.
-            warnings.filterwarnings("ignore", message="No complete tensor found")
-            torch.export.save(program, exported)
-        command = [
-            sys.executable,
-            "-m",
-            "streamingllm.graphs.aot_cache",
-            *map(str, (exported, target)),
-        ]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self._process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        self._child: ChildProcess | None = None
+        self._failure: str | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(target.parent)
+            self._folder = tempfile.TemporaryDirectory(prefix=_STAGING_PREFIX, dir=target.parent)
+            self._child = _start(program, Path(self._folder.name), target)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+            self._failure = f"{target.parent}: cannot be written ({first_line(error)})"
 
     @property
     def running(self) -> bool:
         """Whether it has not ended yet."""
-        return self._process.poll() is None
+        return self._child is not None and self._child.running
+
+    def wait(self) -> None:
+        """Wait for the end."""
+        if self._child is not None:
+            self._child.wait()
 
     def finish(self) -> str | None:
         """Wait for the end; return None on success, else what the compiler said last."""
-        _, errors = self._process.communicate()
-        self._folder.cleanup()
-        if self._process.returncode == 0:
-            return None
-        lines = errors.decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {self._process.returncode}"
+        if self._child is not None:
+            self._failure = self._child.finish()
+        if self._folder is not None:
+            self._folder.cleanup()
+        return self._failure
 
     def stop(self) -> None:
         """Give up."""
-        self._process.kill()
+        if self._child is not None:
+            self._child.stop()
         self.finish()
+
+
+def _start(program: torch.export.ExportedProgram, folder: Path, target: Path) -> ChildProcess:
+    """Begin to compile `program` by way of files in `folder`."""
+    exported = folder / "step.export.pt2"
+    with warnings.catch_warnings():
+        # Joined weights are views of one tensor, which on a CPU is no matter.
+        warnings.filterwarnings("ignore", message="No complete tensor found")
+        torch.export.save(program, exported)
+    arguments = {
+        "exported": str(exported),
+        "target": str(target),
+        "cache_dir": str(cache_folder()),
+        "native_settings": asdict(native.current_settings()),
+    }
+    return ChildProcess(__name__, arguments, folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what compilations left whose processes were killed, once no other can be at work."""
+    for leftover in folder.glob(f"{_STAGING_PREFIX}*"):
+        with suppress(FileNotFoundError):  # another process has removed it
+            if leftover.stat().st_mtime < time.time() - _LEFTOVER_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def load_package(path: Path, tensors: dict[str, Tensor]) -> Callable[[list[Tensor]], list[Tensor]]:
@@ -130,9 +159,16 @@ def load_package(path: Path, tensors: dict[str, Tensor]) -> Callable[[list[Tenso
     return run
 
 
+def main(exported: str, target: str, cache_dir: str, native_settings: dict[str, Any]) -> None:
+    """Compile an exported step in a process of its own, see `Compilation`."""
+    native.configure(**native_settings)
+    with using_cache_folder(cache_dir):
+        native.load()
+    _compile(Path(exported), Path(target))
+
+
 def _compile(exported: Path, target: Path) -> None:
     """Compile an exported step; one process at a time for each target."""
-    native.load()
     with FileLock(target.with_suffix(".lock")):
         if target.is_file():
             return
@@ -157,7 +193,3 @@ def _declaration(op: torch._ops.OpOverload) -> str:
     outputs = ["AtenTensorHandle*" for _ in op._schema.returns]
     arguments = ", ".join([*(_C_TYPES[kind] for kind in types), *outputs])
     return f"AOTITorchError aoti_torch_cpu_{name}({arguments})"
-
-
-if __name__ == "__main__":
-    _compile(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,7 +1,8 @@
 """Build the C++ kernels on first use and load them.
 
-What is built stays in the user's cache folder, under a name that depends on sources, compiler,
-torch and processor; `streamingllm compile` builds them ahead.
+What is built stays in the cache folder, under a name that depends on sources, compiler, torch and
+processor; `streamingllm compile` builds them ahead. `configure` switches them off or names another
+compiler.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 from filelock import FileLock
-from platformdirs import user_cache_path
 
+from streamingllm.cache_folder import cache_folder
+from streamingllm.errors import ConfigError, first_line
 from streamingllm.kernels import operators  # noqa: F401  (their signatures come before their code)
 
 _TORCH = Path(torch.__file__).parent
@@ -35,8 +38,57 @@ _FLAGS_OF = {
     ),
     "kernels_avx2.cpp": ("-mavx2", "-mfma", "-mf16c"),
 }  # fmt: skip
+_ISAS = {"avx2": 1, "avx512": 2}  # what `streamingllm_use_isa` takes; see cpu/dispatch.h
 _log = logging.getLogger("streamingllm")
 _loaded: list[ctypes.CDLL] = []
+
+
+@dataclass(frozen=True)
+class NativeSettings:
+    """Say which native kernels a process uses.
+
+    Args:
+        enabled: False for the plain PyTorch operators.
+        compiler: name or path of a C++ compiler; None for the first of c++, g++ and clang++.
+        isa: "avx2" for the kernels of older processors, "avx512", or None for the processor's best.
+
+    Raises:
+        ConfigError: `isa` is another word.
+    """
+
+    enabled: bool = True
+    compiler: str | None = None
+    isa: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.isa is not None and self.isa not in _ISAS:
+            raise ConfigError(f"isa={self.isa!r}: must be None or one of {', '.join(_ISAS)}")
+
+
+_settings = NativeSettings()
+
+
+def configure(*, enabled: bool = True, compiler: str | None = None, isa: str | None = None) -> None:
+    """Choose the native kernels of this process, before anything loads them.
+
+    The arguments are those of `NativeSettings`; one that is left out is set to its default.
+
+    Raises:
+        ConfigError: `isa` is unknown, or `load` has been called under other settings.
+    """
+    global _settings
+    settings = NativeSettings(enabled, compiler, isa)
+    if settings != _settings and load.cache_info().currsize:
+        raise ConfigError(
+            f"{settings} comes too late: kernels are loaded under {_settings}; call "
+            "native.configure before the first stream"
+        )
+    _settings = settings
+
+
+def current_settings() -> NativeSettings:
+    """Return what `configure` has chosen."""
+    return _settings
 
 
 @cache
@@ -52,9 +104,10 @@ def load() -> bool:
             path = build()
             library = ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)  # compiled steps look there
             torch.ops.load_library(path)
+            _choose_isa(library)
             _loaded.append(library)
         except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-            reason = _first_line(error)
+            reason = first_line(error)
     if reason is not None:
         _log.warning("no native kernels, decoding will be slower: %s", reason)
     return reason is None
@@ -73,7 +126,7 @@ def build() -> Path:
         subprocess.CalledProcessError: the compiler refuses.
     """
     compiler = _compiler()
-    folder = user_cache_path("streamingllm") / "kernels"
+    folder = cache_folder() / "kernels"
     library = folder / f"{_fingerprint(compiler)}.so"
     if library.is_file():
         return library
@@ -87,21 +140,36 @@ def build() -> Path:
 
 
 def _unsupported_reason() -> str | None:
+    if not _settings.enabled:
+        return "they are switched off"
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"{platform.machine()} is not a processor they are written for"
     capability = torch.backends.cpu.get_cpu_capability()
     if capability not in ("AVX2", "AVX512"):
         return f"this processor offers {capability}, not AVX2"
-    if os.environ.get("STREAMINGLLM_NATIVE") == "0":
-        return "STREAMINGLLM_NATIVE=0"
     return None
 
 
+def _choose_isa(library: ctypes.CDLL) -> None:
+    if _settings.isa is None:
+        return
+    use_isa = getattr(library, "streamingllm_use_isa", None)
+    if use_isa is None:
+        _log.warning("isa=%r has no effect: these kernels choose by themselves", _settings.isa)
+    else:
+        use_isa(_ISAS[_settings.isa])
+
+
 def _compiler() -> str:
-    for name in (os.environ.get("CXX"), *_COMPILERS):
-        if name and shutil.which(name):
+    chosen = _settings.compiler
+    if chosen is not None:
+        if shutil.which(chosen) is None:
+            raise FileNotFoundError(f"compiler={chosen!r} is not found; install it or name another")
+        return chosen
+    for name in _COMPILERS:
+        if shutil.which(name):
             return name
-    raise FileNotFoundError("no C++ compiler: install g++ or clang++, or set CXX")
+    raise FileNotFoundError("no C++ compiler is found; install g++ or clang++, or name one by CXX")
 
 
 def _fingerprint(compiler: str) -> str:
@@ -147,10 +215,3 @@ def _includes() -> tuple[str, ...]:
 
 def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, subprocess.CalledProcessError):
-        text = error.stderr.decode(errors="replace")
-    return next((line for line in text.splitlines() if line.strip()), type(error).__name__)

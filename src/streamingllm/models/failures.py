@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from streamingllm.errors import ModelLoadError, StreamingLLMError
+from streamingllm.errors import ModelLoadError, StreamingLLMError, first_line
 
 _MAX_REASON_CHARACTERS = 200
 
@@ -26,8 +26,7 @@ def failing_as_load_error(subject: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    lines = [line.strip(" .:") for line in str(error).splitlines()]
-    reason = next(filter(None, lines), type(error).__name__)
+    reason = first_line(error).rstrip(" .:")
     if len(reason) > _MAX_REASON_CHARACTERS:
         reason = reason[:_MAX_REASON_CHARACTERS] + "..."
     return reason

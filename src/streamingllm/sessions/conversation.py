@@ -13,6 +13,7 @@ from streamingllm.errors import InputError
 from streamingllm.finish_reason import FinishReason
 from streamingllm.models import LanguageModel
 from streamingllm.sessions.conversation_state import ConversationState
+from streamingllm.sessions.system_prompt import DEFAULT_SYSTEM_PROMPT
 from streamingllm.sessions.template_input import Messages, as_messages
 from streamingllm.sessions.token_log import TokenLog
 from streamingllm.sessions.transcript import Message, Transcript
@@ -21,7 +22,6 @@ from streamingllm.stream import Stream
 from streamingllm.stream.sampling import GREEDY, Sampling
 from streamingllm.stream.text import TextPieces
 
-DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 _ASSISTANT = "assistant"
 
 

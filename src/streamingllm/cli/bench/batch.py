@@ -20,12 +20,13 @@ from streamingllm.cli.options import (
     ModelOption,
     QuantizeCacheOption,
     QuantizeOption,
+    SinksOption,
+    ThreadsOption,
+    WindowOption,
 )
 from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
-from streamingllm.evaluation.speed import measure_decode
 from streamingllm.models import DEFAULT_MODEL
 
 _SIZES = (1, 2, 4, 8, 16)
@@ -69,6 +70,8 @@ def batch(
         compile=compile,
         cache_dir=cache_dir,
     )
+    from streamingllm.evaluation.speed import measure_decode
+
     lm = settings.load()
     console = human_console(json)
     results = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,15 +20,19 @@ from streamingllm.cli.options import (
     ModelOption,
     QuantizeCacheOption,
     QuantizeOption,
+    SinksOption,
+    ThreadsOption,
+    WindowOption,
 )
 from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
 from streamingllm.errors import ConfigError
-from streamingllm.evaluation.speed import DecodeSpeed, measure_decode
 from streamingllm.models import DEFAULT_MODEL
-from streamingllm.stream import Stream
+
+if TYPE_CHECKING:
+    from streamingllm.evaluation.speed import DecodeSpeed
+    from streamingllm.stream import Stream
 
 
 def decode(
@@ -68,6 +72,8 @@ def decode(
         compile=compile,
         cache_dir=cache_dir,
     )
+    from streamingllm.evaluation.speed import measure_decode
+
     lm = settings.load()
     stream, start_up = full_stream(lm, settings, batch_size, start_position)
     speed = measure_decode(stream, steps)

@@ -18,13 +18,14 @@ from streamingllm.cli.options import (
     ModelOption,
     QuantizeCacheOption,
     QuantizeOption,
+    SinksOption,
+    ThreadsOption,
+    WindowOption,
 )
 from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
 from streamingllm.errors import ConfigError
-from streamingllm.evaluation.speed import Timings, seconds_of
 from streamingllm.models import DEFAULT_MODEL
 
 _TURN = 20
@@ -67,6 +68,8 @@ def flatness(
         compile=compile,
         cache_dir=cache_dir,
     )
+    from streamingllm.evaluation.speed import Timings, seconds_of
+
     lm = settings.load()
     seconds: dict[int, list[float]] = {early: [], late: []}
     streams = {p: full_stream(lm, settings, start_position=p)[0] for p in seconds}

@@ -15,15 +15,15 @@ from streamingllm.cli.options import (
     ModelOption,
     QuantizeCacheOption,
     QuantizeOption,
+    SinksOption,
+    ThreadsOption,
+    WindowOption,
 )
 from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
-from streamingllm.evaluation.speed import Timings, seconds_of
 from streamingllm.evaluation.texts import PYTHON_REFERENCE, open_documents, read_tokens
 from streamingllm.models import DEFAULT_MODEL
-from streamingllm.stream import Stream
 
 
 def prefill(
@@ -58,6 +58,9 @@ def prefill(
         compile=False,
         cache_dir=cache_dir,
     )
+    from streamingllm.evaluation.speed import Timings, seconds_of
+    from streamingllm.stream import Stream
+
     lm = settings.load()
     ids = read_tokens(lm, open_documents(PYTHON_REFERENCE), tokens)
 

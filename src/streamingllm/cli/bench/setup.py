@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 
-from streamingllm.cli.loading import compile_shown, load_shown
-from streamingllm.cli.perplexity import use_threads
+from streamingllm.cli.loading import compile_shown, load_shown, use_threads
 from streamingllm.config import StreamConfig
 from streamingllm.errors import ConfigError
-from streamingllm.evaluation.speed import seconds_since_process_start
+from streamingllm.evaluation.process_age import seconds_since_process_start
 from streamingllm.evaluation.texts import PYTHON_REFERENCE, open_documents, read_tokens
-from streamingllm.models import LanguageModel
-from streamingllm.stream import Stream
+
+if TYPE_CHECKING:
+    from streamingllm.models import LanguageModel
+    from streamingllm.stream import Stream
 
 StepsOption = Annotated[int, typer.Option("--steps", help="Timed steps.")]
 
@@ -59,6 +59,8 @@ class BenchSettings:
 
     def record(self, lm: LanguageModel) -> dict[str, Any]:
         """Return the settings as they were resolved, for a JSON result."""
+        import torch
+
         settings = asdict(self)
         del settings["cache_dir"]
         return settings | {
@@ -96,6 +98,8 @@ def full_stream(
         batch_size: streams, each of which reads another part of the text.
         start_position: stream position to decode from, reached by setting the clock forward.
     """
+    from streamingllm.stream import Stream
+
     size = settings.config.cache_size + 1
     before = seconds_since_process_start()
     ids = read_tokens(lm, open_documents(PYTHON_REFERENCE), size * batch_size)

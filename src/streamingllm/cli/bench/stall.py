@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,18 +17,20 @@ from streamingllm.cli.options import (
     ModelOption,
     QuantizeCacheOption,
     QuantizeOption,
+    SinksOption,
+    ThreadsOption,
+    WindowOption,
 )
 from streamingllm.cli.output import JsonOption, human_console, write_json
-from streamingllm.cli.perplexity import SinksOption, ThreadsOption, WindowOption
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
-from streamingllm.engine import Engine, EngineStream, GenerationParams
-from streamingllm.evaluation.speed import Timings, seconds_of
 from streamingllm.evaluation.texts import PYTHON_REFERENCE, open_documents, read_tokens
 from streamingllm.models import DEFAULT_MODEL
 
+if TYPE_CHECKING:
+    from streamingllm.engine import Engine, EngineStream
+
 _WARM_UP = 10
-_ENDLESS = GenerationParams(None, ignore_eos=True)
 
 
 def stall(
@@ -68,13 +70,17 @@ def stall(
         compile=compile,
         cache_dir=cache_dir,
     )
+    from streamingllm.engine import Engine, GenerationParams
+    from streamingllm.evaluation.speed import Timings, seconds_of
+
+    endless = GenerationParams(None, ignore_eos=True)
     lm = settings.load()
     ids = read_tokens(lm, open_documents(PYTHON_REFERENCE), prompt_tokens)
     ids = ids.repeat(-(-max(prompt_tokens, settings.config.cache_size + 1) // len(ids)))
     with Engine(lm, settings.config, max_streams=streams + 1, max_stall=max_stall) as engine:
         if compile:
             compile_shown(engine)
-        writing = [engine.submit(ids[: settings.config.cache_size + 1], _ENDLESS)]
+        writing = [engine.submit(ids[: settings.config.cache_size + 1], endless)]
         writing += [_joined_by_fork(engine, writing[0]) for _ in range(streams - 1)]
         alone = Timings([seconds_of(engine.step) for _ in range(_WARM_UP + steps)][_WARM_UP:])
         prompt = engine.submit(ids[:prompt_tokens], GenerationParams(1))

@@ -1,4 +1,4 @@
-"""Show how far readings of a text have come."""
+"""Show how far strategies have come with a text."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from streamingllm.evaluation import Reading
+if TYPE_CHECKING:
+    from streamingllm.evaluation import PerplexityRun
 
 _PLAIN_INTERVAL_SECONDS = 20.0
 
 
-class ReadingBoard:
-    """One line per reading, kept fresh on a terminal, printed now and then elsewhere.
+class ProgressBoard:
+    """Show one line per run: redrawn on a terminal, printed every 20 seconds elsewhere.
 
     Args:
         console: where to show it.
-        readings: by label; all of the same text.
+        runs: by label; all of the same text.
     """
 
-    def __init__(self, console: Console, readings: Mapping[str, Reading]) -> None:
+    def __init__(self, console: Console, runs: Mapping[str, PerplexityRun]) -> None:
         self._console = console
-        self._readings = readings
+        self._runs = runs
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=4)
         self._printed_at = time.monotonic()
 
-    def __enter__(self) -> ReadingBoard:
+    def __enter__(self) -> ProgressBoard:
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -46,29 +48,29 @@ class ReadingBoard:
             self._live.stop()
 
     def update(self) -> None:
-        """Print where the readings stand, if it is time and no terminal redraws itself."""
-        finished = all(reading.done for reading in self._readings.values())
+        """Print how far the runs are, if it is time and no terminal redraws itself."""
+        finished = all(run.is_done for run in self._runs.values())
         waited = time.monotonic() - self._printed_at >= _PLAIN_INTERVAL_SECONDS
         if self._console.is_terminal or not (waited or finished):
             return
         self._printed_at = time.monotonic()
-        for label, reading in self._readings.items():
-            self._console.print("  ".join((f"{label:<13}", *_cells(reading))), soft_wrap=True)
+        for label, run in self._runs.items():
+            self._console.print("  ".join((f"{label:<13}", *_cells(run))), soft_wrap=True)
 
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
-        for label, reading in self._readings.items():
-            bar = ProgressBar(total=reading.tokens, completed=reading.tokens_read, width=16)
-            table.add_row(label, bar, *_cells(reading))
+        for label, run in self._runs.items():
+            bar = ProgressBar(total=run.num_tokens, completed=run.num_prefilled_tokens, width=16)
+            table.add_row(label, bar, *_cells(run))
         return table
 
 
-def _cells(reading: Reading) -> tuple[str, ...]:
+def _cells(run: PerplexityRun) -> tuple[str, ...]:
     return (
-        f"{reading.tokens_read:>9,} tokens",
-        f"perplexity {format_perplexity(reading.running_perplexity):>7}",
-        f"{reading.tokens_per_second:>5,.0f} tokens/s",
-        f"{reading.stream.nbytes / 1e6:>7,.1f} MB",
+        f"{run.num_prefilled_tokens:>9,} tokens",
+        f"perplexity {format_perplexity(run.running_perplexity):>7}",
+        f"{run.tokens_per_second:>5,.0f} tokens/s",
+        f"{run.stream.nbytes / 1e6:>7,.1f} MB",
     )
 
 

@@ -1,0 +1,6 @@
+"""The command line as `python -m streamingllm`."""
+
+from streamingllm.cli import main
+
+if __name__ == "__main__":
+    main()
