@@ -18,12 +18,13 @@ import typer
 from torch import Tensor
 
 from benchmarks.progress import shown
-from benchmarks.reference_loop import reference_logits
 from streamingllm import LanguageModel, Stream, StreamConfig, load_model
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.evaluation.perplexity import measure_perplexity
 from streamingllm.evaluation.texts import open_documents, read_tokens
+from tests.reference.layer_facts import LayerFacts
+from tests.reference.oracles import logits_token_by_token
 
 CHUNKS = (1, 7, 64, 255, 256, 257, 1000)
 SPLIT_CONFIG = StreamConfig(
@@ -65,11 +66,15 @@ def mean_nll(model: Any, ids: Tensor, chunk_size: int) -> float:
 
 
 def against_reference(model: Any, ids: Tensor) -> dict[str, float]:
-    """Compare perplexity with the reference loop's, 4 sinks and 1,020 recent tokens."""
+    """Compare perplexity with the token-by-token oracle's, 4 sinks and 1,020 recent tokens."""
     ours = measure_perplexity(model, ids, StreamConfig(4, 1020))
-    rows = shown(reference_logits(model, ids, 4, 1020), "reference loop", len(ids))
+    layer = LayerFacts(inv_freq=model.get_decoder().rotary_emb.inv_freq.double())
+    facts = (layer,) * model.config.num_hidden_layers
+    rows = shown(
+        logits_token_by_token(model, facts, ids[None], 4, 1020), "reference loop", len(ids)
+    )
     nll = [
-        F.cross_entropy(row[None].float(), target[None])
+        F.cross_entropy(row.float(), target[None])
         for row, target in zip(rows, ids[1:], strict=False)
     ]
     reference = float(torch.stack(nll).mean().exp())

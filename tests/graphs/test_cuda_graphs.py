@@ -19,7 +19,7 @@ from streamingllm import Engine, GenerationParams, LanguageModel, Stream, Stream
 from streamingllm.engine import EngineStream
 from streamingllm.graphs import cuda_graphs, decode_step
 from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder, Graph
-from streamingllm.graphs.decode_step import DecodeStep
+from streamingllm.graphs.decode_step import DecodeStep, StepToken
 from streamingllm.kernels import gpu, native
 from tests.graphs.rerun import Diary, Rerun
 from tests.reference.rounding import assert_rounded_alike
@@ -267,9 +267,9 @@ def test_an_engine_has_a_graph_for_each_number_of_streams(
         assert decoding is not None
         run = decoding.run
 
-        def seen(ids: list[int], rows: list[int], *rest: Any) -> Tensor:
-            stepped.append(rows)
-            return run(ids, rows, *rest)
+        def seen(step_tokens: list[StepToken], *rest: Any) -> Tensor:
+            stepped.append([token.slot for token in step_tokens])
+            return run(step_tokens, *rest)
 
         monkeypatch.setattr(decoding, "run", seen)
         while prompts or engine.has_work:
@@ -281,7 +281,7 @@ def test_an_engine_has_a_graph_for_each_number_of_streams(
                 written[event.stream][1].append(event.token)
         sizes = Counter(map(len, stepped))
         assert decoding.num_graphs == sum(times > 1 for times in sizes.values()) > 1
-    assert all(len(set(rows)) == len(rows) for rows in stepped)
+    assert all(len(set(slots)) == len(slots) for slots in stepped)
     for prompt, found in written.values():
         alone = Stream(lm.model, CONFIG)
         logits = feed(alone, torch.tensor(prompt + found[:-1]))[len(prompt) - 1 :]

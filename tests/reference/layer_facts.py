@@ -117,8 +117,8 @@ class Turns:
 
 def kept_tokens(t: int, sinks: Sequence[int], window: int, turns: Turns | None = None) -> list[int]:
     """Return the stream positions that the query at `t` sees, in order, itself last."""
-    oldest = 0 if turns is None else turns.oldest(t)
-    return [j for j in range(t + 1) if j in sinks or (j > t - window and j >= oldest)]
+    oldest = max(0, t - window + 1, 0 if turns is None else turns.oldest(t))
+    return [*sorted(j for j in sinks if j < oldest), *range(oldest, t + 1)]
 
 
 def distance_matrix(

@@ -98,7 +98,7 @@ class UnrotatedCache(DynamicCache):
         self.longest = (n, m) if (n, m) in self.shares else max(self.shares, key=sum)
         self.sinks = tuple(sinks)
         self.t = 0
-        self.held: dict[int, list[tuple[int, Tensor, Tensor]]] = {}
+        self.held: dict[int, tuple[list[int], Tensor, Tensor]] = {}
 
     @property
     def place(self) -> int:
@@ -111,14 +111,17 @@ class UnrotatedCache(DynamicCache):
     ) -> tuple[Tensor, Tensor]:
         facts, (n, window) = self.facts[layer_idx], self.shares[layer_idx]
         k, v = self._moved(facts, key_states, value_states, torch.tensor([-self.place]))
-        seen = kept_tokens(self.t, self.sinks[:n], window, self.turns)
-        held = [*self.held.get(layer_idx, []), (self.t, k, v)]
-        held = [entry for entry in held if entry[0] in seen]
-        self.held[layer_idx] = held
-        places = self.place - len(held) + 1 + torch.arange(len(held))
-        _, all_keys, all_values = zip(*held, strict=True)
-        keys, values = torch.cat(all_keys, dim=2), torch.cat(all_values, dim=2)
-        return self._moved(facts, keys, values, places)
+        times = [self.t]
+        if layer_idx in self.held:
+            earlier, old_keys, old_values = self.held[layer_idx]
+            times = [*earlier, self.t]
+            k, v = torch.cat((old_keys, k), dim=2), torch.cat((old_values, v), dim=2)
+        seen = set(kept_tokens(self.t, self.sinks[:n], window, self.turns))
+        stay = [column for column, time in enumerate(times) if time in seen]
+        times, k, v = [times[column] for column in stay], k[:, :, stay], v[:, :, stay]
+        self.held[layer_idx] = times, k, v
+        places = self.place - len(times) + 1 + torch.arange(len(times))
+        return self._moved(facts, k, v, places)
 
     def _moved(
         self, facts: LayerFacts, k: Tensor, v: Tensor, positions: Tensor
@@ -166,7 +169,7 @@ def _pinned(model: PreTrainedModel, layers: Sequence[LayerFacts]) -> Iterator[No
         yield
 
 
-def token_by_token_logits(
+def logits_token_by_token(
     model: PreTrainedModel,
     layers: Sequence[LayerFacts],
     ids: Tensor,
@@ -174,13 +177,14 @@ def token_by_token_logits(
     m: int,
     sink_positions: tuple[int, ...] | None = None,
     turns: Turns | None = None,
-) -> Tensor:
-    """Return the logits of every token, [batch, seq, vocab], from one forward pass per token."""
+) -> Iterator[Tensor]:
+    """Yield the logits after each token of `ids` [batch, seq], each [batch, vocab].
+
+    The model is as it was before once the iterator has ended or is closed.
+    """
     sinks = tuple(range(n)) if sink_positions is None else sink_positions
     cache = UnrotatedCache(layers, n, m, sinks, turns)
-    logits = []
     with ExitStack() as undo:
-        undo.enter_context(torch.no_grad())
         undo.enter_context(_pinned(model, layers))
         if model.config.model_type not in BYPASSES:
             name_attention(model, _see_everything, undo)
@@ -189,6 +193,11 @@ def token_by_token_logits(
             place = {"position_ids": torch.full((ids.shape[0], 1), cache.place)}
             if model.config.model_type in ("bloom", "mpt"):
                 place = {}
-            out = model(ids[:, t : t + 1], past_key_values=cache, use_cache=True, **place)
-            logits.append(out.logits)
-    return torch.cat(logits, dim=1)
+            with torch.no_grad():
+                out = model(ids[:, t : t + 1], past_key_values=cache, use_cache=True, **place)
+            yield out.logits[:, 0]
+
+
+def token_by_token_logits(*arguments: Any, **keywords: Any) -> Tensor:
+    """Return the logits of every token, [batch, seq, vocab]; see `logits_token_by_token`."""
+    return torch.stack(list(logits_token_by_token(*arguments, **keywords)), dim=1)
