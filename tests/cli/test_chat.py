@@ -112,7 +112,7 @@ def test_branches(arguments: list[str], talk: Talk) -> None:
 
 def test_wrong_commands_lose_nothing(arguments: list[str], talk: Talk, tmp_path: Path) -> None:
     wrong = {
-        "/rewind 2": "num_turns=2: must be 1 to 1, the turns so far",
+        "/rewind 2": "num_turns=2 is not 1 to 1, the turns so far",
         "/rewind -1": "/rewind -1: must be followed by a whole number",
         "/switch 2": "/switch 2: must be 1 to 1",
         "/switch": "/switch: must be followed by BRANCH",
@@ -244,10 +244,28 @@ def test_ctrl_c_ends_an_answer_on_a_terminal(arguments: list[str], tmp_path: Pat
     assert turn["assistant"]
 
 
+def test_a_paste_of_several_lines_is_one_turn(arguments: list[str], tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    pasted = "def f(x):\n    return x + 1\n\n/quit is no command here"
+    terminal = Terminal()
+    device = terminal.theirs
+    chat_arguments = [*PROGRAM, *arguments, "--json", str(result)]
+    with subprocess.Popen(chat_arguments, stdin=device, stdout=device, stderr=device) as chat:
+        os.close(device)
+        terminal.wait_for("\x1b[?2004h")  # asks the terminal to mark pastes
+        terminal.type("\x1b[200~" + pasted.replace("\n", "\r") + "\x1b[201~\r")
+        terminal.wait_for(" tokens seen")
+        terminal.wait_for("> ")
+        terminal.type("/quit\r")
+        assert chat.wait(timeout=60) == 0
+    (turn,) = json.loads(result.read_text())["turns"]
+    assert turn["user"] == pasted
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cache-size", "11"], "cache_size=11: must be greater than the 11 tokens"),
+        (["--cache-size", "11"], "cache_size=11 leaves no room beside the 11 tokens"),
         (["--top-p", "0"], "top_p=0.0: must be"),
         (["--max-new-tokens", "-1"], "max_new_tokens=-1: must be"),
         (["--max-rewind-tokens", "-1"], "max_rewind_tokens=-1: must be"),

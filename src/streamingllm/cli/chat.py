@@ -115,7 +115,7 @@ def chat(
 
 
 def _talk(conversation: Conversation, console: Console, writing: dict[str, Any]) -> Conversation:
-    """Read lines and answer them until the user leaves; return the branch that was left."""
+    """Answer what is typed until the user leaves; return the branch that was left."""
     from streamingllm.cli.chat_commands import COMMAND_MARK, ChatCommands
 
     def remark(text: str) -> None:
@@ -123,12 +123,12 @@ def _talk(conversation: Conversation, console: Console, writing: dict[str, Any])
 
     commands = ChatCommands(conversation, remark)
     remark("/help lists the commands")
-    for line in _lines(console):
+    for text in _typed(console):
         try:
-            if line.startswith(COMMAND_MARK):
-                remark(commands.run(line))
+            if _is_command(text):
+                remark(commands.run(text.strip()))
             else:
-                _answer(commands.conversation, line, console, writing)
+                _answer(commands.conversation, text, console, writing)
                 remark(_status(commands.conversation))
         except StreamingLLMError as error:
             console.print(f"error: {error}", soft_wrap=True)
@@ -139,15 +139,16 @@ def _talk(conversation: Conversation, console: Console, writing: dict[str, Any])
     return commands.conversation
 
 
-def _lines(console: Console) -> Iterator[str]:
-    """Yield what the user types, line by line, without empty ones, until the end of the input."""
-    # With readline a prompt is part of the line that is edited; it is written by input() itself.
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401
+def _typed(console: Console) -> Iterator[str]:
+    """Yield what the user types or pastes, without blank lines, until the end of the input.
+
+    Several lines that are pasted together come together.
+    """
+    _edit_lines()
     while True:
         try:
             with contextlib.redirect_stdout(console.file):
-                line = input(_PROMPT)
+                text = input(_PROMPT)
         except KeyboardInterrupt:
             console.print("\n(/quit or Ctrl-D leaves)")
             continue
@@ -155,9 +156,24 @@ def _lines(console: Console) -> Iterator[str]:
             console.print()
             return
         # Bytes that are no text arrive as lone surrogates, which no tokenizer takes.
-        line = line.encode(errors="surrogateescape").decode(errors="replace").strip()
-        if line:
-            yield line
+        text = text.encode(errors="surrogateescape").decode(errors="replace").rstrip()
+        if text:
+            yield text
+
+
+def _edit_lines() -> None:
+    """Let `input` edit lines, and take a paste of several lines as one text."""
+    with contextlib.suppress(ImportError):
+        import readline
+
+        # CPython turns this off; libedit has neither the variable nor the same syntax.
+        if "libedit" not in (readline.__doc__ or ""):
+            readline.parse_and_bind("set enable-bracketed-paste on")
+
+
+def _is_command(text: str) -> bool:
+    """Tell a command, which stands on a line of its own, from a text such as a pasted path."""
+    return text.lstrip().startswith(COMMAND_MARK) and "\n" not in text
 
 
 def _answer(
