@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from streamingllm import Stream, StreamConfig
 from streamingllm.kernels import native
-from tests.reference.families import VOCAB_SIZE, model_of
+from tests.reference.families import model_of
+from tests.reference.family import VOCAB_SIZE
 
 CONFIG = StreamConfig(num_sink_tokens=2, window_size=6)
 NUM_ROUNDS, NUM_TOKENS = 30, 12

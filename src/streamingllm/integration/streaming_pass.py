@@ -76,7 +76,7 @@ class PassRunner:
         owns: Callable[[Any], TypeGuard[StreamingCache]],
     ) -> None:
         self.lock = threading.RLock()
-        self.position_id = 0
+        self.position_ids: int | Tensor = 0
         self._decoder = decoder
         self._configs = list(configs)
         self._adapter = adapter
@@ -161,6 +161,5 @@ class PassRunner:
     def _position_ids(self, chunk: Chunk) -> Tensor:
         if self._adapter is not None:
             return self._adapter.position_ids(chunk)
-        # The tables are replaced by exact ones; one small number for all positions leaves
-        # length-dependent scaling rules at rest.
-        return torch.full_like(chunk.positions, self.position_id)
+        # The tables are replaced by exact ones; zeros never trigger length-dependent scaling rules.
+        return torch.zeros_like(chunk.positions) + self.position_ids
