@@ -18,6 +18,7 @@ from streamingllm import SinkCache
 from streamingllm.attention.forward_plan import active_plan
 from streamingllm.errors import InputError, UnsupportedFeatureError
 from streamingllm.integration.adapters import override
+from streamingllm.integration.attach import attachment_of
 from tests.reference.families import model_of
 from tests.reference.tiny_llama import random_ids, tiny_llama
 
@@ -230,3 +231,56 @@ def test_overriding_twice_and_undoing_in_turn() -> None:
     first()
     assert module.forward == own
     assert "forward" not in vars(module)
+
+
+class Wrapper(nn.Module):
+    """A model in a model, as peft makes it."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.base_model = model
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.base_model, name)
+
+
+@pytest.mark.parametrize("first", ["wrapper", "model"])
+@pytest.mark.parametrize("goes_first", [0, 1])
+def test_a_wrapper_and_its_model_share_an_attachment(first: str, goes_first: int) -> None:
+    model = tiny_llama.__wrapped__()
+    before = [sorted(vars(module)) for module in model.modules()]
+    wrapper: Any = Wrapper(model)
+    given = [wrapper, model] if first == "wrapper" else [model, wrapper]
+    attachments = [attachment_of(each) for each in given]
+    assert attachments[0] is attachments[1]
+    for attachment in attachments:
+        attachment.acquire()
+    attachments[goes_first].release()
+    assert [sorted(vars(module)) for module in model.modules()] != before
+    attachments[1 - goes_first].release()
+    assert [sorted(vars(module)) for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("goes_first", [0, 1])
+def test_models_that_share_a_decoder_share_an_attachment(goes_first: int) -> None:
+    one, other = tiny_llama.__wrapped__(), tiny_llama.__wrapped__()
+    other.model = one.model
+    ids = random_ids(1, 20)
+    caches = [SinkCache(one, 2, 8), SinkCache(other, 2, 8)]
+    caches[goes_first].disable()
+    left, model = caches[1 - goes_first], [one, other][1 - goes_first]
+    with torch.no_grad():
+        logits = model(ids, past_key_values=left).logits
+        generate: Any = model.generate
+        written = generate(ids, past_key_values=SinkCache(model, 2, 8), max_new_tokens=3)
+        left.disable()
+        with SinkCache(one, 2, 8) as fresh:
+            torch.testing.assert_close(one(ids, past_key_values=fresh).logits, logits)
+    assert written.shape == (1, 23)
+    gc.collect()
+    for each in (one, other):
+        assert "prepare_inputs_for_generation" not in vars(each)
+        assert not any("forward" in vars(module) for module in each.modules())

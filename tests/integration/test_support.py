@@ -68,9 +68,12 @@ def test_refused_by_name_with_a_reason_and_a_way_out(
     assert "forward" not in vars(decoder)
 
 
-def test_a_model_without_a_language_head_is_refused() -> None:
+@pytest.mark.parametrize("has_cache", [False, True])
+def test_a_model_without_a_language_head_is_refused(has_cache: bool) -> None:
+    cache = SinkCache(model_of("llama")) if has_cache else None
     with pytest.raises(UnsupportedModelError, match="predicts next tokens"):
         SinkCache(model_of("llama").model)
+    del cache
 
 
 @pytest.mark.skipif(

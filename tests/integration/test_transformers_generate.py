@@ -515,14 +515,14 @@ def test_more_padding_than_can_be_taken_back_is_refused(model: Model, prompt: Te
 
 
 def test_a_compiled_forward_streams(model: Model, prompt: Tensor) -> None:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled: Any = torch.compile(model.forward, backend="eager")
     with torch.no_grad(), SinkCache(model, **SMALL) as cache, SinkCache(model, **SMALL) as plain:
         for ids in prompt.split([20, 9, 1], dim=1):
             logits = compiled(input_ids=ids, past_key_values=cache).logits
             expected = model(ids, past_key_values=plain).logits
             torch.testing.assert_close(logits, expected)
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
 
 def test_a_streamer_gets_the_text(default_model: LanguageModel) -> None:

@@ -116,7 +116,7 @@ def chat(
 
 def _talk(conversation: Conversation, console: Console, writing: dict[str, Any]) -> Conversation:
     """Answer what is typed until the user leaves; return the branch that was left."""
-    from streamingllm.cli.chat_commands import COMMAND_MARK, ChatCommands
+    from streamingllm.cli.chat_commands import ChatCommands
 
     def remark(text: str) -> None:
         console.print(text, style="dim", soft_wrap=True)
@@ -173,6 +173,8 @@ def _edit_lines() -> None:
 
 def _is_command(text: str) -> bool:
     """Tell a command, which stands on a line of its own, from a text such as a pasted path."""
+    from streamingllm.cli.chat_commands import COMMAND_MARK
+
     return text.lstrip().startswith(COMMAND_MARK) and "\n" not in text
 
 

@@ -246,13 +246,13 @@ def unsupported_reason(
     facts = attachment.facts
     if facts is None:
         return f"{model.config.model_type} bypasses transformers' attention interface"
-    if facts.changed_layers:
-        return f"layer {facts.changed_layers[0]} attends to more than its cache returns"
     for encoding in encodings:
         if encoding.has_bias:
             return f"{encoding.name} adds a bias to scores"
         if isinstance(encoding, RopeEncoding) and encoding.in_values:
             return "its cache holds latent keys"
+    if facts.changed_layers:
+        return f"layer {facts.changed_layers[0]} attends to other keys than its cache returns"
     return _device_unsupported_reason(model) or _head_unsupported_reason(model, facts)
 
 

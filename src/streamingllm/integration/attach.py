@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from streamingllm.integration.adapters import ADAPTERS, override
@@ -39,7 +39,6 @@ class Attachment:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        check_can_stream(model, ADAPTERS)
         self.decoder: nn.Module = model.get_decoder()
         self.windows = layer_windows(model)
         self.adapter = ADAPTERS.get(model.config.model_type)
@@ -79,15 +78,13 @@ class Attachment:
         return self.positions.encodings(cache_size)
 
     @contextmanager
-    def position_id(self, number: int) -> Iterator[None]:
-        """Give the model another position id than 0 for all tokens, as far as it has one."""
-        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        before = self.passes.position_id
-        self.passes.position_id = number if most is None else min(number, most - 1)
+    def position_ids(self, numbers: Tensor) -> Iterator[None]:
+        """Give a model that takes position ids others than 0, int64, [batch, 1]."""
+        before, self.passes.position_ids = self.passes.position_ids, numbers
         try:
             yield
         finally:
-            self.passes.position_id = before
+            self.passes.position_ids = before
 
     def exclusive(self) -> AbstractContextManager[Any]:
         """Keep the passes of other threads out."""
@@ -146,6 +143,7 @@ def attachment_of(model: PreTrainedModel) -> Attachment:
     owner = _generating_model(model)
     with _making:
         if owner not in _attachments:
+            check_can_stream(owner, ADAPTERS)
             shared = _attachment_of_decoder(owner)
             attachment = shared or Attachment(owner)
             attachment.add_model(owner)

@@ -3,8 +3,9 @@
 No declaration tells what a model does with the masks, tables and arguments of its attention. So a
 few tokens are streamed past the first eviction:
 
-- without sinks, against the model's own attention under a banded mask;
-- with sinks, two streams at different positions, each attention against the plain reference.
+- one stream without sinks, against the model's own attention under a banded mask;
+- three streams with sinks, one of them at another position, each attention against the plain
+  reference; two of them differ in nothing but their position ids, and must not differ in the end.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 NUM_SINK_TOKENS, WINDOW_SIZE = 2, 3
 PASSES = (5, 2, 1)  # prefill, which evicts already; a second pass; a single token
 BATCH_PASSES, NUM_PADDING = (6, 1), 2
-# A model may use position ids for more than its tables, and then only a late one shows.
-POSITION_ID = 2000
+LATE_POSITION_ID = 2000
 # Median over tokens of the relative difference: kernels round differently, and a mixture of
 # experts may send a token elsewhere because of it.
 TOLERANCE_FULL, TOLERANCE_HALF = 0.01, 0.2
+# Greatest relative difference between two streams that differ in their position ids only.
+POSITION_TOLERANCE_FULL, POSITION_TOLERANCE_HALF = 1e-3, 0.02
 
 
 def check_model(model: PreTrainedModel, attachment: Attachment) -> AttentionFacts:
@@ -52,17 +54,22 @@ def check_model(model: PreTrainedModel, attachment: Attachment) -> AttentionFact
     try:
         with torch.no_grad():
             by_itself = _by_itself(model, attachment.decoder, ids, window_size)
-            with (
-                CheckedCache(model, 0, window_size, compares=False) as cache,
-                attachment.position_id(POSITION_ID),
-            ):
+            with CheckedCache(model, 0, window_size, compares=False) as cache:
                 in_stream = _in_stream(attachment.decoder, ids, cache)
-            with CheckedCache(model, NUM_SINK_TOKENS, window_size, compares=True) as batch:
-                _feed_batch(attachment.decoder, ids, batch)
+            with (
+                CheckedCache(model, NUM_SINK_TOKENS, window_size, compares=True) as batch,
+                attachment.position_ids(_position_ids(model)),
+            ):
+                in_batch = _in_batch(attachment.decoder, ids, batch)
     except (AttributeError, TypeError, RuntimeError, StreamingLLMError) as error:
         raise check_failed(model) from error
     if not _agree(by_itself, in_stream) or not batch.is_right:
         raise check_failed(model)
+    if not _ignores_position_ids(in_batch):
+        raise UnsupportedModelError(
+            f"{model.config.model_type} cannot stream: it scales attention by absolute positions, "
+            "which have no end in a stream; use a decoder such as Llama, Qwen, Mistral or Gemma"
+        )
     return cache.facts
 
 
@@ -110,13 +117,30 @@ def _in_stream(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _feed_batch(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> None:
-    """Feed two streams, of which one begins with padding."""
-    first, second = ids[:, : sum(BATCH_PASSES)].expand(2, -1).split(list(BATCH_PASSES), dim=1)
+def _in_batch(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> Tensor:
+    """Return hidden states of the same tokens in three streams; the first begins with padding."""
+    first, second = ids[:, : sum(BATCH_PASSES)].expand(3, -1).split(list(BATCH_PASSES), dim=1)
     mask = torch.ones_like(first)
     mask[0, :NUM_PADDING] = 0
-    decoder(first, attention_mask=mask, past_key_values=cache, use_cache=True)
-    decoder(second, past_key_values=cache, use_cache=True)
+    before = decoder(first, attention_mask=mask, past_key_values=cache, use_cache=True)[0]
+    after = decoder(second, past_key_values=cache, use_cache=True)[0]
+    return torch.cat((before, after), dim=1)
+
+
+def _position_ids(model: PreTrainedModel) -> Tensor:
+    """Return a position id for each stream of the batch, int64, [3, 1]: late ones for the last."""
+    config = model.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None) or LATE_POSITION_ID + 1
+    return torch.tensor([[0], [0], [min(LATE_POSITION_ID, most - 1)]], device=model.device)
+
+
+def _ignores_position_ids(in_batch: Tensor) -> bool:
+    """Return whether the last two streams of hidden states [3, seq, hidden] agree."""
+    early, late = in_batch[1].double(), in_batch[2].double()
+    relative = (early - late).norm(dim=-1) / early.norm(dim=-1).clamp(min=1e-30)
+    half = in_batch.dtype.itemsize < torch.float32.itemsize
+    tolerance = POSITION_TOLERANCE_HALF if half else POSITION_TOLERANCE_FULL
+    return float(relative.median()) <= tolerance
 
 
 def _agree(by_itself: Tensor, in_stream: Tensor) -> bool:

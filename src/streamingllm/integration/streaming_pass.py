@@ -76,7 +76,7 @@ class PassRunner:
         owns: Callable[[Any], TypeGuard[StreamingCache]],
     ) -> None:
         self.lock = threading.RLock()
-        self.position_id = 0
+        self.position_ids: int | Tensor = 0
         self._decoder = decoder
         self._configs = list(configs)
         self._adapter = adapter
@@ -91,24 +91,26 @@ class PassRunner:
         forward = update_wrapper(partial(self._forward, own_forward), own_forward)
         return override(self._decoder, "forward", forward)
 
-    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
     def _forward(self, own_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            return self._forward_outside_graphs(own_forward, *args, **kwargs)
         with self.lock:
             cache = kwargs.get("past_key_values")
             if not self._owns(cache):
                 return own_forward(*args, **kwargs)
-            return self._run(own_forward, cache, args, kwargs)
+            with self._pass(cache, args, kwargs) as planned:
+                return own_forward(*args, **planned)
 
-    @torch.compiler.disable(reason="the cache plans each pass in Python")  # type: ignore[untyped-decorator]
-    def _run(
-        self,
-        own_forward: Callable[..., Any],
-        cache: StreamingCache,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+    # Not around `_forward`: an exported decode step goes through it, and exporting refuses this.
+    @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
+    def _forward_outside_graphs(
+        self, own_forward: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        with self._pass(cache, args, kwargs) as planned:
-            return own_forward(*args, **planned)
+        if self._owns(kwargs.get("past_key_values")):
+            # The cache plans each pass in Python, which nothing can compile.
+            return torch.compiler.disable(self._forward)(own_forward, *args, **kwargs)
+        with self.lock:
+            return own_forward(*args, **kwargs)
 
     @contextmanager
     def _pass(
@@ -161,6 +163,5 @@ class PassRunner:
     def _position_ids(self, chunk: Chunk) -> Tensor:
         if self._adapter is not None:
             return self._adapter.position_ids(chunk)
-        # The tables are replaced by exact ones; one small number for all positions leaves
-        # length-dependent scaling rules at rest.
-        return torch.full_like(chunk.positions, self.position_id)
+        # The tables are replaced by exact ones; zeros never trigger length-dependent scaling rules.
+        return torch.zeros_like(chunk.positions) + self.position_ids
