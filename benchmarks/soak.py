@@ -20,7 +20,7 @@ import torch
 import typer
 
 from benchmarks.progress import shown
-from streamingllm import Sampling, Stream, StreamConfig, load_model
+from streamingllm import SamplingParams, Stream, StreamConfig, load_model
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.evaluation.texts import open_documents, read_tokens
@@ -91,7 +91,7 @@ def main(
         reading.run(lambda part=part: stream.feed(part, logits="none"), done)  # type: ignore[misc]
     seed = 0
     generator = torch.Generator().manual_seed(seed)
-    tokens = stream.generate(write, sampling=Sampling(temperature=0.8), generator=generator)
+    tokens = stream.generate(write, sampling=SamplingParams(temperature=0.8), generator=generator)
     writing = Ledger(stream)
     for done in shown(range(1, write + 1), "writing"):
         writing.run(lambda: next(tokens), done)

@@ -13,11 +13,11 @@ from streamingllm.lazy_exports import lazy_exports
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncEngine": "streamingllm.engine",
     "Engine": "streamingllm.engine",
-    "GenerationParams": "streamingllm.engine",
-    "Grammar": "streamingllm.engine",
+    "Grammar": "streamingllm.stream.grammar",
     "LanguageModel": "streamingllm.models",
-    "Sampling": "streamingllm.stream.sampling",
+    "SamplingParams": "streamingllm.stream.sampling",
     "SinkCache": "streamingllm.integration.sink_cache",
     "Stream": "streamingllm.stream",
     "StreamConfig": "streamingllm.config",
@@ -28,14 +28,14 @@ __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from streamingllm.config import StreamConfig as StreamConfig
+    from streamingllm.engine import AsyncEngine as AsyncEngine
     from streamingllm.engine import Engine as Engine
-    from streamingllm.engine import GenerationParams as GenerationParams
-    from streamingllm.engine import Grammar as Grammar
     from streamingllm.integration.sink_cache import SinkCache as SinkCache
     from streamingllm.models import LanguageModel as LanguageModel
     from streamingllm.models import load_model as load_model
     from streamingllm.stream import Stream as Stream
-    from streamingllm.stream.sampling import Sampling as Sampling
+    from streamingllm.stream.grammar import Grammar as Grammar
+    from streamingllm.stream.sampling import SamplingParams as SamplingParams
     from streamingllm.stream.text import generate_text as generate_text
 else:  # not for type checkers: to them every name would be Any
     __getattr__, _dir = lazy_exports(__name__, _HOMES)

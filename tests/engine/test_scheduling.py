@@ -1,286 +1,241 @@
-"""A long prompt does not hold up those who write, and what fails fails alone."""
+"""A long prompt does not hold up streams that decode; orders, deadlines, states and counts."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from dataclasses import dataclass
 
 import pytest
-import torch
-from torch import Tensor
 
-from streamingllm import Engine, GenerationParams, StreamConfig
-from streamingllm.engine import EngineStream
-from streamingllm.engine.model_runner import ModelRunner
-from streamingllm.engine.prefill_budget import Ladder, Pace, Reading
+from streamingllm import Engine, StreamConfig
 from streamingllm.errors import InputError
-from streamingllm.graphs.decode_step import DecodeStep
+from tests.engine.driver import ENDLESS, free, run, start, tokens_of
 from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=64, max_rewind_tokens=4)
-ENDLESS = GenerationParams(None, ignore_eos=True)
 
 
-def test_a_ladder_is_climbed_as_far_as_time_allows() -> None:
-    ladder = Ladder((16, 32, 64, 128, 256))
-    sizes = []
-    for _ in range(20):
-        sizes.append(ladder.largest(0.024))
-        ladder.measured(sizes[-1], 0.005 + sizes[-1] * 1e-4)
-    assert sizes[:4] == [16, 32, 64, 128]  # 256 tokens would take 30.6 ms
-    assert set(sizes[4:]) == {128}
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
-def test_what_an_accident_spoilt_is_tried_again() -> None:
-    ladder = Ladder((16, 32))
-    ladder.measured(ladder.largest(0.01), 0.02)
-    assert ladder.largest(0.01) == 0
-    assert Counter(ladder.largest(0.01) for _ in range(200))[16] > 0
-
-
-@dataclass
-class Machine:
-    """What steps take, in seconds."""
-
-    step: float
-    per_token_along: float
-    per_chunk: float
-    per_token: float
-
-    def read(self, pace: Pace, num_writing: int = 8) -> tuple[Reading, float]:
-        """Do one step and return how long it took."""
-        reading = pace.next(num_writing, can_go_along=True)
-        if reading.how == "along":
-            seconds = self.step + reading.num_tokens * self.per_token_along
-            pace.stepped(num_writing, seconds, reading.num_tokens)
-            return reading, seconds
-        seconds = self.per_chunk + reading.num_tokens * self.per_token
-        pace.stepped(num_writing, self.step)
-        pace.read(reading.num_tokens, seconds)
-        return reading, self.step + seconds
-
-
-@pytest.mark.parametrize(
-    ("machine", "best"),
-    [
-        (Machine(0.010, 0.0004, 0.015, 0.0003), Reading("along", 16)),
-        (Machine(0.030, 0.0020, 0.010, 0.0001), Reading("chunk", 128)),
-        (Machine(0.010, 0.0200, 0.015, 0.0003), Reading("along", 1)),
-    ],
-)
-def test_the_better_way_to_read_is_found(machine: Machine, best: Reading) -> None:
-    pace = Pace(chunk_size=512, max_stall=2.0)
-    steps = [machine.read(pace) for _ in range(1000)]
-    (found, _), *_ = Counter(reading for reading, _ in steps).most_common()
-    assert found == best
-    if best.num_tokens > 1:
-        assert sorted(seconds for _, seconds in steps)[950] <= 2 * machine.step
-    at_once = pace.next(0, can_go_along=True)
-    assert at_once == Reading("chunk", 512)
-
-
-def test_no_more_goes_along_than_a_step_takes() -> None:
-    pace, machine = Pace(512, 2.0, most_along=1), Machine(0.010, 0.0004, 0.005, 0.0001)
-    readings = [machine.read(pace)[0] for _ in range(1000)]
-    assert {r.num_tokens for r in readings if r.how == "along"} == {0, 1}
-    (best, _), *_ = Counter(readings).most_common()
-    assert best == Reading("chunk", 16)
-
-
-def test_no_time_at_all() -> None:
-    pace, machine = Pace(chunk_size=64, max_stall=1.0), Machine(0.01, 0.001, 0.01, 0.001)
-    readings = Counter(machine.read(pace)[0] for _ in range(100))
-    assert readings[Reading("along", 1)] > 90
+def num_seen(engine: Engine, stream_id: str) -> int:
+    return engine.export_state(stream_id).num_seen_tokens
 
 
 @pytest.mark.parametrize("max_stall", [1.0, 2.0, 50.0])
-def test_those_who_write_go_on_while_prompts_are_read(max_stall: float) -> None:
+def test_streams_decode_in_every_step_while_prompts_are_prefilled(max_stall: float) -> None:
     with Engine(tiny_lm(), CONFIG, max_streams=4, max_stall=max_stall) as engine:
-        writing = [engine.submit("ab", ENDLESS) for _ in range(2)]
-        while not all(stream.num_written_tokens for stream in writing):
+        decoding = [start(engine, "ab") for _ in range(2)]
+        while not all(engine.usage(i).num_generated_tokens for i in decoding):
             engine.step()
-        reading = [engine.submit("long prompt " * 20, GenerationParams(3)) for _ in range(2)]
+        prompts = [start(engine, "long prompt " * 20, free(3)) for _ in range(2)]
         gained = steps = 0
-        while any(stream.finish_reason is None for stream in reading):
-            seen = {stream: stream.num_seen_tokens for stream in reading}
-            events = engine.step()
-            assert {e.stream for e in events if e.token is not None} >= set(writing)
-            gained += any(stream.num_seen_tokens > seen[stream] for stream in reading)
+        while any(engine.state(i) != "idle" for i in prompts):
+            seen = [num_seen(engine, i) for i in prompts]
+            outputs = engine.step()
+            assert {o.stream_id for o in outputs if o.token_ids} >= {*decoding}
+            gained += any(num_seen(engine, i) > n for i, n in zip(prompts, seen, strict=True))
             steps += 1
         assert gained >= 0.9 * steps
 
 
 def test_prompts_take_turns() -> None:
     with Engine(tiny_lm(), CONFIG, max_streams=3) as engine:
-        streams = [engine.submit("long prompt " * 30, ENDLESS) for _ in range(3)]
+        ids = [start(engine, "long prompt " * 30) for _ in range(3)]
         for _ in range(3):
             engine.step()
-        assert [stream.num_seen_tokens for stream in streams] == [64, 64, 64]
+        assert [num_seen(engine, i) for i in ids] == [64, 64, 64]
 
 
-@pytest.mark.parametrize("where", ["pass", "logits"])
-def test_a_stream_that_fails_fails_alone(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    bad: list[EngineStream] = []
-    read = ModelRunner.prefill
-
-    def break_one(self: ModelRunner, stream: EngineStream, num_tokens: int) -> Tensor:
-        if stream not in bad:
-            return read(self, stream, num_tokens)
-        if where == "pass":
-            raise RuntimeError("out of luck")
-        assert stream.slot is not None
-        for buffers in stream.slot.cache.ring_buffers:
-            buffers.k_cache.fill_(torch.nan)
-        return read(self, stream, num_tokens) * torch.nan
-
-    monkeypatch.setattr(ModelRunner, "prefill", break_one)
-
-    def write() -> dict[str, list[int | None]]:
-        with Engine(tiny_lm(), CONFIG, max_streams=2) as engine:
-            first = engine.submit("abc", GenerationParams(30, ignore_eos=True))
-            engine.step()
-            bad.append(engine.submit("bad", ENDLESS, retain=True))
-            after = engine.submit("efg", GenerationParams(30, ignore_eos=True))
-            events = list(engine.run())
-            assert bad[0].state == "finished"
-            assert bad[0].finish_reason == "failed"
-            assert ("luck" if where == "pass" else "not finite") in str(bad[0].error)
-            return {
-                name: [e.token for e in events if e.stream is stream]
-                for name, stream in (("first", first), ("after", after))
-            }
-
-    broken = write()
-    assert len(broken["after"]) == 30
-    with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
-        alone = engine.submit("efg", GenerationParams(30, ignore_eos=True))
-        assert broken["after"] == [e.token for e in engine.run() if e.stream is alone]
-
-
-def test_a_step_that_fails_can_be_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(fail_at: int) -> list[list[int | None]]:
-        with Engine(tiny_lm(), CONFIG, max_streams=2) as engine:
-            params = GenerationParams(20, ignore_eos=True)
-            tokens: dict[EngineStream, list[int | None]] = {
-                engine.submit(prompt, params): [] for prompt in ("abcdefgh", "xyz" * 20)
-            }
-            for number in range(100):
-                with monkeypatch.context() as patched:
-                    if number == fail_at:
-                        patched.setattr(DecodeStep, "run", interrupt)
-                        with pytest.raises(KeyboardInterrupt):
-                            engine.step()
-                        continue
-                    for event in engine.step():
-                        tokens[event.stream].append(event.token)
-        return list(tokens.values())
-
-    def interrupt(*args: object) -> Tensor:
-        raise KeyboardInterrupt
-
-    assert write(fail_at=7) == write(fail_at=1000)
-
-
-def test_pause_and_cancel() -> None:
+def test_a_lower_priority_number_goes_first() -> None:
     with Engine(tiny_lm(), CONFIG, max_streams=2) as engine:
-        stream, other = (engine.submit(text, ENDLESS) for text in ("abc", "def"))
+        first = start(engine, "long prompt " * 30, free(1))
+        late, urgent = (
+            start(engine, "long prompt " * 20, free(1), priority=priority) for priority in (0, -1)
+        )
+        second = engine.open_stream(priority=-2)
+        assert [engine.state(i) for i in (first, late, urgent, second)] == [
+            "prefilling",
+            "prefilling",
+            "waiting",
+            "waiting",
+        ]
+        engine.close_stream(first)
+        assert [engine.state(i) for i in (late, urgent, second)] == [
+            "prefilling",
+            "waiting",
+            "idle",
+        ]
+        engine.close_stream(second)
+        assert [engine.state(i) for i in (late, urgent)] == ["prefilling", "prefilling"]
+        ended = [o.stream_id for o in run(engine) if o.finish_reason == "length"]
+        assert ended == [urgent, late]
+
+
+def test_pause_and_abort() -> None:
+    with Engine(tiny_lm(), CONFIG, max_streams=2) as engine:
+        stream_id, other = (start(engine, text) for text in ("abc", "def"))
         for _ in range(5):
             engine.step()
-        engine.pause(stream)
-        written = stream.num_written_tokens
-        assert stream.state == "paused"
-        assert {event.stream for event in engine.step()} == {other}
+        engine.pause(stream_id)
+        generated = engine.usage(stream_id).num_generated_tokens
+        assert engine.state(stream_id) == "paused"
+        assert {o.stream_id for o in engine.step()} == {other}
         engine.pause(other)
-        assert not engine.has_work
-        assert engine.step() == []
-        engine.resume(stream)
+        assert (engine.has_work, engine.step()) == (False, [])
+        engine.resume(stream_id)
         engine.step()
-        assert stream.num_written_tokens == written + 1
-        engine.cancel(stream)
-        engine.cancel(stream)
-        (event,) = engine.step()
-        assert (event.stream, event.token, event.finish_reason) == (stream, None, "cancelled")
-        assert stream not in engine.streams
+        assert engine.usage(stream_id).num_generated_tokens == generated + 1
+        engine.abort(stream_id)
+        engine.abort(stream_id)
+        (output,) = engine.step()
+        assert (output.stream_id, output.token_ids) == (stream_id, ())
+        assert output.finish_reason == "cancelled"
+        assert engine.state(stream_id) == "idle"
 
 
-def test_a_waiting_stream_that_rests_lets_others_pass() -> None:
+def test_an_aborted_prompt_continues_where_it_stands() -> None:
     with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
-        first, second, third = (engine.submit("abc", GenerationParams(3)) for _ in range(3))
+        stream_id = start(engine, list(range(200)), free(5))
+        engine.step()
+        engine.abort(stream_id)
+        assert [o.finish_reason for o in engine.step()] == ["cancelled"]
+        assert num_seen(engine, stream_id) == 64
+        engine.submit(stream_id, [], free(5))
+        resumed = tokens_of(list(run(engine)), stream_id)
+        alone = start(engine, list(range(200)), free(5))
+        assert tokens_of(list(run(engine)), alone) == resumed
+
+
+def test_a_waiting_stream_that_is_paused_lets_others_pass() -> None:
+    with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
+        first, second, third = (start(engine, "abc", free(3)) for _ in range(3))
         engine.pause(second)
-        list(engine.run())
-        assert [s.state for s in (first, second, third)] == ["finished", "paused", "finished"]
+        outputs = list(run(engine))
+        assert [o.stream_id for o in outputs if o.finish_reason == "length"] == [first, third]
+        assert engine.state(second) == "paused"
         engine.resume(second)
-        engine.cancel(second)
-        assert second.state == "finished"
-        assert engine.streams == []
+        engine.close_stream(second)
+        assert [o.finish_reason for o in engine.step()] == ["cancelled"]
+        assert engine.stream_ids == []
 
 
-def test_one_prompt_read_once_and_answered_in_many_ways() -> None:
-    with Engine(tiny_lm(), CONFIG, max_streams=4) as engine:
-        prompt = engine.submit("a common beginning", GenerationParams(0), retain=True)
-        list(engine.run())
-        assert prompt.state == "idle"
-        answers = [engine.fork(prompt, GenerationParams(9)) for _ in range(2)]
-        answers.append(engine.submit("a common beginning", GenerationParams(9)))
-        tokens: dict[EngineStream, list[int | None]] = {s: [] for s in answers}
-        for event in engine.run():
-            tokens[event.stream].append(event.token)
-        assert [s.state for s in answers] == ["idle", "idle", "finished"]
-        first, second, alone = tokens.values()
-        assert first == second == alone
-        engine.feed(prompt)
-        assert len(list(engine.run())) > 0
-
-
-@pytest.mark.parametrize("prompt", ["", [], torch.zeros(2, 2, dtype=torch.int64), [257], [-1]])
-def test_a_prompt_that_cannot_be(prompt: object) -> None:
-    with Engine(tiny_lm(), CONFIG, max_streams=1) as engine, pytest.raises(InputError):
-        engine.submit(prompt)
-
-
-def test_what_a_stream_is_not_in_the_state_for() -> None:
-    with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
-        stream = engine.submit("abc", GenerationParams(2))
-        with pytest.raises(InputError, match="feed: stream 1 is reading; must be idle"):
-            engine.feed(stream, "x")
-        with pytest.raises(InputError, match="release: stream 1"):
-            engine.release(stream)
-        list(engine.run())
-        with pytest.raises(InputError, match="pause: stream 1 is finished"):
-            engine.pause(stream)
-        with pytest.raises(InputError, match="fork: stream 1 is finished"):
-            engine.fork(stream)
-
-
-def test_other_threads_come_between_steps() -> None:
-    with Engine(tiny_lm(), CONFIG, max_streams=4, max_waiting=100) as engine:
-        engine.submit("never ends", ENDLESS)
-        streams: list[EngineStream] = []
-
-        def submit() -> None:
-            for number in range(5):
-                streams.append(engine.submit("abc" * (number + 1), GenerationParams(4)))
-                if number == 3:
-                    engine.cancel(streams[-1])
-
-        threads = [threading.Thread(target=submit) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for _ in range(3000):
+def test_deadlines_end_texts_while_they_wait_prefill_decode_or_pause() -> None:
+    clock = Clock()
+    with Engine(tiny_lm(), CONFIG, max_streams=3, clock=clock) as engine:
+        decoding = start(engine, "ab", deadline=5.0)
+        while not engine.usage(decoding).num_generated_tokens:
             engine.step()
-            if len(streams) == 15 and all(s.finish_reason for s in streams):
-                break
-        for thread in threads:
-            thread.join()
-        assert Counter(s.state for s in streams) == {"finished": 15}
+        prompt = start(engine, "long prompt " * 30, deadline=6.0)
+        paused = start(engine, "abc", deadline=7.0)
+        engine.pause(paused)
+        waiting = start(engine, "abc", deadline=1.0)
+        endless = start(engine, "abc")
+        states = [engine.state(i) for i in (decoding, prompt, paused, waiting, endless)]
+        assert states == ["decoding", "prefilling", "paused", "waiting", "waiting"]
+        remaining = [engine.seconds_to_deadline]
+        ended = []
+        for _ in range(8):
+            ended += [o.stream_id for o in engine.step() if o.finish_reason == "deadline"]
+            clock.seconds += 1.0
+        assert ended == [waiting, decoding, prompt, paused]
+        assert [*remaining, engine.seconds_to_deadline] == [1.0, None]
+        assert engine.state(prompt) == "idle"
+        with pytest.raises(InputError, match=r"deadline=-1\.0"):
+            engine.submit(prompt, [1], ENDLESS, deadline=-1.0)
 
 
-def test_waiting_for_work() -> None:
+def test_one_prompt_prefilled_once_and_answered_in_many_ways() -> None:
+    with Engine(tiny_lm(), CONFIG, max_streams=4) as engine:
+        prompt = start(engine, "a common beginning", free(0))
+        (last,) = list(run(engine, close=False))
+        assert (last.token_ids, last.finish_reason) == ((), "length")
+        answers = [engine.fork(prompt) for _ in range(2)]
+        for stream_id in answers:
+            engine.submit(stream_id, [], free(9))
+        answers.append(start(engine, "a common beginning", free(9)))
+        outputs = list(run(engine, close=False))
+        first, second, alone = (tokens_of(outputs, i) for i in answers)
+        assert first == second == alone
+        assert len(alone) == 9
+        engine.submit(prompt, [], free(2))
+        assert len(list(run(engine))) == 2
+
+
+def test_usage_counts_prompt_generated_cached_and_evicted_tokens() -> None:
     with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
-        assert not engine.wait(0.01)
-        timer = threading.Timer(0.05, engine.submit, ["abc"])
-        timer.start()
-        assert engine.wait(10)
-        timer.join()
-        assert engine.has_work
+        stream_id = start(engine, list(range(100)), free(10))
+        *_, last = list(run(engine, close=False))
+        usage = last.usage
+        assert (usage.num_prompt_tokens, usage.num_generated_tokens) == (100, 10)
+        # The last token is pending; sinks and window are full.
+        assert usage.num_cached_tokens == 32
+        assert usage.num_evicted_tokens == 109 - 32
+        engine.submit(stream_id, [1, 2, 3], free(2))
+        *_, last = list(run(engine))
+        assert (last.usage.num_prompt_tokens, last.usage.num_generated_tokens) == (3, 2)
+
+
+@pytest.mark.parametrize("prompt", [[], [257], [-1], [1.0], [True], ["a"]])
+def test_a_prompt_that_cannot_be(prompt: object) -> None:
+    with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
+        stream_id = engine.open_stream()
+        with pytest.raises(InputError, match=r"^token_ids "):
+            engine.submit(stream_id, prompt)
+
+
+def test_actions_name_the_state_they_need() -> None:
+    with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
+        stream_id = start(engine, "abc", free(2))
+        with pytest.raises(InputError, match=f"stream_id={stream_id} is prefilling; wait"):
+            engine.submit(stream_id, [1])
+        with pytest.raises(InputError, match=r"rewind: .* is prefilling; it must be idle"):
+            engine.rewind(stream_id, 1)
+        list(run(engine, close=False))
+        with pytest.raises(InputError, match=r"pause: .* is idle"):
+            engine.pause(stream_id)
+        waiting = engine.open_stream()
+        with pytest.raises(InputError, match=r"fork: .* is waiting"):
+            engine.fork(waiting)
+
+
+def test_ids_of_other_engines_and_of_closed_streams_are_refused() -> None:
+    with (
+        Engine(tiny_lm(), CONFIG, max_streams=1) as engine,
+        Engine(tiny_lm(), CONFIG, max_streams=1) as other,
+    ):
+        stream_id, strange = engine.open_stream(), other.open_stream()
+        for call in (engine.fork, engine.abort, engine.close_stream, engine.export_state):
+            with pytest.raises(InputError, match=f"stream_id='{strange}' is not open"):
+                call(strange)
+        engine.close_stream(stream_id)
+        with pytest.raises(InputError, match=f"stream_id='{stream_id}' is not open"):
+            engine.submit(stream_id, [1])
+
+
+def test_an_engine_belongs_to_the_first_thread_that_steps() -> None:
+    with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
+        opened: list[str] = []
+        thread = threading.Thread(target=lambda: opened.append(engine.open_stream()))
+        thread.start()
+        thread.join()
+        engine.step()
+        refused: list[str] = []
+
+        def call() -> None:
+            for command in (engine.step, lambda: engine.submit(opened[0], [1]), engine.stats):
+                try:
+                    command()
+                except InputError as error:
+                    refused.append(str(error))
+
+        thread = threading.Thread(target=call, name="another")
+        thread.start()
+        thread.join()
+        assert len(refused) == 3
+        assert all("thread='another'" in message for message in refused)

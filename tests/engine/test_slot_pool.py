@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from streamingllm import Engine, GenerationParams, StreamConfig
+from streamingllm import Engine, SamplingParams, StreamConfig
 from streamingllm.errors import CapacityError, ConfigError, InputError
+from tests.engine.driver import free, run, start, tokens_of
 from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=3, window_size=13, max_rewind_tokens=6)
@@ -28,18 +29,19 @@ BYTES = 2 * LAYERS * HEADS * HEAD_DIM * (3 + 13 + 6 + 1) * FLOAT
 )
 def test_how_many_streams_fit(limits: dict[str, int], max_streams: int) -> None:
     with Engine(tiny_lm(), CONFIG, **limits) as engine:
-        assert engine.max_streams == max_streams
-        assert engine.bytes_per_stream == BYTES
-        assert engine.nbytes == BYTES * max_streams
+        stats = engine.stats()
+        assert stats.num_slots == stats.num_free_slots == max_streams
+        assert stats.bytes_per_stream == BYTES
+        assert stats.nbytes == BYTES * max_streams
         buffers = engine._pool.buffers
-        assert sum(t.nbytes for layer in buffers for t in layer if t is not None) == engine.nbytes
+        assert sum(t.nbytes for layer in buffers for t in layer if t is not None) == stats.nbytes
 
 
 def test_an_eight_bit_window_takes_less() -> None:
     config = StreamConfig(3, 13, max_rewind_tokens=6, quantize_cache="int8")
     with Engine(tiny_lm(), config, max_streams=1) as engine:
         sinks, rows = 3 * HEAD_DIM * FLOAT, (13 + 7) * (HEAD_DIM + 4)
-        assert engine.bytes_per_stream == 2 * LAYERS * HEADS * (sinks + rows)
+        assert engine.stats().bytes_per_stream == 2 * LAYERS * HEADS * (sinks + rows)
 
 
 @pytest.mark.parametrize(
@@ -59,28 +61,29 @@ def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_full_engine_refuses() -> None:
-    params = GenerationParams(4)
+    params = SamplingParams(max_new_tokens=4)
     with Engine(tiny_lm(), CONFIG, max_streams=2, max_waiting=1) as engine:
-        streams = [engine.submit("abc", params) for _ in range(3)]
-        with pytest.raises(CapacityError, match="max_waiting=1"):
-            engine.submit("abc", params)
+        ids = [start(engine, "abc", params) for _ in range(3)]
+        message = "max_waiting=1 streams wait for 2 slots; retry later or raise max_waiting"
+        with pytest.raises(CapacityError, match=message):
+            engine.open_stream()
         with pytest.raises(CapacityError, match="fork"):
-            engine.fork(streams[0])
-        engine.cancel(streams[0])
+            engine.fork(ids[0])
+        engine.close_stream(ids[0])
         engine.step()
-        assert streams[2].state == "reading" or streams[2].num_written_tokens
-        engine.submit("abc", params)
-        list(engine.run())
-        assert engine.streams == []
-        engine.submit("abc", params)
+        assert engine.state(ids[2]) in ("prefilling", "decoding")
+        start(engine, "abc", params)
+        list(run(engine))
+        assert engine.stream_ids == []
+        start(engine, "abc", params)
 
 
-def test_nothing_is_left_of_a_stream_when_its_row_goes_to_another() -> None:
+def test_nothing_is_left_of_a_stream_when_its_slot_goes_to_another() -> None:
     with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
         texts = []
         for prompt in ("abc", "x" * 80, "abc"):
-            engine.submit(prompt, GenerationParams(30, ignore_eos=True))
-            texts.append([event.token for event in engine.run()])
+            stream_id = start(engine, prompt, free(30))
+            texts.append(tokens_of(list(run(engine)), stream_id))
     assert texts[0] == texts[2]
 
 
@@ -88,10 +91,10 @@ def test_memory_is_the_same_at_the_end() -> None:
     with Engine(tiny_lm(), CONFIG, max_streams=3) as engine:
         before = [t.data_ptr() for layer in engine._pool.buffers for t in layer if t is not None]
         for number in range(5):
-            stream = engine.submit("abc" * number or "a", GenerationParams(30))
+            stream_id = start(engine, "abc" * number or "a", free(30))
             engine.step()
-            engine.fork(stream)
-            list(engine.run())
+            engine.fork(stream_id)
+            list(run(engine))
         after = [t.data_ptr() for layer in engine._pool.buffers for t in layer if t is not None]
     assert before == after
 
@@ -101,15 +104,15 @@ def test_a_closed_engine_leaves_the_model_as_it_was() -> None:
     model = lm.model
     assert "forward" not in vars(model.get_decoder())
     engine = Engine(lm, CONFIG, max_streams=2)
-    stream = engine.submit("abc")
+    stream_id = start(engine, "abc")
     assert "forward" in vars(model.get_decoder())
-    engine.close()
+    (last,) = engine.close()
     assert "forward" not in vars(model.get_decoder())
-    assert stream.state == "finished"
+    assert (last.stream_id, last.finish_reason) == (stream_id, "cancelled")
     with torch.no_grad():
         model(torch.ones(1, 3, dtype=torch.int64))
     with pytest.raises(InputError, match="closed"):
-        engine.submit("abc")
+        engine.open_stream()
     with pytest.raises(InputError, match="closed"):
         engine.step()
-    engine.close()
+    assert engine.close() == []

@@ -15,8 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from streamingllm import Engine, GenerationParams, LanguageModel, Stream, StreamConfig
-from streamingllm.engine import EngineStream
+from streamingllm import Engine, LanguageModel, SamplingParams, Stream, StreamConfig
 from streamingllm.graphs import cuda_graphs, decode_step
 from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder, Graph
 from streamingllm.graphs.decode_step import DecodeStep, StepToken
@@ -261,7 +260,7 @@ def test_an_engine_has_a_graph_for_each_number_of_streams(
 ) -> None:
     prompts = [tokens(3 + 11 * i, seed=i).tolist() for i in range(5)]
     stepped: list[list[int]] = []
-    written: dict[EngineStream, tuple[list[int], list[int]]] = {}
+    written: dict[str, tuple[list[int], list[int]]] = {}
     with Engine(lm, CONFIG, max_streams=4) as engine:
         decoding = engine._runner._step
         assert decoding is not None
@@ -274,11 +273,14 @@ def test_an_engine_has_a_graph_for_each_number_of_streams(
         monkeypatch.setattr(decoding, "run", seen)
         while prompts or engine.has_work:
             if prompts:
-                params = GenerationParams(6 + 6 * len(prompts), ignore_eos=True)
-                prompt = prompts.pop()
-                written[engine.submit(prompt, params)] = (prompt, [])
-            for event in engine.step():
-                written[event.stream][1].append(event.token)
+                params = SamplingParams(max_new_tokens=6 + 6 * len(prompts), ignore_eos=True)
+                prompt, stream_id = prompts.pop(), engine.open_stream()
+                engine.submit(stream_id, prompt, params)
+                written[stream_id] = (prompt, [])
+            for output in engine.step():
+                written[output.stream_id][1].extend(output.token_ids)
+                if output.finish_reason is not None:
+                    engine.close_stream(output.stream_id)
         sizes = Counter(map(len, stepped))
         assert decoding.num_graphs == sum(times > 1 for times in sizes.values()) > 1
     assert all(len(set(slots)) == len(slots) for slots in stepped)

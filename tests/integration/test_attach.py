@@ -274,8 +274,8 @@ def test_models_that_share_a_decoder_share_an_attachment(goes_first: int) -> Non
     left, model = caches[1 - goes_first], [one, other][1 - goes_first]
     with torch.no_grad():
         logits = model(ids, past_key_values=left).logits
-        generate: Any = model.generate
-        written = generate(ids, past_key_values=SinkCache(model, 2, 8), max_new_tokens=3)
+        whole: Any = model
+        written = whole.generate(ids, past_key_values=SinkCache(model, 2, 8), max_new_tokens=3)
         left.disable()
         with SinkCache(one, 2, 8) as fresh:
             torch.testing.assert_close(one(ids, past_key_values=fresh).logits, logits)

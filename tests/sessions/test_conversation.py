@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from streamingllm import LanguageModel, Sampling, Stream, StreamConfig
+from streamingllm import LanguageModel, SamplingParams, Stream, StreamConfig
 from streamingllm.errors import ConfigError, InputError, RewindError, SnapshotError
 from streamingllm.finish_reason import FinishReason
 from streamingllm.sessions import Conversation
@@ -56,7 +56,7 @@ def test_an_answer_that_ended_is_not_closed_twice(tiny_chat: LanguageModel) -> N
     for seed in range(50):
         conversation = begin(tiny_chat)
         generator = torch.Generator().manual_seed(seed)
-        sampling = Sampling(temperature=3.0)
+        sampling = SamplingParams(temperature=3.0)
         list(conversation.say("Hi", max_new_tokens=200, sampling=sampling, generator=generator))
         if conversation.finish_reason is FinishReason.STOP:
             break

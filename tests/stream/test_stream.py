@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from streamingllm import Sampling, Stream, StreamConfig
+from streamingllm import SamplingParams, Stream, StreamConfig
 from streamingllm.errors import InputError, RewindError, UnsupportedFeatureError
 from tests.reference.tiny_llama import VOCAB_SIZE, random_ids, tiny_llama
 
@@ -155,7 +155,7 @@ def test_greedy_generation_feeds_the_likeliest_token() -> None:
 def test_sampling_is_reproducible_and_follows_its_generator() -> None:
     def sample(seed: int) -> list[int]:
         generator = torch.Generator().manual_seed(seed)
-        options = Sampling(temperature=1.5, top_k=20, top_p=0.95)
+        options = SamplingParams(temperature=1.5, top_k=20, top_p=0.95)
         return list(stream_of(random_ids(9)).generate(30, sampling=options, generator=generator))
 
     assert sample(1) == sample(1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from streamingllm import Sampling, Stream, StreamConfig
+from streamingllm import SamplingParams, Stream, StreamConfig
 from streamingllm.errors import InputError, UnsupportedFeatureError
 from tests.reference.tiny_lm import tiny_lm
 
@@ -54,7 +54,9 @@ def test_the_same_generator_draws_the_same_tokens() -> None:
     runs = [
         list(
             stream_of(tokens(20)).generate(
-                30, sampling=Sampling(temperature=1.0), generator=torch.Generator().manual_seed(7)
+                30,
+                sampling=SamplingParams(temperature=1.0),
+                generator=torch.Generator().manual_seed(7),
             )
         )
         for _ in range(2)

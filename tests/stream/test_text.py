@@ -12,9 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from streamingllm import (
     Engine,
-    GenerationParams,
     LanguageModel,
-    Sampling,
+    SamplingParams,
     Stream,
     StreamConfig,
 )
@@ -242,7 +241,9 @@ def test_a_stream_writes_text(default_model: LanguageModel) -> None:
     assert (reason, num_tokens) == ("length", 5)
     assert write(stop_strings=["ris"])[:2] == (" Pa", FinishReason.STOP)
     sampled = [
-        write(sampling=Sampling(temperature=2.0), generator=torch.Generator().manual_seed(seed))
+        write(
+            sampling=SamplingParams(temperature=2.0), generator=torch.Generator().manual_seed(seed)
+        )
         for seed in (0, 0, 1)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
@@ -253,19 +254,22 @@ def test_a_special_token_ends_a_text_everywhere(is_engine: bool) -> None:
     lm = tiny_lm()
     special = lm.encode(BEGINNING, add_special_tokens=False).tolist()
     prompt = lm.encode("Hi", add_special_tokens=False)
-    sampling = Sampling(logit_bias={special[0]: 1e4})
+    bias = {special[0]: 1e4}
     config = StreamConfig(4, 12)
     if is_engine:
-        engine = Engine(lm, config, max_streams=1)
-        params = GenerationParams(9, sampling, stop_strings=[BEGINNING], ignore_eos=True)
-        stream = engine.submit(prompt, params)
-        while engine.has_work:
-            engine.step()
-        found: tuple[str | None, int] = (stream.finish_reason, stream.num_written_tokens)
+        params = SamplingParams(
+            max_new_tokens=9, logit_bias=bias, stop_strings=[BEGINNING], ignore_eos=True
+        )
+        with Engine(lm, config, max_streams=1) as engine:
+            (completion,) = engine.generate([prompt.tolist()], params)
+        assert completion.text == ""
+        found: tuple[str | None, int] = (completion.finish_reason, len(completion.token_ids))
     else:
         alone = Stream(lm.model, config)
         alone.feed(prompt)
-        pieces = generate_text(alone, lm, 9, sampling=sampling, stop_strings=[BEGINNING])
+        pieces = generate_text(
+            alone, lm, 9, sampling=SamplingParams(logit_bias=bias), stop_strings=[BEGINNING]
+        )
         assert "".join(pieces) == ""
         found = (pieces.finish_reason, alone.num_seen_tokens - len(prompt))
     assert len(special) == 1

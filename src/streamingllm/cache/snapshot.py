@@ -6,13 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -41,13 +42,8 @@ def write_snapshot(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]
     Raises:
         SnapshotError: the file cannot be written; a file that was there before is untouched.
     """
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {
-        "format": FORMAT,
-        "version": str(VERSION),
-        "facts": json.dumps(facts),
-        "digest": _digest(flat, json.dumps(facts)),
-    }
+    flat = _flat(tensors)
+    header = _header(flat, facts)
     partial: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
@@ -86,18 +82,59 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise SnapshotError(f"{path}: is not a snapshot of a stream")
-            if header.get("version") != str(VERSION):
-                raise SnapshotError(
-                    f"{path}: has version {header.get('version')}; this release reads {VERSION}"
-                )
+            _check_header(header, str(path))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise SnapshotError(f"{path}: cannot be read ({_one_line(error)})") from error
+    return tensors, _checked_facts(tensors, header, str(path))
+
+
+def snapshot_to_bytes(tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
+    """Return tensors and JSON-able facts in the format of a snapshot file."""
+    flat = _flat(tensors)
+    return save(flat, metadata=_header(flat, facts))
+
+
+def snapshot_from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and facts that `snapshot_to_bytes` wrote.
+
+    Raises:
+        SnapshotError: the bytes are damaged, or no snapshot of this version.
+    """
+    try:
+        (length,) = struct.unpack_from("<Q", data)
+        header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+        _check_header(header, "snapshot")
+        tensors = load(data)
+    except (struct.error, ValueError, AttributeError, SafetensorError) as error:
+        raise SnapshotError(f"snapshot: cannot be read ({_one_line(error)})") from error
+    return tensors, _checked_facts(tensors, header, "snapshot")
+
+
+def _flat(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _header(flat: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, str]:
+    text = json.dumps(facts)
+    version = str(VERSION)
+    return {"format": FORMAT, "version": version, "facts": text, "digest": _digest(flat, text)}
+
+
+def _check_header(header: dict[str, str], name: str) -> None:
+    if header.get("format") != FORMAT:
+        raise SnapshotError(f"{name}: is not a snapshot of a stream")
+    if header.get("version") != str(VERSION):
+        raise SnapshotError(
+            f"{name}: has version {header.get('version')}; this release reads {VERSION}"
+        )
+
+
+def _checked_facts(tensors: dict[str, Tensor], header: dict[str, str], name: str) -> dict[str, Any]:
     if _digest(tensors, header.get("facts", "")) != header.get("digest"):
-        raise SnapshotError(f"{path}: is damaged (its checksum does not fit); restore a backup")
-    return tensors, json.loads(header["facts"])
+        raise SnapshotError(f"{name}: is damaged (its checksum does not fit); restore a backup")
+    facts: dict[str, Any] = json.loads(header["facts"])
+    return facts
 
 
 def _digest(tensors: dict[str, Tensor], facts: str) -> str:

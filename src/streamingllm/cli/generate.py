@@ -101,10 +101,10 @@ def generate(
     check_max_new_tokens(max_new_tokens)
     text = read_prompt(prompt, prompt_file)
     from streamingllm.stream import Stream
-    from streamingllm.stream.sampling import Sampling
+    from streamingllm.stream.sampling import SamplingParams
     from streamingllm.stream.text import StopStrings, generate_text
 
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    sampling = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty)
     StopStrings(stop or ())
 
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)

@@ -1,9 +1,11 @@
-"""Many streams, one step: admission, scheduling, sampling, and what each stream has written."""
+"""Many streams, one step: admission, scheduling, sampling, and the text of each stream."""
 
 from __future__ import annotations
 
+from streamingllm.engine.async_engine import AsyncEngine as AsyncEngine
 from streamingllm.engine.engine import Engine as Engine
-from streamingllm.engine.grammar import Grammar as Grammar
-from streamingllm.engine.params import GenerationParams as GenerationParams
-from streamingllm.engine.scheduler import StepOutput as StepOutput
-from streamingllm.engine.stream import EngineStream as EngineStream
+from streamingllm.engine.outputs import Completion as Completion
+from streamingllm.engine.outputs import EngineStats as EngineStats
+from streamingllm.engine.outputs import StepOutput as StepOutput
+from streamingllm.engine.outputs import Usage as Usage
+from streamingllm.engine.stream_state import StreamState as StreamState

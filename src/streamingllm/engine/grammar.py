@@ -1,10 +1,9 @@
-"""Texts that follow a grammar or a JSON schema; llguidance says which tokens may come next."""
+"""Compilation of grammars and JSON schemas by llguidance."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import threading
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from streamingllm.errors import InputError, UnsupportedFeatureError
 from streamingllm.models import LanguageModel
+from streamingllm.stream.grammar import Grammar
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -19,43 +19,11 @@ if TYPE_CHECKING:
 _ONE_LINE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
-@dataclass(frozen=True)
-class Grammar:
-    """What a text must look like; see the class methods.
-
-    Args:
-        syntax: how `definition` is to be read.
-        definition: the JSON schema, the regular expression, or the grammar.
-    """
-
-    syntax: Literal["json_schema", "regex", "lark"]
-    definition: str
-
-    @classmethod
-    def json_schema(cls, schema: dict[str, Any] | str) -> Grammar:
-        """Allow JSON of that schema only, on one line; `{}` is any JSON.
-
-        The schema's own `x-guidance` can allow more white space, which small models never end.
-        """
-        text = schema if isinstance(schema, str) else json.dumps(schema)
-        return cls("json_schema", text)
-
-    @classmethod
-    def regex(cls, pattern: str) -> Grammar:
-        """Allow texts that match the whole pattern, in the syntax of Rust's regular expressions."""
-        return cls("regex", pattern)
-
-    @classmethod
-    def lark(cls, grammar: str) -> Grammar:
-        """Allow texts of a context-free grammar in Lark's notation."""
-        return cls("lark", grammar)
-
-
 class GrammarCompiler:
-    """Make matchers for the tokens of one model.
+    """Compile grammars for the tokens of one model; any thread may call it.
 
     Args:
-        lm: its tokenizer is read when the first grammar comes, which takes about a second.
+        lm: model and tokenizer; the first grammar reads the tokenizer, which takes about a second.
         vocab_size: width of the model's logits.
     """
 
@@ -63,6 +31,7 @@ class GrammarCompiler:
         self._lm = lm
         self._vocab_size = vocab_size
         self._tokenizer: LLTokenizer | None = None
+        self._lock = threading.Lock()
 
     def matcher(self, grammar: Grammar) -> GrammarMatcher:
         """Return a matcher at the beginning of a text.
@@ -71,7 +40,8 @@ class GrammarCompiler:
             InputError: the grammar is wrong.
             UnsupportedFeatureError: llguidance is not installed or cannot read the tokenizer.
         """
-        tokenizer = self._read_tokenizer()
+        with self._lock:
+            tokenizer = self._read_tokenizer()
         from llguidance import LLMatcher
 
         try:
@@ -94,7 +64,8 @@ class GrammarCompiler:
                 from llguidance.hf import from_tokenizer
             except ImportError as error:
                 raise UnsupportedFeatureError(
-                    "grammar: needs llguidance; pip install 'streamingllm[grammar]'"
+                    "grammar needs llguidance, which is not installed; pip install "
+                    "'streamingllm[grammar]'"
                 ) from error
             tokenizer: Any = self._lm.tokenizer
             ends = sorted(self._lm.eos_token_ids) or None
@@ -121,14 +92,14 @@ class GrammarMatcher:
         self._vocab_size = vocab_size
 
     def allowed(self) -> Tensor:
-        """Return which tokens may come next, bool, [1, vocab]."""
+        """Return which tokens are allowed next, bool, [1, vocab]."""
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
         self._check()
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocab_size]
         return torch.from_numpy(allowed).bool()[None]
 
-    def take(self, token: int) -> None:
-        """Go on by an allowed token.
+    def append(self, token: int) -> None:
+        """Advance by an allowed token.
 
         Raises:
             InputError: the grammar has become too complex to follow.
@@ -138,11 +109,11 @@ class GrammarMatcher:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing may follow."""
+        """Whether no token is allowed next."""
         return self._matcher.is_stopped()
 
     def clone(self) -> GrammarMatcher:
-        """Return an independent matcher at the same place."""
+        """Return an independent matcher at the same position."""
         return GrammarMatcher(self._matcher.deep_copy(), self._vocab_size)
 
     def _check(self) -> None:

@@ -1,123 +1,303 @@
-"""What each step of an engine does for whom."""
+"""Schedule of an engine: which streams have a slot, and what each step does for them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from streamingllm.engine.generation_state import choose_tokens
 from streamingllm.engine.model_runner import ModelRunner
-from streamingllm.engine.params import FinishReason
-from streamingllm.engine.prefill_budget import Pace
+from streamingllm.engine.outputs import StepOutput
+from streamingllm.engine.prefill_budget import PrefillBudget
+from streamingllm.engine.slot_pool import Slot, SlotPool
 from streamingllm.engine.stream import EngineStream
-
-
-@dataclass(frozen=True)
-class StepOutput:
-    """What a step did for one stream.
-
-    Args:
-        stream: whose event it is.
-        token: the token written; None if the text ended without one.
-        text: what has become certain of the text, often nothing or more than this token's.
-        finish_reason: why the text has ended; None while it has not.
-    """
-
-    stream: EngineStream
-    token: int | None
-    text: str
-    finish_reason: FinishReason | None
+from streamingllm.errors import CapacityError
+from streamingllm.finish_reason import FinishReason
+from streamingllm.stream.generation_state import GenerationState
+from streamingllm.stream.next_token import TokenLogprobs, choose_tokens, token_logprobs
+from streamingllm.stream.sampling import check_integer
 
 
 class Scheduler:
-    """Take all streams that write one token further, and one that reads as far as they allow.
+    """Decode one token for every running stream in a step, and prefill a part of one prompt.
 
-    Those that read take turns.
+    Streams are admitted in the order of priority and arrival. Prompts of equal priority are
+    prefilled in turn.
 
     Args:
+        pool: slots of the running streams.
         runner: runs the model.
-        pace: says how much is read at once.
+        budget: chooses how much of a prompt a step prefills.
+        max_waiting: streams that may wait for a slot.
+
+    Attributes:
+        waiting: streams without a slot, in the order of arrival.
+        running: streams with a slot, in the order of admission; idle ones included.
+        num_steps: steps so far.
+        num_prefilled_tokens: tokens of prompts fed so far.
+        num_generated_tokens: tokens generated so far.
+
+    Raises:
+        ConfigError: `max_waiting` is negative.
     """
 
-    def __init__(self, runner: ModelRunner, pace: Pace) -> None:
+    def __init__(
+        self, pool: SlotPool, runner: ModelRunner, budget: PrefillBudget, max_waiting: int
+    ) -> None:
+        check_integer("max_waiting", max_waiting, 0)
+        self.waiting: list[EngineStream] = []
+        self.running: list[EngineStream] = []
+        self.num_steps = self.num_prefilled_tokens = self.num_generated_tokens = 0
+        self._pool = pool
         self._runner = runner
-        self._pace = pace
-        self._num_steps = 0
+        self._budget = budget
+        self._max_waiting = max_waiting
+        self._outputs: list[StepOutput] = []
 
-    def step(self, active: Sequence[EngineStream]) -> list[StepOutput]:
-        """Do one step and return what came of it; streams whose text has ended are still there."""
-        self._num_steps += 1
-        full = [s for s in active if s.writer.is_full and not s.is_reading]
-        writing = [s for s in active if not s.writer.is_full and not s.is_reading]
-        reader = min((s for s in active if s.is_reading), key=lambda s: s.read_at, default=None)
-        events = [StepOutput(stream, None, "", "length") for stream in full]
-        if reader is None:
-            return events + self._step(writing)
-        reader.read_at = self._num_steps
-        how, most = self._pace.next(len(writing), can_go_along=self._runner.can_step(reader))
-        # A stream that is to write nothing keeps its last token to go on from.
-        num_tokens = min(most, len(reader.pending) - reader.writer.is_full)
-        if how == "along":
-            return events + self._step(writing, reader, num_tokens)
-        return events + self._step(writing) + self._read_chunk(reader, num_tokens)
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        if self._outputs or any(stream.is_active for stream in self.running):
+            return True
+        return self._pool.num_free > 0 and any(
+            stream.is_generating and not stream.is_paused for stream in self.waiting
+        )
 
-    def _step(
-        self, writing: list[EngineStream], reader: EngineStream | None = None, num_along: int = 0
-    ) -> list[StepOutput]:
-        """Feed one token to each that writes, and some to one that reads."""
-        if not writing:
-            return []
+    # Slots.
+
+    def check_capacity(self, num_streams: int = 1) -> None:
+        """Refuse more streams than can run or wait.
+
+        Raises:
+            CapacityError: the queue is full.
+        """
+        room = self._pool.num_free + self._max_waiting - len(self.waiting)
+        if num_streams > room:
+            raise CapacityError(
+                f"The queue is full: max_waiting={self._max_waiting} streams wait for "
+                f"{self._pool.num_slots} slots; retry later or raise max_waiting"
+            )
+
+    def add(self, stream: EngineStream) -> None:
+        """Let a stream wait for a slot, or run at once if one is free."""
+        self.waiting.append(stream)
+        self.admit()
+
+    def admit(self) -> None:
+        """Give free slots to waiting streams that are not paused."""
+        if not self.waiting or not self._pool.num_free:
+            return
+        for stream in sorted(self.waiting, key=lambda stream: stream.priority):
+            if stream.is_generating and stream.is_paused:
+                continue
+            slot = self._pool.open(stream.num_pinned_tokens)
+            if slot is None:
+                return
+            self.waiting.remove(stream)
+            stream.slot = slot
+            self.running.append(stream)
+            self._import_cache(stream, slot)
+
+    def _import_cache(self, stream: EngineStream, slot: Slot) -> None:
+        if stream.cache_state is None:
+            return
+        try:
+            slot.import_state(stream.cache_state)
+        except Exception as error:
+            if stream.is_generating:
+                self.end(stream, FinishReason.FAILED, error)
+            else:
+                self.remove(stream, wipe=True)
+        stream.cache_state = None
+
+    def fork(self, stream: EngineStream, other: EngineStream) -> bool:
+        """Let `other` run in a copy of the slot of `stream`; tell whether a slot was free."""
+        slot = self._pool.open(stream.num_pinned_tokens)
+        if slot is None:
+            return False
+        assert stream.slot is not None
+        slot.copy_from(stream.slot)
+        other.slot = slot
+        self.running.append(other)
+        return True
+
+    def remove(self, stream: EngineStream, *, wipe: bool = False) -> None:
+        """Free the stream's slot, or its place among those that wait."""
+        if stream.slot is not None:
+            stream.slot.close(wipe=wipe)
+            stream.slot = None
+            self.running.remove(stream)
+        elif stream in self.waiting:
+            self.waiting.remove(stream)
+        stream.is_closed = True
+        stream.cache_state = None
+
+    # Ends.
+
+    def end(
+        self, stream: EngineStream, reason: FinishReason, error: Exception | None = None
+    ) -> None:
+        """End the text of a stream where it is; a failed stream loses its slot."""
+        assert stream.generation is not None
+        self._put(stream, text=stream.generation.flush(), reason=reason, error=error)
+
+    def fail_active(self, error: Exception) -> None:
+        """Fail every stream that a step would have done anything for."""
+        for stream in [s for s in self.running if s.is_active]:
+            self.end(stream, FinishReason.FAILED, error)
+
+    def take_outputs(self) -> list[StepOutput]:
+        """Return the outputs since the last call."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def _put(
+        self,
+        stream: EngineStream,
+        token_ids: tuple[int, ...] = (),
+        text: str = "",
+        reason: FinishReason | None = None,
+        logprobs: tuple[TokenLogprobs, ...] = (),
+        error: Exception | None = None,
+    ) -> None:
+        self._outputs.append(stream.output(token_ids, text, reason, logprobs, error))
+        if reason is None:
+            return
+        stream.finish_reason = reason
+        stream.is_paused = False
+        unforked, stream.unforked = stream.unforked, []
+        for index, generation in enumerate(unforked, start=1):
+            sample = stream.copy(stream.id, generation)
+            sample.sample_index = index
+            self._outputs.append(sample.output((), "", reason, (), error))
+        if reason is FinishReason.FAILED or stream.sample_index > 0:
+            self.remove(stream, wipe=reason is FinishReason.FAILED)
+            self.admit()
+        elif any(sample in self.waiting for sample in stream.samples):
+            self._lend_slot(stream)
+
+    # Steps.
+
+    def step(self) -> None:
+        """Do one step; `take_outputs` returns what came of it.
+
+        Raises:
+            Exception: the pass of all streams failed; no token of it is counted, so that the next
+                step does it again. A pass of one stream that fails ends that stream only.
+        """
+        self.num_steps += 1
+        self.admit()
+        for stream in [s for s in self.running if s.is_active]:
+            stream.begin_turns()
+            if stream.unforked and not stream.is_prefilling:
+                self._fork_samples(stream)
+        active = [(s, s.generation) for s in self.running if s.is_active and s.generation]
+        prompts = [s for s, _ in active if s.is_prefilling]
+        for stream, generation in active:
+            if generation.is_full and not stream.is_prefilling:
+                self._put(stream, reason=FinishReason.LENGTH)
+        decoding = [s for s, g in active if not g.is_full and not s.is_prefilling]
+        if not prompts:
+            return self._decode(decoding)
+        prompt = min(prompts, key=lambda s: (s.priority, s.prefilled_at))
+        prompt.prefilled_at = self.num_steps
+        work = self._budget.next(len(decoding), can_mix=self._runner.can_step(prompt))
+        num_tokens = prompt.num_prefill_tokens(work.num_tokens)
+        if work.how == "mixed":
+            return self._decode(decoding, prompt, num_tokens)
+        self._decode(decoding)
+        return self._prefill_chunk(prompt, num_tokens)
+
+    def _fork_samples(self, stream: EngineStream) -> None:
+        """Let the other samples of a prompt run, or wait with a copy of its cache."""
+        unforked, stream.unforked = stream.unforked, []
+        state = None
+        for index, generation in enumerate(unforked, start=1):
+            sample = stream.copy(stream.id, generation)
+            sample.sample_index = index
+            stream.samples.append(sample)
+            if not self.fork(stream, sample):
+                if state is None and stream.num_seen_tokens:
+                    assert stream.slot is not None
+                    state = stream.slot.export_state()
+                sample.cache_state = state
+                self.waiting.append(sample)
+
+    def _lend_slot(self, stream: EngineStream) -> None:
+        """Let an ended stream wait, so that samples of its prompt that wait can have its slot."""
+        if stream.slot is not None:
+            stream.cache_state = stream.slot.export_state()
+            stream.slot.close()
+            stream.slot = None
+            self.running.remove(stream)
+            self.waiting.append(stream)
+
+    def _decode(
+        self,
+        decoding: Sequence[EngineStream],
+        prompt: EngineStream | None = None,
+        num_mixed: int = 0,
+    ) -> None:
+        """Feed one token to each stream that decodes, and some to a prompt in the same step."""
+        if not decoding:
+            return
         started = time.perf_counter()
-        together = [stream for stream in writing if self._runner.can_step(stream)]
-        alone = [stream for stream in writing if stream not in together]
-        events = []
-        if together or num_along:
-            logits = self._runner.step(together, reader, num_along)
-            also = [reader] if reader is not None and num_along else []
-            events += self._write([*together, *also], logits)
+        together = [stream for stream in decoding if self._runner.can_step(stream)]
+        alone = [stream for stream in decoding if stream not in together]
+        if together or num_mixed:
+            logits = self._runner.step(together, prompt if num_mixed else None, num_mixed)
+            self.num_prefilled_tokens += num_mixed
+            mixed = [prompt] if prompt is not None and num_mixed else []
+            self._append_tokens([*together, *mixed], logits)
         for stream in alone:
-            events += self._read(stream, 1)
-        self._pace.stepped(len(writing), time.perf_counter() - started, num_along)
-        return events
+            self._prefill(stream, 1)
+        self._budget.stepped(len(decoding), time.perf_counter() - started, num_mixed)
 
-    def _read_chunk(self, reader: EngineStream, num_tokens: int) -> list[StepOutput]:
+    def _prefill_chunk(self, prompt: EngineStream, num_tokens: int) -> None:
         started = time.perf_counter()
-        events = self._read(reader, num_tokens)
-        self._pace.read(num_tokens, time.perf_counter() - started)
-        return events
+        self._prefill(prompt, num_tokens)
+        self.num_prefilled_tokens += num_tokens
+        self._budget.prefilled(num_tokens, time.perf_counter() - started)
 
-    def _read(self, stream: EngineStream, num_tokens: int) -> list[StepOutput]:
+    def _prefill(self, stream: EngineStream, num_tokens: int) -> None:
         """Feed tokens to one stream in a pass of its own, which may fail."""
         try:
             logits = self._runner.prefill(stream, num_tokens)
         except Exception as error:
-            return [_failed(stream, error)]
-        return self._write([stream], logits)
+            self.end(stream, FinishReason.FAILED, error)
+        else:
+            self._append_tokens([stream], logits)
 
-    def _write(self, streams: list[EngineStream], logits: Tensor) -> list[StepOutput]:
-        """Choose a token for each stream that has read all it had."""
-        done = [i for i, stream in enumerate(streams) if not stream.pending]
-        if not done:
-            return []
-        if len(done) < len(streams):
-            streams, logits = [streams[i] for i in done], logits[done]
-        tokens = choose_tokens([s.writer for s in streams], logits, [s.recent_ids for s in streams])
-        return [self._take(s, token) for s, token in zip(streams, tokens, strict=True)]
+    def _append_tokens(self, streams: Sequence[EngineStream], logits: Tensor) -> None:
+        """Choose a token for each stream that has no pending ones."""
+        done = [(i, s, s.generation) for i, s in enumerate(streams) if not s.pending]
+        ready = [(i, s, g) for i, s, g in done if g is not None]
+        if not ready:
+            return
+        if len(ready) < len(streams):
+            logits = logits[[i for i, _, _ in ready]]
+        choosers = [generation.chooser for _, _, generation in ready]
+        tokens = choose_tokens(choosers, logits, [s.token_tail for _, s, _ in ready])
+        for (_, stream, generation), row, token in zip(ready, logits, tokens, strict=True):
+            self._append(stream, generation, row, token)
 
-    def _take(self, stream: EngineStream, token: int | Exception) -> StepOutput:
-        if isinstance(token, Exception):
-            return _failed(stream, token)
+    def _append(
+        self,
+        stream: EngineStream,
+        generation: GenerationState,
+        logits: Tensor,
+        token: int | Exception,
+    ) -> None:
         try:
-            text, finish_reason = stream.writer.append(token)
+            if isinstance(token, Exception):
+                raise token
+            logprobs: tuple[TokenLogprobs, ...] = ()
+            if generation.params.logprobs is not None:
+                logprobs = (token_logprobs(logits, token, generation.params.logprobs),)
+            text, reason = generation.append(token)
         except Exception as error:
-            return _failed(stream, error)
+            return self.end(stream, FinishReason.FAILED, error)
         stream.pending.append(token)
-        return StepOutput(stream, token, text, finish_reason)
-
-
-def _failed(stream: EngineStream, error: Exception) -> StepOutput:
-    stream.error = error
-    return StepOutput(stream, None, stream.writer.flush(), "failed")
+        self.num_generated_tokens += 1
+        return self._put(stream, (token,), text, reason, logprobs)

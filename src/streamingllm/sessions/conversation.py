@@ -19,7 +19,7 @@ from streamingllm.sessions.token_log import TokenLog
 from streamingllm.sessions.transcript import Message, Transcript
 from streamingllm.sessions.visibility import Visibility
 from streamingllm.stream import Stream
-from streamingllm.stream.sampling import GREEDY, Sampling
+from streamingllm.stream.sampling import GREEDY, SamplingParams
 from streamingllm.stream.text import TextPieces
 
 _ASSISTANT = "assistant"
@@ -128,7 +128,7 @@ class Conversation:
         text: Messages,
         *,
         max_new_tokens: int = 512,
-        sampling: Sampling = GREEDY,
+        sampling: SamplingParams = GREEDY,
         generator: torch.Generator | None = None,
     ) -> Iterator[str]:
         """Prefill what is said and generate the answer, piece by piece.

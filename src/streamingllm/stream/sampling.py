@@ -1,45 +1,54 @@
-"""Choose the next token from logits; the arithmetic is transformers' own processors."""
+"""Sampling parameters: how the tokens of a text are chosen, and when the text ends."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    MinPLogitsWarper,
-    RepetitionPenaltyLogitsProcessor,
-    SequenceBiasLogitsProcessor,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from streamingllm.errors import ConfigError, UnsupportedFeatureError
+from streamingllm.stream.grammar import Grammar
 
-from streamingllm.errors import ConfigError
-from streamingllm.kernels.operators import argmax
-from streamingllm.kernels.threads import one_thread
+MAX_LOGPROBS = 20
+_MAX_SEED = 2**63 - 1
+_MAX_BIAS = 1e30  # finite in every dtype of logits
+_RANGES = {  # least, greatest, and whether the least is excluded
+    "temperature": (0.0, 100.0, False),
+    "top_p": (0.0, 1.0, True),
+    "min_p": (0.0, 1.0, False),
+    "repetition_penalty": (0.0, 10.0, True),
+    "frequency_penalty": (-10.0, 10.0, False),
+    "presence_penalty": (-10.0, 10.0, False),
+}
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How tokens are chosen; the default is greedy.
+class SamplingParams:
+    """Describe how a text is generated; the default is greedy, 256 tokens at most.
 
     Args:
-        temperature: 0 picks the argmax token; otherwise logits are divided by it.
-        top_k: sample among the k argmax tokens; 0 among all.
-        top_p: sample among the argmax tokens that together have this probability.
-        min_p: drop tokens less likely than this share of the argmax.
-        repetition_penalty: divide the scores of recent tokens, read or written, by it; 1 leaves
-            them.
-        frequency_penalty: lower the score of a token by this for each time it was written lately.
-        presence_penalty: lower the score of a token by this if it was written lately.
-        logit_bias: what is added to the scores of tokens, by id.
+        temperature: 0 is greedy; otherwise logits are divided by it.
+        top_k: sample among the k most probable tokens; 0 for all.
+        top_p: sample among the most probable tokens that together have this probability.
+        min_p: drop tokens whose probability is below this share of the greatest.
+        repetition_penalty: divide the scores of recent tokens, of prompt or text, by it; 1 for
+            none.
+        frequency_penalty: lower the score of a token by this for each time it was generated
+            among the last `window_size` tokens.
+        presence_penalty: lower the score of a token by this if it was generated among them.
+        logit_bias: number to add to the score of each token id.
+        max_new_tokens: tokens to generate at most; None is endless, 0 only reads the prompt.
+        seed: makes sampling repeatable, whatever other streams do; None draws one.
+        stop_strings: the text ends before the first of them.
+        stop_token_ids: the text ends with the first of these, in addition to the model's eos.
+        ignore_eos: the model's eos does not end the text.
+        grammar: grammar of the text; the text ends with it.
+        n: samples to generate from one prompt.
+        logprobs: number of most probable tokens to report for each token, with the logarithms of
+            their probabilities; 0 reports the generated token alone, None reports nothing.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is out of range or of another type.
     """
 
     temperature: float = 0.0
@@ -50,111 +59,132 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    max_new_tokens: int | None = 256
+    seed: int | None = None
+    stop_strings: Sequence[str] = ()
+    stop_token_ids: Collection[int] = ()
+    ignore_eos: bool = False
+    grammar: Grammar | None = None
+    n: int = 1
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        _check("temperature", self.temperature, 0.0 <= self.temperature <= 100.0, "0 to 100")
-        _check("top_k", self.top_k, self.top_k >= 0, "0 or more")
-        _check("top_p", self.top_p, 0.0 < self.top_p <= 1.0, "above 0, at most 1")
-        _check("min_p", self.min_p, 0.0 <= self.min_p <= 1.0, "0 to 1")
-        penalty = self.repetition_penalty
-        _check("repetition_penalty", penalty, 0.0 < penalty <= 10.0, "above 0, at most 10")
-        for name in ("frequency_penalty", "presence_penalty"):
-            value = getattr(self, name)
-            _check(name, value, -10.0 <= value <= 10.0, "-10 to 10")
-        for token, bias in self.logit_bias.items():
-            is_usable = token >= 0 and math.isfinite(bias)
-            _check(f"logit_bias[{token!r}]", bias, is_usable, "a finite number for a token id >= 0")
+        self._check_numbers()
+        self._check_integers()
+        stops: Iterable[object] = self.stop_strings
+        if isinstance(stops, str) or not all(isinstance(stop, str) and stop for stop in stops):
+            raise ConfigError(
+                f"stop_strings={self.stop_strings!r} is no sequence of strings of one character "
+                "or more; pass a list of strings"
+            )
+        # Copies that nobody can change, so that parameters can be keys.
+        object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
+        object.__setattr__(self, "stop_token_ids", tuple(sorted({*self.stop_token_ids})))
+        object.__setattr__(self, "logit_bias", dict(self.logit_bias))
+        if self.grammar is not None and self.ignore_eos:
+            raise ConfigError(
+                "ignore_eos=True contradicts a grammar, which ends the text; set it to False"
+            )
 
     @property
-    def is_argmax(self) -> bool:
-        """Whether the argmax token is chosen, whatever came before."""
+    def is_greedy(self) -> bool:
+        """Whether the most probable token is chosen, whatever came before."""
         return self.temperature == 0.0 and not (
-            self.looks_at_recent or self.looks_at_written or self.logit_bias
+            self.reads_recent or self.reads_generated or self.logit_bias
         )
 
     @property
-    def looks_at_recent(self) -> bool:
-        """Whether a choice depends on `recent_ids`."""
+    def reads_recent(self) -> bool:
+        """Whether a choice depends on the stream's recent tokens."""
         return self.repetition_penalty != 1.0
 
     @property
-    def looks_at_written(self) -> bool:
-        """Whether a choice depends on `written_ids`."""
+    def reads_generated(self) -> bool:
+        """Whether a choice depends on the tokens generated before."""
         return self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
 
-    def choose(
-        self,
-        logits: Tensor,
-        recent_ids: Tensor,
-        generator: torch.Generator | None = None,
-        *,
-        written_ids: Tensor | None = None,
-        allowed: Tensor | None = None,
-    ) -> Tensor:
-        """Return the next token of each stream, int64, [batch].
+    def check_tokens_only(self) -> None:
+        """Refuse what needs a tokenizer or an engine, for streams of token ids.
 
-        Args:
-            logits: [batch, vocab].
-            recent_ids: tokens that the repetition penalty looks at, int64, [batch, recent].
-            generator: source of randomness, on the device of the logits.
-            written_ids: tokens that the frequency and presence penalties look at, int64,
-                [batch, written]; None for none.
-            allowed: False for tokens that may not be chosen, bool, [batch, vocab]; None for all.
+        Raises:
+            UnsupportedFeatureError: `stop_strings`, `grammar`, `n` or `logprobs` is set.
         """
-        with one_thread():
-            if self.is_argmax and allowed is None:
-                greatest: Tensor = argmax(logits)
-                return greatest
-            return self._choose(logits, recent_ids, generator, written_ids, allowed)
+        unset = {"stop_strings": (), "grammar": None, "n": 1, "logprobs": None}
+        for name, default in unset.items():
+            value = getattr(self, name)
+            if value != default:
+                raise UnsupportedFeatureError(
+                    f"{name}={value!r} is not supported by a stream of token ids; use "
+                    "Engine.generate"
+                )
 
-    def _choose(
-        self,
-        logits: Tensor,
-        recent_ids: Tensor,
-        generator: torch.Generator | None,
-        written_ids: Tensor | None,
-        allowed: Tensor | None,
-    ) -> Tensor:
-        scores: Tensor = self._penalties()(recent_ids, logits.float())  # type: ignore[arg-type]
-        if self.looks_at_written and written_ids is not None:
-            counts = torch.zeros_like(scores)
-            counts.scatter_add_(1, written_ids, torch.ones_like(written_ids, dtype=scores.dtype))
-            scores = scores - self.frequency_penalty * counts - self.presence_penalty * (counts > 0)
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, -torch.inf)
-        if self.temperature == 0.0:
-            return scores.argmax(dim=-1)
-        scores = self._warpers()(recent_ids, scores)  # type: ignore[arg-type]
-        return torch.multinomial(scores.softmax(dim=-1), 1, generator=generator)[:, 0]
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields as JSON-able values; `from_json` reads them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        grammar = None if self.grammar is None else asdict(self.grammar)
+        return values | {
+            "logit_bias": [[token, bias] for token, bias in self.logit_bias.items()],
+            "stop_strings": list(self.stop_strings),
+            "stop_token_ids": list(self.stop_token_ids),
+            "grammar": grammar,
+        }
 
-    def _penalties(self) -> LogitsProcessorList:
-        processors = LogitsProcessorList()
-        if self.looks_at_recent:
-            processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
-        if self.logit_bias:
-            pairs = self.logit_bias.items()
-            biases: list[list[list[int] | float]] = [
-                [[token], float(bias)] for token, bias in pairs
-            ]
-            processors.append(SequenceBiasLogitsProcessor(biases))
-        return processors
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SamplingParams:
+        """Return the parameters that `to_json` wrote.
 
-    def _warpers(self) -> LogitsProcessorList:
-        processors = LogitsProcessorList()
-        if self.temperature != 1.0:
-            processors.append(TemperatureLogitsWarper(self.temperature))
-        if self.top_k:
-            processors.append(TopKLogitsWarper(self.top_k))
-        if self.top_p < 1.0:
-            processors.append(TopPLogitsWarper(self.top_p))
-        if self.min_p:
-            processors.append(MinPLogitsWarper(self.min_p))
-        return processors
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        grammar = values["grammar"]
+        changed = {
+            "logit_bias": dict(values["logit_bias"]),
+            "grammar": None if grammar is None else Grammar(**grammar),
+        }
+        return cls(**{**values, **changed})
 
+    def _check_numbers(self) -> None:
+        for name, (low, high, is_open) in _RANGES.items():
+            _check_number(name, getattr(self, name), low, high, is_open)
+        for token, bias in self.logit_bias.items():
+            check_integer("logit_bias", token, 0)
+            _check_number(f"logit_bias[{token}]", bias, -_MAX_BIAS, _MAX_BIAS)
 
-def _check(field: str, value: float, allowed: bool, range_text: str) -> None:
-    if not allowed:
-        raise ConfigError(f"{field}={value}: must be {range_text}")
+    def _check_integers(self) -> None:
+        check_integer("top_k", self.top_k, 0)
+        check_integer("n", self.n, 1)
+        if self.max_new_tokens is not None:
+            check_integer("max_new_tokens", self.max_new_tokens, 0)
+        if self.seed is not None:
+            check_integer("seed", self.seed, 0, _MAX_SEED)
+        if self.logprobs is not None:
+            check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        for token in self.stop_token_ids:
+            check_integer("stop_token_ids", token, 0)
+        if not isinstance(self.ignore_eos, bool):
+            raise ConfigError(f"ignore_eos={self.ignore_eos!r} is no bool; set True or False")
 
 
-GREEDY = Sampling()
+def _check_number(name: str, value: object, low: float, high: float, is_open: bool = False) -> None:
+    """Refuse a value that is no number from `low` (not itself if `is_open`) to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{name}={value!r} is no number; choose a number >= {low:g}")
+    if not low <= value <= high or (is_open and value == low):
+        bounds = f"greater than {low:g}, at most {high:g}" if is_open else f"{low:g} to {high:g}"
+        raise ConfigError(f"{name}={value!r} is out of range; choose a number {bounds}")
+
+
+def check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
+    """Refuse a value that is no integer from `low` to `high`; a bool is none.
+
+    Raises:
+        ConfigError: the value is of another type or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name}={value!r} is no integer; choose a whole number >= {low}")
+    if value < low or (high is not None and value > high):
+        allowed = f">= {low}" if high is None else f"from {low} to {high}"
+        raise ConfigError(f"{name}={value!r} is out of range; choose a whole number {allowed}")
+
+
+GREEDY = SamplingParams()

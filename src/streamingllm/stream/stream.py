@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,8 @@ from streamingllm.inputs import (
 from streamingllm.kernels.threads import one_thread
 from streamingllm.strategies import STRATEGIES, Strategy
 from streamingllm.strategies.base import LogitsToKeep
-from streamingllm.stream.sampling import GREEDY, Sampling
+from streamingllm.stream.next_token import TokenChooser
+from streamingllm.stream.sampling import GREEDY, SamplingParams
 from streamingllm.stream.state import StreamState
 from streamingllm.stream.token_tail import TokenTail
 
@@ -156,31 +157,40 @@ class Stream:
 
     def generate(
         self,
-        max_new_tokens: int,
+        max_new_tokens: int | None,
         *,
-        sampling: Sampling = GREEDY,
+        sampling: SamplingParams = GREEDY,
         stop_token_ids: Iterable[int] = (),
         generator: torch.Generator | None = None,
     ) -> Iterator[Any]:
         """Write tokens one by one; each has become part of the stream when it is yielded.
 
         Args:
-            max_new_tokens: upper bound on the tokens written.
+            max_new_tokens: upper bound on the tokens written, instead of that of `sampling`; None
+                is endless.
             sampling: how tokens are chosen.
-            stop_token_ids: a stream ends after one of these (it is yielded too).
-            generator: source of randomness.
+            stop_token_ids: a stream ends after one of these (it is yielded too), in addition to
+                those of `sampling`.
+            generator: source of randomness; None for one with the seed of `sampling`.
 
         Yields:
             an int; for a batch int64 [batch], -1 for streams that have ended.
 
         Raises:
             InputError: nothing has been fed yet, or `max_new_tokens` is negative.
+            UnsupportedFeatureError: `sampling` names what needs a tokenizer or an engine.
         """
-        if max_new_tokens < 0:
+        if max_new_tokens is not None and max_new_tokens < 0:
             raise InputError(f"max_new_tokens={max_new_tokens}: must be a whole number >= 0")
+        sampling.check_tokens_only()
         _ = self.next_logits
-        stops = torch.tensor(sorted(stop_token_ids), dtype=torch.int64, device=self.model.device)
-        return self._generate(max_new_tokens, sampling, stops, generator)
+        device = self.model.device
+        stop_ids = sorted({*stop_token_ids, *sampling.stop_token_ids})
+        stops = torch.tensor(stop_ids, dtype=torch.int64, device=device)
+        if generator is None and sampling.seed is not None:
+            generator = torch.Generator(device).manual_seed(sampling.seed)
+        chooser = TokenChooser(sampling, self.config.window_size, generator)
+        return self._generate(max_new_tokens, chooser, stops)
 
     def rewind(self, num_tokens: int) -> None:
         """Take back the last tokens of every stream, as if they had never been fed.
@@ -347,29 +357,15 @@ class Stream:
         self._feed_chunk(rows, valid, "all")
 
     def _generate(
-        self,
-        max_new_tokens: int,
-        sampling: Sampling,
-        stops: Tensor,
-        generator: torch.Generator | None,
+        self, max_new_tokens: int | None, chooser: TokenChooser, stops: Tensor
     ) -> Iterator[Any]:
         assert self._logits is not None
         active = torch.ones(len(self._logits), dtype=torch.bool, device=self._logits.device)
         valid: Tensor | None = None  # until a stream ends
-        device = self.model.device
-        nothing = torch.empty((len(self._logits), 0), dtype=torch.int64)
-        written: deque[Tensor] = deque(maxlen=self.config.window_size)
-        for _ in range(max_new_tokens):
-            looks_back = sampling.looks_at_written and written
-            token = sampling.choose(
-                self._logits,
-                torch.tensor(self._recent.common(), device=device)
-                if sampling.looks_at_recent
-                else nothing,
-                generator,
-                written_ids=torch.stack([*written], dim=1) if looks_back else None,
-            )
-            written.append(token)
+        for _ in count() if max_new_tokens is None else range(max_new_tokens):
+            recent = self._recent.common() if chooser.params.reads_recent else ()
+            token = chooser.choose(self._logits, recent)
+            chooser.append(token)
             self._feed_chunk(token[:, None], valid, "all" if valid is not None else "last")
             yield int(token[0]) if self._is_single else token.masked_fill(~active, -1)
             if len(stops) == 0:

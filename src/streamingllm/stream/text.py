@@ -12,7 +12,7 @@ from streamingllm.errors import InputError
 from streamingllm.finish_reason import FinishReason
 from streamingllm.models import LanguageModel
 from streamingllm.stream import Stream
-from streamingllm.stream.sampling import GREEDY, Sampling
+from streamingllm.stream.sampling import GREEDY, SamplingParams
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 _MAX_HELD_TOKENS = 32
@@ -54,6 +54,15 @@ class Detokenizer:
     def finish(self) -> str:
         """Return what is held back, with replacement characters for what was never completed."""
         return self._release(self._decode(self._context + self._held))
+
+    def to_json(self) -> dict[str, list[int]]:
+        """Return the state as JSON-able values."""
+        return {"context": self._context, "held": self._held}
+
+    def load_json(self, state: dict[str, list[int]]) -> None:
+        """Take over the state that `to_json` returned."""
+        self._context, self._held = list(state["context"]), list(state["held"])
+        self._context_text = self._decode(self._context)
 
     def _release(self, text: str) -> str:
         new = text[len(self._context_text) :]
@@ -117,6 +126,14 @@ class StopStrings:
     def finish(self) -> str:
         """Return what is held back: the text has ended without a stop string."""
         return self._release(len(self._held))
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return the state as JSON-able values."""
+        return {"held": self._held, "found": self.found}
+
+    def load_json(self, state: dict[str, str | None]) -> None:
+        """Take over the state that `to_json` returned."""
+        self._held, self.found = state["held"] or "", state["found"]
 
     def _release(self, num_characters: int) -> str:
         """Take characters from the front; return those that are not hidden."""
@@ -195,7 +212,7 @@ def generate_text(
     lm: LanguageModel,
     max_new_tokens: int | None = None,
     *,
-    sampling: Sampling = GREEDY,
+    sampling: SamplingParams = GREEDY,
     stop_strings: Sequence[str] = (),
     stop_token_ids: Collection[int] = (),
     ignore_eos: bool = False,

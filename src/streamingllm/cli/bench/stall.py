@@ -28,7 +28,7 @@ from streamingllm.evaluation.texts import PYTHON_REFERENCE, open_documents, read
 from streamingllm.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from streamingllm.engine import Engine, EngineStream
+    from streamingllm.engine import Engine
 
 _WARM_UP = 10
 
@@ -70,25 +70,25 @@ def stall(
         compile=compile,
         cache_dir=cache_dir,
     )
-    from streamingllm.engine import Engine, GenerationParams
+    from streamingllm.engine import Engine
     from streamingllm.evaluation.speed import Timings, seconds_of
+    from streamingllm.stream.sampling import SamplingParams
 
-    endless = GenerationParams(None, ignore_eos=True)
     lm = settings.load()
-    ids = read_tokens(lm, open_documents(PYTHON_REFERENCE), prompt_tokens)
-    ids = ids.repeat(-(-max(prompt_tokens, settings.config.cache_size + 1) // len(ids)))
+    text = read_tokens(lm, open_documents(PYTHON_REFERENCE), prompt_tokens).tolist()
+    ids = text * -(-max(prompt_tokens, settings.config.cache_size + 1) // len(text))
     with Engine(lm, settings.config, max_streams=streams + 1, max_stall=max_stall) as engine:
         if compile:
             compile_shown(engine)
-        writing = [engine.submit(ids[: settings.config.cache_size + 1], endless)]
-        writing += [_joined_by_fork(engine, writing[0]) for _ in range(streams - 1)]
+        _decode_with_full_caches(engine, ids[: settings.config.cache_size + 1], streams)
         alone = Timings([seconds_of(engine.step) for _ in range(_WARM_UP + steps)][_WARM_UP:])
-        prompt = engine.submit(ids[:prompt_tokens], GenerationParams(1))
+        prompt = engine.open_stream()
+        engine.submit(prompt, ids[:prompt_tokens], SamplingParams(max_new_tokens=1))
         seconds = []
-        while prompt.finish_reason is None:
+        while engine.state(prompt) != "idle":
             seconds.append(seconds_of(engine.step))
         beside = Timings(seconds)
-        compiled = engine.is_compiled
+        compiled = engine.stats().is_compiled
     ratio = beside.p95 / alone.p95
     human_console(json).print(
         f"p95 of a step of {streams} streams: {alone.p95 * 1e3:.1f} ms, while a prompt of "
@@ -118,8 +118,13 @@ def stall(
         write_json(json, {**results, "config": config, **run_record()})
 
 
-def _joined_by_fork(engine: Engine, stream: EngineStream) -> EngineStream:
-    """Return a copy of a stream, once that has a full cache and writes."""
-    while not stream.num_written_tokens:
+def _decode_with_full_caches(engine: Engine, ids: list[int], num_streams: int) -> None:
+    """Let streams decode whose caches are full: one that was prefilled, and its forks."""
+    from streamingllm.stream.sampling import SamplingParams
+
+    first, endless = engine.open_stream(), SamplingParams(max_new_tokens=None, ignore_eos=True)
+    engine.submit(first, ids, endless)
+    while not engine.usage(first).num_generated_tokens:
         engine.step()
-    return engine.fork(stream)
+    for _ in range(num_streams - 1):
+        engine.fork(first)
