@@ -10,6 +10,7 @@ from streamingllm.engine import StepOutput
 from streamingllm.engine.model_runner import ModelRunner
 from streamingllm.engine.stream import EngineStream
 from streamingllm.errors import InputError
+from streamingllm.graphs.decode_step import DecodeStep
 from tests.engine.driver import free, run, start, tokens_of
 from tests.reference.tiny_lm import tiny_lm
 
@@ -78,7 +79,7 @@ def test_a_step_that_fails_can_be_done_again(monkeypatch: pytest.MonkeyPatch) ->
             for number in range(100):
                 with monkeypatch.context() as patched:
                     if number == fail_at:
-                        patched.setattr(ModelRunner, "_run", interrupt)
+                        patched.setattr(DecodeStep, "run", interrupt)
                         with pytest.raises(KeyboardInterrupt):
                             engine.step()
                         continue

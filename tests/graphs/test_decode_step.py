@@ -165,8 +165,8 @@ def test_logits_are_not_overwritten_by_later_steps(step_folder: Path) -> None:
 
 def test_generating_takes_the_compiled_step(step_folder: Path) -> None:
     ids = tokens(2, 30)
-    expected = [row.tolist() for row in stream_of(ids).generate(20)]
-    assert [row.tolist() for row in compiled(ids).generate(20)] == expected
+    expected = list(stream_of(ids).generate_batch(20))
+    assert list(compiled(ids).generate_batch(20)) == expected
 
 
 def test_what_was_never_compiled_is_not_compiled_when_only_kept_steps_are_wanted(

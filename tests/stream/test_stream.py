@@ -174,13 +174,13 @@ def test_a_batch_goes_on_after_one_stream_has_stopped() -> None:
     alone = [list(stream_of(row).generate(25)) for row in ids]
     stop = alone[1][6]
     batch = stream_of(ids)
-    rows = torch.stack(list(batch.generate(25, stop_token_ids=[stop])), dim=1).tolist()
+    rows = [*zip(*batch.generate_batch(25, stop_token_ids=[stop]), strict=True)]
     for row, tokens in zip(rows, alone, strict=True):
         end = tokens.index(stop) + 1 if stop in tokens else 25
-        assert row[:end] == tokens[:end]
-        assert set(row[end:]) <= {-1}
+        assert [*row[:end]] == tokens[:end]
+        assert set(row[end:]) <= {None}
     seen = batch.num_seen_tokens_per_stream.tolist()
-    assert seen == [20 + sum(token >= 0 for token in row) for row in rows]
+    assert seen == [20 + sum(token is not None for token in row) for row in rows]
 
 
 def test_last_and_none_leave_the_same_stream() -> None:

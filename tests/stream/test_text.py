@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -283,3 +284,13 @@ def test_a_stream_goes_on_without_end(default_model: LanguageModel) -> None:
     for _ in zip(pieces, range(20), strict=False):
         pass
     assert pieces.finish_reason is None
+
+
+@given(st.text("ab<>", max_size=12), st.integers(0, 12))
+def test_stop_strings_continue_from_their_state(text: str, cut: int) -> None:
+    alone, first, second = (StopStrings(["a<b", "<>"]) for _ in range(3))
+    whole = [alone.add(c, "<" if c == "b" else "") for c in text] + [alone.finish()]
+    parts = [first.add(c, "<" if c == "b" else "") for c in text[:cut]]
+    second.load_json(json.loads(json.dumps(first.to_json())))
+    parts += [second.add(c, "<" if c == "b" else "") for c in text[cut:]] + [second.finish()]
+    assert ("".join(parts), second.found) == ("".join(whole), alone.found)

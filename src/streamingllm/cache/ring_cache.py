@@ -21,7 +21,8 @@ from streamingllm.cache.state import CacheState
 from streamingllm.cache.stream_positions import StreamPositions
 from streamingllm.cache.turns import TurnStarts
 from streamingllm.config import StreamConfig
-from streamingllm.errors import InputError
+from streamingllm.errors import InputError, RewindError
+from streamingllm.inputs import check_integer
 from streamingllm.positions.base import PositionEncoding
 
 
@@ -244,6 +245,23 @@ class RingCache:
     def max_rewind_now(self) -> list[int]:
         """Tokens that each stream can be rewound by now and go on, one token fed again."""
         return self.positions.max_rewind(self.num_streams or 1, self._smallest_window)
+
+    def check_rewind(self, num_tokens: int) -> None:
+        """Refuse a rewind that some stream cannot make and go on from.
+
+        Raises:
+            RewindError: `num_tokens` is no whole number >= 0, more than was fed, or more than the
+                rewind buffer holds.
+        """
+        check_integer("num_tokens", num_tokens, 0, RewindError)
+        fed, most = min(self.positions.seen), min(self.max_rewind_now)
+        if num_tokens > fed:
+            raise RewindError(f"num_tokens={num_tokens}: only {fed} tokens have been fed")
+        if num_tokens > most:
+            raise RewindError(
+                f"num_tokens={num_tokens}: this stream goes back at most {most} tokens now; "
+                f"set max_rewind_tokens={self.config.max_rewind_tokens} higher"
+            )
 
     def export_state(self) -> CacheState:
         """Return views of the buffers in use, and the positions."""

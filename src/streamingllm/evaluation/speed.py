@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from streamingllm.models.quantize import QuantizedLinear
@@ -130,7 +130,7 @@ def measure_decode(
     """
     meter = BandwidthMeter()
     seconds = []
-    tokens = stream.generate(num_steps + _WARM_UP)
+    tokens = stream.generate_batch(num_steps + _WARM_UP)
     for number in range(num_steps + _WARM_UP):
         start = time.perf_counter()
         last = next(tokens)
@@ -138,10 +138,9 @@ def measure_decode(
         on_step()
         if number % max(1, num_steps // _BANDWIDTH_SAMPLES) == 0:
             meter.sample()
-    batch_size = len(last) if isinstance(last, Tensor) else 1
     return DecodeSpeed(
         Timings(seconds[_WARM_UP:]),
         weight_bytes(stream.model) + stream.nbytes,
         meter.bytes_per_second,
-        batch_size,
+        len(last),
     )

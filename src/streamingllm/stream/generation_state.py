@@ -69,7 +69,9 @@ class GenerationState:
             matcher.append(token)
             self._matched.append(token)
         is_eos = token in self._eos_token_ids
-        text = self._stops.add("" if is_eos else self._detokenizer.add(token))
+        text = self._stops.add(
+            "" if is_eos else self._detokenizer.add(token), self._detokenizer.hidden_text(token)
+        )
         is_stopped = is_eos or (matcher is not None and matcher.is_finished)
         if is_stopped or self.is_full:
             text += self.flush()

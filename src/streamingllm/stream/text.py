@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -127,13 +128,14 @@ class StopStrings:
         """Return what is held back: the text has ended without a stop string."""
         return self._release(len(self._held))
 
-    def to_json(self) -> dict[str, str | None]:
+    def to_json(self) -> dict[str, Any]:
         """Return the state as JSON-able values."""
-        return {"held": self._held, "found": self.found}
+        return {"held": self._held, "hidden": list(self._hidden), "found": self.found}
 
-    def load_json(self, state: dict[str, str | None]) -> None:
+    def load_json(self, state: dict[str, Any]) -> None:
         """Take over the state that `to_json` returned."""
-        self._held, self.found = state["held"] or "", state["found"]
+        self._held, self._hidden = state["held"], list(state["hidden"])
+        self.found = state["found"]
 
     def _release(self, num_characters: int) -> str:
         """Take characters from the front; return those that are not hidden."""
