@@ -58,7 +58,7 @@ class Detokenizer:
 
     def to_json(self) -> dict[str, list[int]]:
         """Return the state as JSON-able values."""
-        return {"context": self._context, "held": self._held}
+        return {"context": list(self._context), "held": list(self._held)}
 
     def load_json(self, state: dict[str, list[int]]) -> None:
         """Take over the state that `to_json` returned."""
