@@ -110,13 +110,9 @@ class StreamCommands:
         self._owner.check()
         if pinned and state is not None:
             raise InputError("pinned contradicts state, which has a prefix of its own; pass one")
-        if len(pinned) > self._pool.max_pinned_tokens:
-            raise InputError(
-                f"pinned has {len(pinned)} tokens, more than max_pinned_tokens="
-                f"{self._pool.max_pinned_tokens}; shorten it or raise max_pinned_tokens"
-            )
         if state is not None:
             state.check(self._fingerprint, self.config)
+        self._pool.check_pinned(len(pinned) if state is None else state.num_pinned_tokens)
         self._scheduler.check_capacity()
         tail = self.config.window_size + self.config.max_rewind_tokens + 1
         stream = EngineStream(

@@ -143,12 +143,12 @@ class StreamState:
         tensors = {name: torch.tensor(getattr(self, name), dtype=torch.int64) for name in _TENSORS}
         if self.cache is not None:
             cache = self.cache
-            facts["cache"] = [
-                cache.num_sink_tokens,
-                cache.window_size,
-                cache.quantize_cache,
-                cache.positions,
-            ]
+            facts["cache"] = {
+                "num_sink_tokens": cache.num_sink_tokens,
+                "window_size": cache.window_size,
+                "quantize_cache": cache.quantize_cache,
+                "positions": cache.positions,
+            }
             tensors |= {
                 f"cache.{name}.{layer}": tensor
                 for name, per_layer in cache.buffers.items()
@@ -172,7 +172,7 @@ class StreamState:
             **{**facts, "turn_starts": tuple(facts["turn_starts"])},
             token_tail=token_tail,
             pending=pending,
-            cache=None if cache is None else _cache_state(cache, tensors),
+            cache=None if cache is None else CacheState(**cache, buffers=_by_name(tensors)),
             finish_reason=None if reason is None else FinishReason(reason),
         )
 
@@ -189,11 +189,6 @@ def layout_of(config: StreamConfig) -> dict[str, Any]:
         "quantize_cache": config.quantize_cache,
         "eviction": config.eviction,
     }
-
-
-def _cache_state(facts: list[Any], tensors: dict[str, Tensor]) -> CacheState:
-    num_sink_tokens, window_size, quantize_cache, positions = facts
-    return CacheState(num_sink_tokens, window_size, quantize_cache, _by_name(tensors), positions)
 
 
 def _by_name(tensors: dict[str, Tensor]) -> dict[str, list[Tensor]]:
