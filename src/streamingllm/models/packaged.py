@@ -14,10 +14,16 @@ from streamingllm.models.storage import writing_to
 _CONVERTED = "converted"
 
 
-def cached_package(entry: CatalogEntry, cache: Path) -> Checkpoint | None:
-    """Return the converted package in `cache`, or None if it is missing or damaged."""
+def cached_package(entry: CatalogEntry, cache: Path, *, verify: bool = True) -> Checkpoint | None:
+    """Return the converted package in `cache`, or None if it is missing or damaged.
+
+    Args:
+        entry: the model.
+        cache: the cache folder.
+        verify: compare the checksums of its files; False if the weights will not be read.
+    """
     folder = cache / entry.name / _CONVERTED
-    if not is_converted(folder, entry.packaged.member_sha256):
+    if not is_converted(folder, entry.packaged.member_sha256, verify=verify):
         return None
     return Checkpoint(folder, gguf_file=None, source=f"package:{entry.packaged.requirement}")
 
