@@ -52,7 +52,7 @@ def make_miniature(
         all_layers: keep all of them, also if they are of one kind.
     """
     with torch.device("meta"):
-        whole = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        whole = AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype)
     num_layers = _num_layers(config)
     kinds = {repr(kind) for kind in _layer_kinds(whole, num_layers)}
     for shrink in (_narrow, _narrow_feed_forward, _unchanged):
@@ -84,7 +84,7 @@ def _attempt(make: Callable[[PreTrainedConfig], _Made], config: PreTrainedConfig
 
 def _random_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype)
     model.eval().requires_grad_(False)
     return model
 

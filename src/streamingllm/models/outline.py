@@ -109,7 +109,7 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
     end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if path.stat().st_size < end:
         raise ModelLoadError(
-            f"{path}: has {path.stat().st_size:,} bytes of {end:,}; fetch it again"
+            f"{path}: has {path.stat().st_size:,} bytes of {end:,}; fetch the file again"
         )
     return header
 
