@@ -18,13 +18,14 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from benchmarks.progress import shown
 from streamingllm import Stream, StreamConfig
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
+from streamingllm.evaluation.speed import weight_bytes
 from streamingllm.kernels import gpu, operators
 
 LLAMA_2_7B = LlamaConfig(
@@ -121,18 +122,6 @@ def _timed_steps(stream: Stream, device: torch.device, steps: int) -> Iterator[f
             yield now - start
             if now > end:
                 return
-
-
-def weight_bytes(model: PreTrainedModel) -> int:
-    """Return the bytes of weights that a step reads: all but the embedding, of which it reads rows.
-
-    An embedding that is also the head is read.
-    """
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    assert isinstance(embedding, nn.Embedding)
-    assert isinstance(head, nn.Linear)
-    unread = 0 if embedding.weight is head.weight else embedding.weight.nbytes
-    return sum(p.nbytes for p in model.parameters()) - unread
 
 
 def attention_alone(

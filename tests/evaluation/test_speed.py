@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from streamingllm import Stream, StreamConfig
-from streamingllm.evaluation import speed
+from streamingllm.evaluation import process_age, speed
 from streamingllm.evaluation.process_age import seconds_since_process_start
 from streamingllm.evaluation.speed import (
     BandwidthMeter,
@@ -144,6 +144,6 @@ def test_where_the_system_does_not_say_age_counts_from_the_import(
 
     clock = Clock(monkeypatch)
     monkeypatch.setattr(Path, "read_text", fail)
-    monkeypatch.setattr(speed, "_IMPORTED", clock.seconds)
+    monkeypatch.setattr(process_age, "_IMPORTED", clock.seconds)
     clock.advance(8.0)
     assert seconds_since_process_start() == 8.0

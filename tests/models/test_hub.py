@@ -20,7 +20,8 @@ from streamingllm.models.hub import hub_checkpoint
 stages = []
 started = time.monotonic()
 try:
-    checkpoint = hub_checkpoint(sys.argv[1], lambda *event: stages.append(event))
+    weights = sys.argv[2] == "1"
+    checkpoint = hub_checkpoint(sys.argv[1], lambda *event: stages.append(event), weights=weights)
     print(checkpoint.source, stages[-1] if stages else None)
 except ModelLoadError as error:
     print("ModelLoadError:", error)
@@ -28,7 +29,9 @@ print(time.monotonic() - started)
 """
 
 
-def ask_hub(address: str, cache: Path, model: str = MODEL) -> tuple[str, float]:
+def ask_hub(
+    address: str, cache: Path, model: str = MODEL, *, weights: bool = True
+) -> tuple[str, float]:
     """Run `hub_checkpoint` against a hub; return what it said and the seconds it took."""
     settings = {
         "HF_ENDPOINT": address,
@@ -38,7 +41,7 @@ def ask_hub(address: str, cache: Path, model: str = MODEL) -> tuple[str, float]:
         "NO_PROXY": "127.0.0.1",
     }
     result = subprocess.run(
-        [sys.executable, "-c", _HUB_SCRIPT, model],
+        [sys.executable, "-c", _HUB_SCRIPT, model, str(int(weights))],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
@@ -77,6 +80,13 @@ def test_a_model_comes_from_the_hub_then_from_its_cache(
     said, seconds = ask_hub(silent_hub, tmp_path / "hub")
     assert said == f"hub:{MODEL}@{COMMIT} None"
     assert seconds < 5
+
+
+def test_a_configuration_is_fetched_without_weights(model_folder: Path, tmp_path: Path) -> None:
+    with serve_model(model_folder) as (address, fetched):
+        said, _ = ask_hub(address, tmp_path / "hub", weights=False)
+    assert said.startswith(f"hub:{MODEL}@{COMMIT} ")
+    assert sorted(fetched) == ["config.json", "tokenizer.json"]
 
 
 def test_a_silent_hub_costs_little_and_is_one_line(silent_hub: str, tmp_path: Path) -> None:

@@ -104,7 +104,9 @@ def test_a_mark_that_text_can_make(mark: str, default_model: LanguageModel) -> N
 def test_the_default_model_is_smollm2(default_model: LanguageModel) -> None:
     config = default_model.model.config
     assert default_model.name == DEFAULT_MODEL
-    assert default_model.source == f"package:{CATALOG[DEFAULT_MODEL].packaged.requirement}"
+    packaged = CATALOG[DEFAULT_MODEL].packaged
+    assert packaged is not None
+    assert default_model.source == f"package:{packaged.requirement}"
     assert (config.num_hidden_layers, config.num_attention_heads) == (30, 9)
     assert (config.num_key_value_heads, config.head_dim) == (3, 64)
     assert (config.vocab_size, config.max_position_embeddings) == (49152, 8192)

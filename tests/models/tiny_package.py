@@ -16,8 +16,10 @@ _HIDDEN, _HEADS, _KV_HEADS, _FEED_FORWARD = 128, 4, 2, 256
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-def write_gguf(path: Path) -> dict[str, np.ndarray]:
+def write_gguf(path: Path, *, has_vocabulary_size: bool = True) -> dict[str, np.ndarray]:
     """Write a Llama of one layer with random weights in Q4_1, and return them as GGUF reads them.
+
+    Without the size of its vocabulary, a reader has to count the tokens.
 
     Its tokens are three special ones, the 256 bytes, "ab" and "ac".
     """
@@ -32,7 +34,8 @@ def write_gguf(path: Path) -> dict[str, np.ndarray]:
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(_HIDDEN // _HEADS)
     writer.add_rope_freq_base(10_000.0)
-    writer.add_vocab_size(len(_tokens()))
+    if has_vocabulary_size:
+        writer.add_vocab_size(len(_tokens()))
     _add_tokenizer(writer)
     weights = {}
     for name, values in _weights().items():
@@ -111,7 +114,7 @@ def build_wheel(folder: Path, gguf_path: Path) -> CatalogEntry:
         member=member,
         member_sha256=_sha256(gguf_path),
     )
-    return CatalogEntry(name="tiny", hub_id="tests/tiny", packaged=packaged)
+    return CatalogEntry("tiny", "tests/tiny", 1000, 2000, "apache-2.0", packaged=packaged)
 
 
 def _sha256(path: Path) -> str:

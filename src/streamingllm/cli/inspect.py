@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from streamingllm.cli.loading import load_shown
+from streamingllm.cli.loading import fetch_progress
 from streamingllm.cli.options import CacheDirOption, DeviceOption, DtypeOption
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.run_record import run_record
@@ -38,18 +38,26 @@ def inspect(
 ) -> None:
     """Say whether a model can stream and why, and what its cache would take.
 
+    Reads the configuration and the headers of the files, not the weights.
+
     Example: `streamingllm inspect HuggingFaceTB/SmolLM2-360M --window-size 4092`
     """
     config = StreamConfig(num_sink_tokens=num_sink_tokens, window_size=window_size)
-    from streamingllm.evaluation import inspect_model
+    with fetch_progress() as progress:
+        from streamingllm.models import locate_checkpoint
 
-    lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir)
-    facts = inspect_model(lm.model, config)
+        checkpoint = locate_checkpoint(model, cache_dir=cache_dir, progress=progress, weights=False)
+    from streamingllm.evaluation.inspection import inspect_checkpoint
+    from streamingllm.models.placement import resolve_device, resolve_dtype
+
+    facts = inspect_checkpoint(
+        checkpoint, config, dtype=resolve_dtype(dtype), device=resolve_device(device)
+    )
     _print_facts(human_console(json), model, config, facts)
     if json is not None:
         settings = {
             "model": model,
-            "source": lm.source,
+            "source": checkpoint.source,
             "num_sink_tokens": num_sink_tokens,
             "window_size": window_size,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,8 @@ def load_shown(
     configure_kernels()
     from streamingllm.kernels.allocation import keep_freed_memory
     from streamingllm.models import load_model
+
+    gc.enable()  # `main` has switched it off for the imports
 
     with fetch_progress() as progress:
         lm = load_model(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel
@@ -13,6 +13,14 @@ from streamingllm.config import StreamConfig
 from streamingllm.errors import UnsupportedModelError
 from streamingllm.integration.attach import Attachment, attachment_of
 from streamingllm.integration.sink_cache import SinkCache
+from streamingllm.kernels import native
+from streamingllm.models.checkpoint import Checkpoint
+from streamingllm.models.failures import failing_as_load_error
+from streamingllm.models.miniature import Miniature, make_miniature
+from streamingllm.models.outline import read_outline
+from streamingllm.models.placement import dtype_in_memory
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,55 @@ def inspect_model(model: PreTrainedModel, config: StreamConfig) -> ModelFacts:
         layers=tuple(Counter(groups).most_common()),
         bytes_per_cached_token=sum(layer.nbytes for layer in measured),
         cache_bytes=sum(layer.nbytes * n for layer, n in zip(measured, entries, strict=True)),
+    )
+
+
+def inspect_checkpoint(
+    checkpoint: Checkpoint,
+    config: StreamConfig,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device = _CPU,
+) -> ModelFacts:
+    """Find out what `inspect_model` does without reading the weights.
+
+    A small model with random weights takes the place of the model; see `models.miniature`.
+
+    Args:
+        checkpoint: files of a causal language model.
+        config: sinks and window of the cache in question.
+        dtype: of the weights, were they loaded; None for the choice that `load_model` makes.
+        device: where they would be.
+
+    Raises:
+        ModelLoadError: the checkpoint is no decoder, or is damaged as far as its headers tell.
+    """
+    outline = read_outline(checkpoint)
+    dtype = dtype_in_memory(dtype, outline.stored_dtype, device)
+    for all_layers in (False, True):
+        with failing_as_load_error(f"{checkpoint.path}: cannot be read as a decoder"):
+            small = make_miniature(outline.config, dtype, all_layers=all_layers)
+        placed: torch.nn.Module = small.model
+        placed.to(device)
+        with native.switched_off():
+            facts = inspect_model(small.model, config)
+        if small.layers_each == 1 or len(facts.layers) <= 1:
+            break
+    return _of_the_whole(facts, small)
+
+
+def _of_the_whole(facts: ModelFacts, small: Miniature) -> ModelFacts:
+    """Return the facts of a model from those of its miniature."""
+
+    def scaled(number: int | None) -> int | None:
+        return None if number is None else round(number * small.layers_each)
+
+    return replace(
+        facts,
+        parameters=small.num_parameters,
+        layers=tuple((group, round(count * small.layers_each)) for group, count in facts.layers),
+        bytes_per_cached_token=scaled(facts.bytes_per_cached_token),
+        cache_bytes=scaled(facts.cache_bytes),
     )
 
 

@@ -15,7 +15,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -66,6 +68,7 @@ class NativeSettings:
 
 
 _settings = NativeSettings()
+_is_switched_off = False
 
 
 def configure(*, enabled: bool = True, compiler: str | None = None, isa: str | None = None) -> None:
@@ -78,7 +81,7 @@ def configure(*, enabled: bool = True, compiler: str | None = None, isa: str | N
     """
     global _settings
     settings = NativeSettings(enabled, compiler, isa)
-    if settings != _settings and load.cache_info().currsize:
+    if settings != _settings and _load.cache_info().currsize:
         raise ConfigError(
             f"{settings} comes too late: kernels are loaded under {_settings}; call "
             "native.configure before the first stream"
@@ -91,13 +94,28 @@ def current_settings() -> NativeSettings:
     return _settings
 
 
-@cache
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Let the body do without native kernels, unless they are loaded already."""
+    global _is_switched_off
+    before, _is_switched_off = _is_switched_off, not _load.cache_info().currsize
+    try:
+        yield
+    finally:
+        _is_switched_off = before
+
+
 def load() -> bool:
     """Make the C++ kernels known to torch, building them if need be; tell whether there are any.
 
     Without a compiler, or on a processor they were not written for, the plain PyTorch operators
     stay in charge; that is said once in the log.
     """
+    return not _is_switched_off and _load()
+
+
+@cache
+def _load() -> bool:
     reason = _unsupported_reason()
     if reason is None:
         try:

@@ -6,8 +6,6 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-import transformers
-
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.progress import Progress
@@ -18,14 +16,22 @@ _MARKER = "conversion.json"
 _FORMAT = 1
 
 
-def is_converted(folder: Path, gguf_sha256: str) -> bool:
-    """Tell whether `folder` holds an undamaged conversion of the GGUF file with this checksum."""
+def is_converted(folder: Path, gguf_sha256: str, *, verify: bool = True) -> bool:
+    """Tell whether `folder` holds a conversion of the GGUF file with this checksum.
+
+    Args:
+        folder: of the conversion.
+        gguf_sha256: of the GGUF file that it came from.
+        verify: compare the checksums of its files as well; they may be damaged otherwise.
+    """
     try:
         marker = json.loads((folder / _MARKER).read_text())
         files = marker["files"].items()
         same = marker["format"] == _FORMAT and marker["gguf_sha256"] == gguf_sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+    if not verify:
+        return bool(same) and all((folder / name).is_file() for name, _ in files)
     return same and all(has_checksum(folder / name, sha256) for name, sha256 in files)
 
 
@@ -64,7 +70,7 @@ def _write_marker(folder: Path, gguf_sha256: str) -> None:
     marker = {
         "format": _FORMAT,
         "gguf_sha256": gguf_sha256,
-        "versions": {"transformers": transformers.__version__, "gguf": version("gguf")},
+        "versions": {name: version(name) for name in ("transformers", "gguf")},
         "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
     }
     (folder / _MARKER).write_text(json.dumps(marker, indent=2) + "\n")

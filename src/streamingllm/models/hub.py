@@ -23,6 +23,7 @@ _PROBE_SECONDS = 3.0
 _WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 _UNWANTED = ["*/*", "consolidated*"]
 _FILES: dict[str, Any] = {"allow_patterns": _WANTED, "ignore_patterns": _UNWANTED}
+_SMALL_FILES: dict[str, Any] = {"allow_patterns": ["*.json"], "ignore_patterns": _UNWANTED}
 
 
 def is_hub_id(name: str) -> bool:
@@ -30,7 +31,7 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None
 
 
-def hub_checkpoint(hub_id: str, progress: Progress) -> Checkpoint:
+def hub_checkpoint(hub_id: str, progress: Progress, *, weights: bool = True) -> Checkpoint:
     """Return the hub's newest snapshot of a model, or the last one fetched if the hub is silent.
 
     Files go to the hub client's own cache, shared with other programs; it resumes and verifies.
@@ -38,6 +39,7 @@ def hub_checkpoint(hub_id: str, progress: Progress) -> Checkpoint:
     Args:
         hub_id: `organisation/model`.
         progress: told about the stage "fetch".
+        weights: False to fetch the configuration alone.
 
     Raises:
         ModelLoadError: there is no such model, or the hub is silent and the model not in its cache.
@@ -46,23 +48,25 @@ def hub_checkpoint(hub_id: str, progress: Progress) -> Checkpoint:
     reason = "" if online else "; the hub cannot be reached, and its cache does not have the model"
     subject = f"{hub_id}: cannot be fetched from the hub{reason}"
     with failing_as_load_error(subject), quiet_libraries():
-        folder = _download(hub_id, progress) if online else _cached(hub_id)
-    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        wanted = _FILES if weights else _SMALL_FILES
+        folder = _download(hub_id, wanted, progress) if online else _cached(hub_id, wanted)
+    has_weights = any(folder.glob("*.safetensors")) or not weights
+    if not (folder / "config.json").is_file() or not has_weights:
         raise ModelLoadError(
             f"{hub_id}: must have a config.json and safetensors weights, {folder} has not"
         )
     return Checkpoint(folder, gguf_file=None, source=f"hub:{hub_id}@{folder.name}")
 
 
-def _download(hub_id: str, progress: Progress) -> Path:
-    planned = snapshot_download(hub_id, **_FILES, dry_run=True)
+def _download(hub_id: str, wanted: dict[str, Any], progress: Progress) -> Path:
+    planned = snapshot_download(hub_id, **wanted, dry_run=True)
     total_bytes = sum(file.file_size or 0 for file in planned if file.will_download)
     with watch_growth(_cache_of(hub_id), "fetch", total_bytes, progress):
-        return Path(snapshot_download(hub_id, **_FILES))
+        return Path(snapshot_download(hub_id, **wanted))
 
 
-def _cached(hub_id: str) -> Path:
-    return Path(snapshot_download(hub_id, **_FILES, local_files_only=True))
+def _cached(hub_id: str, wanted: dict[str, Any]) -> Path:
+    return Path(snapshot_download(hub_id, **wanted, local_files_only=True))
 
 
 def _cache_of(hub_id: str) -> Path:

@@ -16,11 +16,9 @@ from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.language_model import LanguageModel
 from streamingllm.models.locate import locate_checkpoint
 from streamingllm.models.packed_store import PackedStore
-from streamingllm.models.placement import resolve_device, resolve_dtype
+from streamingllm.models.placement import dtype_in_memory, resolve_device, resolve_dtype
 from streamingllm.models.progress import Progress, ignore_progress
 from streamingllm.models.quantize import check_quantization
-
-_HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 def load_model(
@@ -78,9 +76,9 @@ def _read(
 ) -> PreTrainedModel:
     model = checkpoint.read_model(dtype)
     placed: nn.Module = model
-    if dtype is None and device.type == "cpu" and model.dtype in _HALF_PRECISION:
-        # Half precision is slower than float32 on most CPUs, and less exact.
-        placed.to(torch.float32)
+    in_memory = dtype_in_memory(dtype, model.dtype, device)
+    if dtype is None and in_memory is not model.dtype:
+        placed.to(in_memory)
     with failing_as_load_error(f"{name}: does not fit on device {device}"):
         placed.to(device)
     return model

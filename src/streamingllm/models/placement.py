@@ -12,6 +12,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
@@ -26,6 +27,21 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     if name not in DTYPES:
         raise ConfigError(f"dtype={name!r}: must be one of auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def dtype_in_memory(
+    wanted: torch.dtype | None, stored: torch.dtype, device: torch.device
+) -> torch.dtype:
+    """Return the data type of a model's weights in memory.
+
+    Args:
+        wanted: what the user asks for; None for a choice.
+        stored: of the checkpoint.
+        device: half precision is slower than float32 on most CPUs, and less exact.
+    """
+    if wanted is not None:
+        return wanted
+    return torch.float32 if device.type == "cpu" and stored in _HALF_PRECISION else stored
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
