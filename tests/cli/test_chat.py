@@ -223,7 +223,10 @@ class Terminal:
         self._screen = self._screen or os.read(self._ours, 1000).decode(errors="replace")
 
 
-def test_ctrl_c_ends_an_answer_on_a_terminal(arguments: list[str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_an_answer_on_a_terminal(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     result = tmp_path / "result.json"
     endless = [*arguments, "--max-new-tokens", "10000000", "--json", str(result)]
     terminal = Terminal()
@@ -233,6 +236,7 @@ def test_ctrl_c_ends_an_answer_on_a_terminal(arguments: list[str], tmp_path: Pat
         terminal.wait_for("> ")
         terminal.type("Hi\n")
         terminal.wait_for("Hi\r\n")
+        terminal.wait_for("\x1b[?2004l\r")  # the line is taken; what follows is the answer
         terminal.wait_for_anything()
         chat.send_signal(signal.SIGINT)
         assert "[interrupted; " in terminal.wait_for(" tokens seen")
@@ -244,7 +248,10 @@ def test_ctrl_c_ends_an_answer_on_a_terminal(arguments: list[str], tmp_path: Pat
     assert turn["assistant"]
 
 
-def test_a_paste_of_several_lines_is_one_turn(arguments: list[str], tmp_path: Path) -> None:
+def test_a_paste_of_several_lines_is_one_turn(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     result = tmp_path / "result.json"
     pasted = "def f(x):\n    return x + 1\n\n/quit is no command here"
     terminal = Terminal()
