@@ -1,45 +1,19 @@
 from __future__ import annotations
 
 import copy
-import random
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 import torch
 from tokenizers import AddedToken
 
 from streamingllm import LanguageModel, SamplingParams, Stream, StreamConfig
-from streamingllm.errors import ConfigError, InputError, RewindError, SnapshotError
+from streamingllm.errors import ConfigError, InputError, RewindError
 from streamingllm.finish_reason import FinishReason
 from streamingllm.sessions import Conversation, Message
-from streamingllm.sessions.sqlite_store import SqliteStore
 from tests.reference.tiny_chat import END
-
-SYSTEM = "Be kind."
-OPENING = f"s:{SYSTEM}{END}"
-SAID = ("How are you?", "And now?", "Why?", "What else is there to say about it?", "Bye")
-
-
-def begin(lm: LanguageModel, **options: Any) -> Conversation:
-    """A conversation that sees the system prompt and 40 tokens more."""
-    options = {"cache_size": len(OPENING) + 40, "max_rewind_tokens": 50, **options}
-    return Conversation(lm, system_prompt=SYSTEM, **options)
-
-
-def say(conversation: Conversation, text: str, max_new_tokens: int = 12) -> str:
-    """The whole answer, without sampling."""
-    return "".join(conversation.say(text, max_new_tokens=max_new_tokens))
-
-
-def held(lm: LanguageModel, **options: Any) -> Conversation:
-    """A conversation of five turns."""
-    conversation = begin(lm, **options)
-    for text in SAID:
-        say(conversation, text)
-    return conversation
+from tests.sessions.conversations import OPENING, SAID, SYSTEM, begin, held, say
 
 
 def test_turns_are_pieces_of_one_stream(tiny_chat: LanguageModel) -> None:
@@ -160,29 +134,6 @@ def test_branches_go_their_own_way(tiny_chat: LanguageModel) -> None:
     assert say(branch, "So?", 30) == say(conversation, "So?", 30)
 
 
-def test_a_saved_conversation_goes_on(tiny_chat: LanguageModel, tmp_path: Path) -> None:
-    conversation = held(tiny_chat)
-    conversation.save(tmp_path / "saved")
-    loaded = Conversation.load(tiny_chat, tmp_path / "saved")
-    assert loaded.turns == conversation.turns
-    assert loaded.visibility == conversation.visibility
-    assert torch.equal(loaded.stream.next_logits, conversation.stream.next_logits)
-    assert say(loaded, "So?", 30) == say(conversation, "So?", 30)
-    loaded.reread(6)
-    assert say(loaded, SAID[0]) == conversation.turns[0].assistant
-    assert conversation.stream.metadata == loaded.stream.metadata == {}
-
-
-def test_files_that_are_no_conversation(tiny_chat: LanguageModel, tmp_path: Path) -> None:
-    stream = Stream(tiny_chat.model)
-    stream.feed(tiny_chat.encode("Hi"))
-    stream.snapshot(tmp_path / "stream")
-    (tmp_path / "text").write_text("Hi")
-    for name, message in (("stream", "cannot be read"), ("text", "cannot be read")):
-        with pytest.raises(SnapshotError, match=message):
-            Conversation.load(tiny_chat, tmp_path / name)
-
-
 def test_an_interrupted_answer_is_a_turn(tiny_chat: LanguageModel) -> None:
     conversation = begin(tiny_chat)
     answer = ""
@@ -255,7 +206,7 @@ def test_the_mark_of_the_template_ends_an_answer(tiny_chat: LanguageModel) -> No
     mark = lm.encode("#", add_special_tokens=False).tolist()
     assert not lm.eos_token_ids & {*mark}
     conversation = Conversation(lm, system_prompt=SYSTEM, cache_size=100)
-    forced = Sampling(logit_bias={mark[0]: 1e4})
+    forced = SamplingParams(logit_bias={mark[0]: 1e4})
     assert "".join(conversation.say("Hi", max_new_tokens=9, sampling=forced)) == ""
     assert conversation.finish_reason is FinishReason.STOP
     assert conversation.token_log[-1:].tolist() == mark
@@ -284,88 +235,3 @@ def test_messages_of_other_roles_are_a_turn(default_model: LanguageModel) -> Non
     assert conversation.transcript.num_turns == 1
     text = default_model.tokenizer.decode(conversation.token_log[:].tolist())
     assert "<|im_start|>tool\n42<|im_end|>\n<|im_start|>user\nWhat is it?<|im_end|>" in text
-
-
-def test_a_second_save_writes_only_what_is_new(tiny_chat: LanguageModel, tmp_path: Path) -> None:
-    path, conversation = tmp_path / "saved", begin(tiny_chat)
-    rows = []
-    for text in (*SAID, *SAID):
-        say(conversation, text)
-        conversation.save(path)
-        with SqliteStore(path, mode="read") as store:
-            (summary,) = store.list()
-            tokens = store._database.execute("SELECT count(*) FROM tokens").fetchall()
-            rows.append((summary.epoch, tokens[0][0]))
-    assert rows == [(number, number) for number in range(1, 11)]
-    conversation.reread(3)
-    say(conversation, "So?")
-    conversation.save(path)
-    loaded = Conversation.load(tiny_chat, path)
-    assert loaded.turns == conversation.turns
-    assert list(loaded.token_log) == list(conversation.token_log)
-    assert say(loaded, "Why?", 30) == say(conversation, "Why?", 30)
-    loaded.save(path)
-    with pytest.raises(SnapshotError, match="was saved by another writer since"):
-        conversation.save(path)
-    assert Conversation.load(tiny_chat, path).turns == loaded.turns
-
-
-def test_a_failed_save_loses_nothing(
-    tiny_chat: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, conversation = tmp_path / "saved", held(tiny_chat)
-    conversation.save(path)
-    turns = conversation.turns
-    say(conversation, "So?")
-
-    def full(*args: Any) -> None:
-        raise apsw.FullError("database or disk is full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SqliteStore, "put_snapshot", full)
-        with pytest.raises(SnapshotError, match="database or disk is full"):
-            conversation.save(path)
-    assert Conversation.load(tiny_chat, path).turns == turns
-    conversation.save(path)
-    assert Conversation.load(tiny_chat, path).turns == conversation.turns
-    assert [file.name for file in tmp_path.iterdir()] == ["saved"]
-
-
-def test_a_branch_takes_the_place_of_its_origin(tiny_chat: LanguageModel, tmp_path: Path) -> None:
-    path, conversation = tmp_path / "saved", held(tiny_chat)
-    conversation.save(path)
-    branch = conversation.fork()
-    say(branch, "So?")
-    branch.save(path)
-    assert Conversation.load(tiny_chat, path).turns == branch.turns
-    conversation.save(path)
-    assert Conversation.load(tiny_chat, path).turns == conversation.turns
-
-
-def test_a_file_of_something_else_is_not_replaced(tiny_chat: LanguageModel, tmp_path: Path) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("Hi")
-    with pytest.raises(SnapshotError, match="is no saved conversation; save under another name"):
-        held(tiny_chat).save(path)
-    assert path.read_text() == "Hi"
-
-
-def test_damaged_conversations_are_refused_in_one_line(
-    tiny_chat: LanguageModel, tmp_path: Path
-) -> None:
-    path, conversation = tmp_path / "saved", held(tiny_chat)
-    conversation.save(path)
-    content, chance, refused = path.read_bytes(), random.Random(0), []
-    for number in range(40):
-        damaged = bytearray(content)
-        if number < 30:
-            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
-        else:
-            del damaged[chance.randrange(len(damaged)) :]
-        path.write_bytes(damaged)
-        try:
-            assert Conversation.load(tiny_chat, path).turns == conversation.turns
-        except SnapshotError as error:
-            refused.append(str(error))
-    assert len(refused) > 15
-    assert all("\n" not in line and str(path) in line for line in refused)

@@ -83,9 +83,9 @@ def chat(
     seed = chosen_seed(seed)
     check_max_new_tokens(max_new_tokens)
     from streamingllm.sessions import Conversation
-    from streamingllm.stream.sampling import Sampling
+    from streamingllm.stream.sampling import SamplingParams
 
-    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+    sampling = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty)
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
     conversation = Conversation(
         lm, system_prompt=system, cache_size=cache_size, max_rewind_tokens=max_rewind_tokens
