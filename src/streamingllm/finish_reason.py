@@ -1,4 +1,4 @@
-"""Why a text ended: one set of words for streams, engines, sessions and commands."""
+"""Name the reasons for which a text ends, alike in streams, engines, sessions and commands."""
 
 from __future__ import annotations
 

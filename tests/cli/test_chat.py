@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import pty
 import resource
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from streamingllm import load_model
 from streamingllm.cli.chat_commands import ChatCommands
 from streamingllm.errors import InputError
 from streamingllm.sessions import Conversation
+from tests.cli.pseudo_terminal import Terminal
 from tests.cli.terminal import run_command
 from tests.reference.tiny_chat import write_tiny_chat
 
@@ -202,28 +202,10 @@ def test_a_saved_chat_goes_on_in_another_process(
     assert json.loads(result.read_text())["turns"] == found["turns"]
 
 
-class Terminal:
-    """The screen and the keyboard of a program."""
-
-    def __init__(self) -> None:
-        self._ours, self.theirs = pty.openpty()
-        self._screen = ""
-
-    def type(self, keys: str) -> None:
-        os.write(self._ours, keys.encode())
-
-    def wait_for(self, text: str) -> str:
-        """Return what is shown up to `text` and with it."""
-        while text not in self._screen:
-            self._screen += os.read(self._ours, 1000).decode(errors="replace")
-        shown, found, self._screen = self._screen.partition(text)
-        return shown + found
-
-    def wait_for_anything(self) -> None:
-        self._screen = self._screen or os.read(self._ours, 1000).decode(errors="replace")
-
-
-def test_ctrl_c_ends_an_answer_on_a_terminal(arguments: list[str], tmp_path: Path) -> None:
+def test_ctrl_c_ends_an_answer_on_a_terminal(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     result = tmp_path / "result.json"
     endless = [*arguments, "--max-new-tokens", "10000000", "--json", str(result)]
     terminal = Terminal()
@@ -233,6 +215,7 @@ def test_ctrl_c_ends_an_answer_on_a_terminal(arguments: list[str], tmp_path: Pat
         terminal.wait_for("> ")
         terminal.type("Hi\n")
         terminal.wait_for("Hi\r\n")
+        terminal.wait_for("\x1b[?2004l\r")  # the line is taken; what follows is the answer
         terminal.wait_for_anything()
         chat.send_signal(signal.SIGINT)
         assert "[interrupted; " in terminal.wait_for(" tokens seen")
@@ -244,7 +227,10 @@ def test_ctrl_c_ends_an_answer_on_a_terminal(arguments: list[str], tmp_path: Pat
     assert turn["assistant"]
 
 
-def test_a_paste_of_several_lines_is_one_turn(arguments: list[str], tmp_path: Path) -> None:
+def test_a_paste_of_several_lines_is_one_turn(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     result = tmp_path / "result.json"
     pasted = "def f(x):\n    return x + 1\n\n/quit is no command here"
     terminal = Terminal()

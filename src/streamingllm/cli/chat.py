@@ -116,7 +116,7 @@ def chat(
 
 def _talk(conversation: Conversation, console: Console, writing: dict[str, Any]) -> Conversation:
     """Answer what is typed until the user leaves; return the branch that was left."""
-    from streamingllm.cli.chat_commands import ChatCommands
+    from streamingllm.cli.chat_commands import ChatCommands, is_command
 
     def remark(text: str) -> None:
         console.print(text, style="dim", soft_wrap=True)
@@ -125,7 +125,7 @@ def _talk(conversation: Conversation, console: Console, writing: dict[str, Any])
     remark("/help lists the commands")
     for text in _typed(console):
         try:
-            if _is_command(text):
+            if is_command(text):
                 remark(commands.run(text.strip()))
             else:
                 _answer(commands.conversation, text, console, writing)
@@ -169,13 +169,6 @@ def _edit_lines() -> None:
         # CPython turns this off; libedit has neither the variable nor the same syntax.
         if "libedit" not in (readline.__doc__ or ""):
             readline.parse_and_bind("set enable-bracketed-paste on")
-
-
-def _is_command(text: str) -> bool:
-    """Tell a command, which stands on a line of its own, from a text such as a pasted path."""
-    from streamingllm.cli.chat_commands import COMMAND_MARK
-
-    return text.lstrip().startswith(COMMAND_MARK) and "\n" not in text
 
 
 def _answer(

@@ -8,8 +8,13 @@ from pathlib import Path
 from streamingllm.errors import InputError, RewindError
 from streamingllm.sessions import Conversation
 
-COMMAND_MARK = "/"
+_MARK = "/"
 _SHOWN_CHARACTERS = 40
+
+
+def is_command(text: str) -> bool:
+    """Tell a command, which stands on a line of its own, from a text such as a pasted path."""
+    return text.lstrip().startswith(_MARK) and "\n" not in text
 
 
 class ChatCommands:

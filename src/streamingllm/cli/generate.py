@@ -45,6 +45,8 @@ from streamingllm.finish_reason import FinishReason
 from streamingllm.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from streamingllm.models import LanguageModel
     from streamingllm.stream import Stream
     from streamingllm.stream.text import TextPieces
@@ -108,7 +110,7 @@ def generate(
     StopStrings(stop or ())
 
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
-    ids = lm.encode(_as_said(lm, text), add_special_tokens=False) if chat else lm.encode(text)
+    ids, end_token_ids = _as_said(lm, text) if chat else (lm.encode(text), frozenset[int]())
     stream = Stream(lm.model, config)
     stream.feed(ids, logits="none")
     if compile:
@@ -119,6 +121,7 @@ def generate(
         max_new_tokens,
         sampling=sampling,
         stop_strings=stop or (),
+        stop_token_ids=() if ignore_eos else end_token_ids,
         ignore_eos=ignore_eos,
         generator=seeded_generator(seed, lm.model.device),
     )
@@ -181,11 +184,15 @@ def _read_file(name: str) -> str:
         ) from error
 
 
-def _as_said(lm: LanguageModel, text: str) -> str:
+def _as_said(lm: LanguageModel, text: str) -> tuple[Tensor, frozenset[int]]:
+    """Return the ids of a first turn, int64, [seq], and the marks that end its answer."""
+    import torch
+
     from streamingllm.sessions import ChatTemplate
 
     template = ChatTemplate(lm)
-    return template.opening + template.first_turn(text)
+    ids = [*template.opening_ids(), *template.first_turn_ids(text)]
+    return torch.tensor(ids, device=lm.model.device), template.end_token_ids
 
 
 def _write_shown(pieces: TextPieces, console: Console) -> str:

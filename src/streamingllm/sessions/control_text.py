@@ -80,8 +80,8 @@ class RenderedText:
 class ControlText:
     """Mark the control tokens in what people say before a template renders it.
 
-    An occurrence is put between two characters that occur nowhere in what is rendered, so that
-    templates still trim, split and compare the rest of the text as they always do.
+    An occurrence is put between two characters that occur nowhere in what is rendered. Templates
+    trim, split and compare the rest of the text as they always do.
 
     Args:
         template: source of the chat template.

@@ -27,7 +27,7 @@ _ASSISTANT = "assistant"
 
 @dataclass(frozen=True)
 class Turn:
-    """What was said once, and the stream positions first..stop-1 where it stands."""
+    """Texts of one turn, and the stream positions first..stop-1 where they stand."""
 
     user: str
     assistant: str
@@ -82,7 +82,7 @@ class Conversation:
 
     @property
     def system_prompt(self) -> str:
-        """What the model was told before the first turn."""
+        """System prompt, pinned before the first turn."""
         return self._state.system_prompt
 
     @property
@@ -102,19 +102,19 @@ class Conversation:
 
     @property
     def turns(self) -> list[Turn]:
-        """What has been said, turn by turn."""
+        """Turns so far, made from the transcript."""
         return [Turn.of(self.transcript.turn(n)) for n in range(self.transcript.num_turns)]
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why the last answer has ended; None before the first."""
+        """Finish reason of the last answer; None before the first."""
         if self._interrupted:
             return FinishReason.CANCELLED
         return None if self._pieces is None else self._pieces.finish_reason
 
     @property
     def visibility(self) -> Visibility:
-        """What the model still sees."""
+        """Counts of visible and forgotten tokens and turns."""
         config, seen = self.stream.config, self.stream.num_seen_tokens
         return Visibility.of(
             self.transcript,
@@ -180,7 +180,7 @@ class Conversation:
         """Take back the last turns, as if they had never been.
 
         Raises:
-            InputError: there are not so many turns.
+            InputError: there are fewer turns.
             RewindError: the keys and values it takes are gone; `reread` can still do it.
         """
         first = self.num_tokens_before(num_turns)
@@ -193,7 +193,7 @@ class Conversation:
         It takes the memory of a second cache meanwhile. If it is interrupted nothing has changed.
 
         Raises:
-            InputError: there are not so many turns.
+            InputError: there are fewer turns.
         """
         first = self.num_tokens_before(num_turns)
         self._state.stream = self._state.refed(first)
@@ -203,7 +203,7 @@ class Conversation:
         """Return how many tokens `reread` would prefill.
 
         Raises:
-            InputError: there are not so many turns.
+            InputError: there are fewer turns.
         """
         so_far = self.transcript.num_turns
         if not 1 <= num_turns <= so_far:

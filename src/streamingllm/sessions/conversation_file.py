@@ -25,7 +25,7 @@ from streamingllm.sessions.transcript import Transcript
 
 @dataclass(frozen=True)
 class SavedState:
-    """What of a conversation a file holds.
+    """Describe the part of a conversation that a file holds.
 
     Args:
         path: of the file.

@@ -1,4 +1,4 @@
-"""All that a conversation is apart from its model's weights."""
+"""State of a conversation, apart from its model."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ _COLUMNS = "id, epoch, num_messages, num_tokens, created_seconds, updated_second
 class SqliteStore:
     """Keep sessions in a SQLite database; a `SessionStore`.
 
-    Each message and each chunk of token ids carries a digest of itself and all before it, so that
-    damage is found when a session is read, and a commit writes only what is new.
+    Each message and each chunk of token ids carries a digest of itself and all before it. Damage is
+    found when a session is read, and a commit writes only what is new.
 
     Args:
         path: of the database.

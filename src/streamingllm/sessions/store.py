@@ -1,4 +1,4 @@
-"""What keeps sessions: messages and token ids of each turn, and the newest snapshot."""
+"""Define a store of sessions: messages and token ids of each turn, and the newest snapshot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamingllm.sessions.transcript import Message, Transcript
 
 @dataclass(frozen=True)
 class TurnCommit:
-    """What a turn adds to a session, and what it takes back before.
+    """Describe a turn that is added to a session, and the part that it takes back before.
 
     Args:
         num_messages_before: messages that stay; those after them are taken back.
@@ -43,7 +43,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class SessionSummary:
-    """What a list shows of a session.
+    """Describe a session in a list.
 
     Args:
         id: of the session.
@@ -66,7 +66,7 @@ class SessionSummary:
 
 @dataclass(frozen=True)
 class StoredSession:
-    """All of a session but its snapshot.
+    """Hold a session without its snapshot.
 
     Args:
         summary: of it.
@@ -80,7 +80,7 @@ class StoredSession:
 
 
 class SessionStore(Protocol):
-    """Keep sessions; what a call has returned from is durable.
+    """Keep sessions; a change is durable once its call has returned.
 
     The cost of a commit does not depend on the age of its session. Methods may be called from any
     thread.

@@ -26,10 +26,9 @@ _RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError
 class ChatTemplate:
     """Put what is said between the marks that a model was trained with.
 
-    The pieces, with the answers between them, are what the template makes of the whole chat, as far
-    as it renders old messages as it rendered them when they were new. Where it does not (it drops
-    the thoughts of old answers, say, or moves the system prompt into the last turn), the stream
-    keeps what was sent at the time.
+    The pieces, with the answers between them, equal the whole chat as the template renders it. Some
+    templates render old messages in another way than new ones: they drop thoughts, or move the
+    system prompt into the last turn. Then the stream keeps what was sent at the time.
 
     Control tokens in what is said become text, not marks.
 
@@ -41,8 +40,8 @@ class ChatTemplate:
         variables: further variables of the template, such as `enable_thinking`.
 
     Attributes:
-        opening: the text before the first turn; it ends with the system prompt or after it, so that
-            a stream that pins it never forgets the prompt.
+        opening: the text before the first turn, up to the end of the system prompt at least. A
+            stream that pins it never forgets the prompt.
         end_token_ids: tokens that the template puts after an answer; an answer ends with them as
             with the model's eos tokens.
 

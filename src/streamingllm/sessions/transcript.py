@@ -52,7 +52,7 @@ def new_message_id() -> str:
 
 @dataclass(frozen=True)
 class Message:
-    """What one role said, as it was sent.
+    """Hold a message of one role, as it was sent.
 
     Args:
         role: any that the chat template knows, such as "system", "user", "assistant", "tool".
@@ -169,7 +169,7 @@ class Transcript:
         """Keep the first messages; transcripts that share them are not changed.
 
         Raises:
-            InputError: there are not so many.
+            InputError: there are fewer.
         """
         self._messages.truncate(num_messages)
         num_turns = bisect_right(self._turn_starts, num_messages - 1)

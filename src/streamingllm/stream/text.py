@@ -22,8 +22,8 @@ _MAX_HELD_TOKENS = 32
 class Detokenizer:
     """Turn tokens into text one by one; together the pieces are the text of all tokens.
 
-    A token may end within a character, which is held back until it is complete (for at most 32
-    tokens), and its text may depend on the token before it, which is decoded along with it.
+    A token may end within a character, which is held back until it is complete, for at most 32
+    tokens. The text of a token may depend on the one before, which is decoded along with it.
 
     Args:
         tokenizer: special tokens, as it names them, are hidden: they have no text here, but stop
