@@ -25,8 +25,9 @@ _SCHEMAS = {
         "float softcap, Tensor? sink_logits) -> Tensor"
     ),
     "windowed_attention": (
-        "(Tensor q, Tensor q_for_sinks, Tensor k, Tensor v, Tensor sinks_seen, int num_sinks, "
-        "int window_size, float scale, float softcap, Tensor? sink_logits) -> Tensor"
+        "(Tensor q, Tensor q_for_sinks, Tensor k, Tensor v, Tensor sinks_seen, "
+        "Tensor window_lengths, int num_sinks, float scale, float softcap, "
+        "Tensor? sink_logits) -> Tensor"
     ),
     "quantized_linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
     "linear": "(Tensor x, Tensor weight) -> Tensor",

@@ -27,9 +27,9 @@ def decode_attention(
     v_undo: Tensor | None,
     k_sinks: Tensor | None,
     v_sinks: Tensor | None,
-    rows: Tensor,
+    slots: Tensor,
     positions: Tensor,
-    sink_positions: Tensor,
+    layout: Tensor,
     scale: float,
     softcap: float,
     sink_logits: Tensor | None,
@@ -38,23 +38,26 @@ def decode_attention(
 
     Args:
         q: queries rotated at their stream positions, [batch, num_heads, head_dim].
-        q_for_sinks: the same queries where the sinks see them, likewise.
+        q_for_sinks: the same queries rotated where the sinks see them, of the same shape.
         k: the tokens' keys, [batch, num_kv_heads, head_dim]; None if they are in the ring already.
-        v: their values, [batch, num_kv_heads, value_dim]; None likewise.
-        k_cache: [streams, num_kv_heads, n + m, head_dim], sinks before the ring, where stream
-            position t lies at n + t mod m; or quantised [streams, num_kv_heads, m, head_dim + 4]
-            without sinks, int8, see `rows.encode_rows`.
-        v_cache: likewise.
+        v: their values, [batch, num_kv_heads, value_dim]; None if k is None.
+        k_cache: [slots, num_kv_heads, entries, head_dim]. A slot with n sinks and a window of m
+            holds sink i at entry i and stream position t at entry n + t mod m; entries past n + m
+            are not used. Quantised: int8, [slots, num_kv_heads, entries, head_dim + 4], stream
+            position t at entry t mod m, no sinks; see `rows.encode_rows`.
+        v_cache: the values in the same layout, value_dim wide.
         k_undo: takes what the ring overwrites, stream position p at p mod u,
-            [streams, num_kv_heads, u, width of k_cache]; None to forget it.
-        v_undo: likewise.
-        k_sinks: the sinks beside a quantised cache, [streams, num_kv_heads, n, head_dim]; None if
-            the cache itself has them.
-        v_sinks: likewise.
-        rows: which stream of the cache each of the batch is, int64, [batch]; tokens of a stream
-            that comes more than once are written and attend one after the other.
+            [slots, num_kv_heads, u, width of k_cache]; None to forget it.
+        v_undo: the values in the same layout; None if k_undo is None.
+        k_sinks: the sinks of a quantised cache, [slots, num_kv_heads, sink_entries, head_dim],
+            in the dtype of q; None if the cache itself has them.
+        v_sinks: the values in the same layout; None if k_sinks is None.
+        slots: slot of each token, int64, [batch]; tokens of one slot are written and attend one
+            after the other.
         positions: stream position of each token, int64, [batch].
-        sink_positions: stream positions of the sinks, ascending, int64, [n].
+        layout: int64, [4, batch]: each slot's number of sinks n, its window size m, the sinks that
+            the query sees (the first of them), and the window's tokens that it sees (the last of
+            them, itself included; at most m and at most t + 1).
         scale: factor of the scores.
         softcap: scores pass through softcap * tanh(score / softcap); 0 for none.
         sink_logits: a learned logit per head that takes part in the softmax, [num_heads]; or None.
@@ -64,49 +67,42 @@ def decode_attention(
 
     Source: Xiao et al. (arXiv 2309.17453), section 3.2.
     """
-    n = len(sink_positions)
-    first_slot = n if k_sinks is None else 0
-    m = k_cache.shape[2] - first_slot
     outputs = []
-    for b, (row, t) in enumerate(zip(rows.tolist(), positions.tolist(), strict=True)):
+    for b, (slot, t) in enumerate(zip(slots.tolist(), positions.tolist(), strict=True)):
+        n, m, num_visible_sinks, window_length = layout[:, b].tolist()
+        first_entry = n if k_sinks is None else 0
         if k is not None and v is not None:
-            _write(k[b], k_cache[row], None if k_undo is None else k_undo[row], t, m, first_slot)
-            _write(v[b], v_cache[row], None if v_undo is None else v_undo[row], t, m, first_slot)
-        num_outside = int((sink_positions <= t - m).sum())
-        num_slots = min(t + 1, m)
-        keys = _columns(k_cache[row], k_sinks, row, num_outside, first_slot, num_slots)
-        values = _columns(v_cache[row], v_sinks, row, num_outside, first_slot, num_slots)
+            _write(k[b], k_cache[slot], None if k_undo is None else k_undo[slot], t, m, first_entry)
+            _write(v[b], v_cache[slot], None if v_undo is None else v_undo[slot], t, m, first_entry)
+        visible = torch.arange(t - window_length + 1, t + 1, device=q.device) % m + first_entry
+        keys = _columns(k_cache[slot], k_sinks, slot, num_visible_sinks, visible)
+        values = _columns(v_cache[slot], v_sinks, slot, num_visible_sinks, visible)
         outputs.append(
             _attend_one(
-                q[b], q_for_sinks[b], keys, values, num_outside, scale, softcap, sink_logits
+                q[b], q_for_sinks[b], keys, values, num_visible_sinks, scale, softcap, sink_logits
             )
         )
     return torch.stack(outputs).to(q.dtype)
 
 
 def _write(
-    new: Tensor, cache: Tensor, undo: Tensor | None, t: int, window_size: int, first_slot: int
+    new: Tensor, cache: Tensor, undo: Tensor | None, t: int, window_size: int, first_entry: int
 ) -> None:
-    """Write one token [heads, dim] over the oldest entry of a stream's ring."""
-    slot = first_slot + t % window_size
+    """Write one token [heads, dim] over the oldest entry of a slot's ring."""
+    entry = first_entry + t % window_size
     if undo is not None and undo.shape[1] and t >= window_size:
-        undo[:, (t - window_size) % undo.shape[1]] = cache[:, slot]
-    cache[:, slot] = encode_rows(new) if cache.dtype is torch.int8 else new
+        undo[:, (t - window_size) % undo.shape[1]] = cache[:, entry]
+    cache[:, entry] = encode_rows(new) if cache.dtype is torch.int8 else new
 
 
 def _columns(
-    cache: Tensor,
-    sinks: Tensor | None,
-    row: int,
-    num_outside: int,
-    first_slot: int,
-    num_slots: int,
+    cache: Tensor, sinks: Tensor | None, slot: int, num_visible_sinks: int, visible: Tensor
 ) -> Tensor:
-    """Return what a query sees of a stream, sinks first, [heads, columns, dim]."""
-    window = cache[:, first_slot : first_slot + num_slots]
+    """Return what a query sees of a slot, sinks first, [heads, columns, dim]."""
+    window = cache[:, visible]
     if sinks is None:
-        return torch.cat((cache[:, :num_outside], window), dim=1).to(_wide(cache))
-    return torch.cat((sinks[row, :, :num_outside].float(), decode_rows(window)), dim=1)
+        return torch.cat((cache[:, :num_visible_sinks], window), dim=1).to(_wide(cache))
+    return torch.cat((sinks[slot, :, :num_visible_sinks].float(), decode_rows(window)), dim=1)
 
 
 def _attend_one(
@@ -138,8 +134,8 @@ def windowed_attention(
     k: Tensor,
     v: Tensor,
     sinks_seen: Tensor,
+    window_lengths: Tensor,
     num_sinks: int,
-    window_size: int,
     scale: float,
     softcap: float,
     sink_logits: Tensor | None,
@@ -153,9 +149,9 @@ def windowed_attention(
             earlier passes in order, the tokens of this pass.
         v: likewise, value_dim wide.
         sinks_seen: how many of the sinks each query sees, the first ones, int64, [seq].
+        window_lengths: tokens of the window that each query sees, itself included, int64, [seq]:
+            query i sees window columns old + i - length + 1 to old + i; 1 to old + i + 1.
         num_sinks: columns that hold sinks.
-        window_size: tokens a query sees, itself included (m); query i sees window columns
-            old + i - m + 1 to old + i.
         scale: factor of the scores.
         softcap: see `decode_attention`.
         sink_logits: see `decode_attention`.
@@ -176,7 +172,7 @@ def windowed_attention(
         scores = softcap * torch.tanh(scores / softcap)
     query = torch.arange(seq, device=q.device)[:, None] + (k.shape[2] - num_sinks - seq)
     column = torch.arange(k.shape[2] - num_sinks, device=q.device)
-    in_window = (column <= query) & (column > query - window_size)
+    in_window = (column <= query) & (column > query - window_lengths[:, None])
     sees_sink = torch.arange(num_sinks, device=q.device) < sinks_seen[:, None]
     scores = scores.masked_fill(~torch.cat((sees_sink, in_window), dim=-1), float("-inf"))
     if sink_logits is not None:
