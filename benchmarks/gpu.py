@@ -150,14 +150,15 @@ def attention_alone(
         for _ in range(config.num_hidden_layers)
     ]
     q, new = numbers(batch, heads, dim), numbers(batch, kv_heads, dim)
-    rows = torch.arange(batch, device=device)
-    positions = torch.full_like(rows, 10 * shape.cache_size)
-    sinks = torch.arange(shape.num_sink_tokens, device=device)
+    slots = torch.arange(batch, device=device)
+    positions = torch.full_like(slots, 10 * shape.cache_size)
+    n, m = shape.num_sink_tokens, shape.cache_size - shape.num_sink_tokens
+    layout = torch.tensor([n, m, n, m], device=device)[:, None].repeat(1, batch)
 
     def attend() -> None:
         for k_cache, v_cache in layers:
             operators.decode_attention(
-                q, q, new, new, k_cache, v_cache, None, None, None, None, rows, positions, sinks,
+                q, q, new, new, k_cache, v_cache, None, None, None, None, slots, positions, layout,
                 dim**-0.5, 0.0, None,
             )  # fmt: skip
 

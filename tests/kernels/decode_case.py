@@ -15,7 +15,11 @@ BUFFERS = ("k_cache", "v_cache", "k_undo", "v_undo")
 
 @dataclass(frozen=True)
 class Case:
-    """One decode step of a few streams."""
+    """One decode step of a few streams.
+
+    `layouts` are the columns of `layout`; without them each token sees the whole window of
+    `window_size`, and each of its slot's `num_sinks` sinks that has left the window.
+    """
 
     positions: tuple[int, ...] = (3, 70, 1_000_000)
     dtype: torch.dtype = torch.float32
@@ -26,13 +30,14 @@ class Case:
     num_sinks: int = 4
     window_size: int = 70
     undo_size: int = 3
-    num_streams: int = 4
+    spare_entries: int = 0
+    num_slots: int = 4
     is_quantized: bool = False
     writes: bool = True
     softcap: float = 0.0
     has_sink_logits: bool = False
-    sink_positions: tuple[int, ...] | None = None
-    rows: tuple[int, ...] | None = None
+    layouts: tuple[tuple[int, int, int, int], ...] | None = None
+    slots: tuple[int, ...] | None = None
     seed: int = 0
     device: str = "cpu"
 
@@ -43,16 +48,15 @@ class Case:
         def numbers(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator).to(self.device, self.dtype)
 
-        sinks_at = self.sink_positions or range(self.num_sinks)
         batch, heads = len(self.positions), self.num_kv_heads * self.group_size
-        first = (self.num_streams, self.num_kv_heads)
-        rows = torch.randperm(self.num_streams, generator=generator)[:batch]
-        if self.rows is not None:
-            rows = torch.tensor(self.rows)
+        first = (self.num_slots, self.num_kv_heads)
+        slots = torch.randperm(self.num_slots, generator=generator)[:batch]
+        if self.slots is not None:
+            slots = torch.tensor(self.slots)
         buffers: dict[str, Tensor | None] = {}
         for name, dim in (("k", self.key_dim), ("v", self.value_dim)):
             sinks = numbers(*first, self.num_sinks, dim)
-            ring = numbers(*first, self.window_size, dim)
+            ring = numbers(*first, self.window_size + self.spare_entries, dim)
             buffers[name] = numbers(batch, self.num_kv_heads, dim) if self.writes else None
             buffers[f"{name}_sinks"] = sinks if self.is_quantized else None
             whole = encode_rows(ring) if self.is_quantized else torch.cat((sinks, ring), dim=2)
@@ -62,10 +66,17 @@ class Case:
             "q": numbers(batch, heads, self.key_dim),
             "q_for_sinks": numbers(batch, heads, self.key_dim),
             **buffers,
-            "rows": rows.to(self.device),
+            "slots": slots.to(self.device),
             "positions": torch.tensor(self.positions, device=self.device),
-            "sink_positions": torch.tensor(sinks_at, dtype=torch.int64, device=self.device),
+            "layout": torch.tensor(self.columns(), device=self.device).T.contiguous(),
             "scale": self.key_dim**-0.5,
             "softcap": self.softcap,
             "sink_logits": numbers(heads) if self.has_sink_logits else None,
         }
+
+    def columns(self) -> list[tuple[int, int, int, int]]:
+        """What each token's column of `layout` is."""
+        if self.layouts is not None:
+            return list(self.layouts)
+        n, m = self.num_sinks, self.window_size
+        return [(n, m, min(n, max(0, t - m + 1)), min(t + 1, m)) for t in self.positions]

@@ -26,25 +26,37 @@ HEAD_SIZES = (64, 80, 96, 128, 256)
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Any step that the kernels are made for."""
+    """Any step that the kernels are made for: slots differ in sinks, window and visible tokens."""
     window_size = draw(st.sampled_from([1, 2, 5, 63, 64, 65, 150]))
-    num_sinks = draw(st.integers(0, 5))
-    sinks_at = st.lists(st.integers(0, 40), min_size=num_sinks, max_size=num_sinks, unique=True)
-    ages = [0, 1, window_size - 1, window_size, window_size + 1, 7 * window_size, 4_000_003]
-    positions = draw(st.lists(st.sampled_from(ages), min_size=1, max_size=4))
+    num_sinks, spare_entries = draw(st.integers(0, 5)), draw(st.sampled_from([0, 0, 3, 20]))
+    is_quantized = draw(st.booleans())
+    sizes: dict[int, tuple[int, int]] = {}
+    positions, layouts = [], []
+    slots = draw(st.lists(st.integers(0, 4), min_size=1, max_size=5))
+    for slot in slots:
+        n = draw(st.integers(0, num_sinks))
+        ring_entries = window_size + spare_entries + (0 if is_quantized else num_sinks - n)
+        m = draw(st.one_of(st.integers(1, ring_entries), st.just(ring_entries)))
+        n, m = sizes.setdefault(slot, (n, m))
+        t = draw(st.sampled_from([0, 1, m - 1, m, m + 1, 7 * m, 7 * m + m // 2, 4_000_003]))
+        most = min(m, t + 1)
+        layouts.append((n, m, draw(st.integers(0, n)), draw(st.integers(1, most) | st.just(most))))
+        positions.append(t)
     return Case(
         positions=tuple(positions),
+        layouts=tuple(layouts),
+        slots=tuple(slots),
         dtype=draw(st.sampled_from([torch.float32, torch.bfloat16])),
         num_kv_heads=draw(st.integers(1, 3)),
         group_size=draw(st.integers(1, 8)),
         key_dim=draw(st.sampled_from(HEAD_SIZES)),
         value_dim=draw(st.sampled_from(HEAD_SIZES)),
         num_sinks=num_sinks,
-        sink_positions=tuple(sorted(draw(sinks_at))),
         window_size=window_size,
+        spare_entries=spare_entries,
         undo_size=draw(st.sampled_from([0, 1, 4, 70])),
-        num_streams=5,
-        is_quantized=draw(st.booleans()),
+        num_slots=5,
+        is_quantized=is_quantized,
         writes=draw(st.integers(0, 3)) > 0,
         softcap=draw(st.sampled_from([0.0, 0.0, 5.0])),
         has_sink_logits=draw(st.booleans()),
@@ -76,11 +88,46 @@ def test_tokens_of_one_stream_take_turns(start: int, is_quantized: bool) -> None
     assert_equals_the_truth(
         Case(
             positions=(*run[:2], 33, *run[2:], 4),
-            rows=(2, 2, 0, *(2 for _ in run[2:]), 1),
+            slots=(2, 2, 0, *(2 for _ in run[2:]), 1),
             is_quantized=is_quantized,
             undo_size=5,
         )
     )
+
+
+@pytest.mark.parametrize("is_quantized", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 5, 6, 64, 69, 70])
+def test_a_window_that_is_shortened_wraps_around_its_ring(length: int, is_quantized: bool) -> None:
+    positions = (69, 70, 74, 75, 139, 10_000)
+    layouts = tuple((4, 70, 3, length) for _ in positions)
+    shape = {"num_slots": 6, "is_quantized": is_quantized}
+    assert_equals_the_truth(Case(positions=positions, layouts=layouts, **shape))
+
+
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_slots_of_one_batch_have_sinks_and_windows_of_their_own(is_quantized: bool) -> None:
+    case = Case(
+        positions=(1000, 3, 100, 5000),
+        layouts=((90, 10, 90, 10), (4, 96, 0, 4), (0, 64, 0, 30), (1, 7, 1, 7)),
+        num_sinks=90,
+        window_size=100,
+        undo_size=8,
+        is_quantized=is_quantized,
+    )
+    assert_equals_the_truth(case)
+
+
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_entries_that_a_slot_does_not_use_are_never_read(is_quantized: bool) -> None:
+    layouts = ((2, 50, 2, 50), (0, 30, 0, 7))
+    case = Case(positions=(500, 41), layouts=layouts, is_quantized=is_quantized)
+    arguments, expected = case.arguments(), decode_attention(**case.arguments())
+    for b, (slot, (n, m, *_)) in enumerate(zip(arguments["slots"], layouts, strict=True)):
+        for name in ("k_cache", "v_cache"):
+            cache = arguments[name][slot]
+            unused = cache[:, m if is_quantized else n + m :]
+            unused.fill_(-1 if is_quantized else torch.nan)  # -1: bytes of a scale that is nan
+        assert torch.equal(decode_attention(**arguments)[b], expected[b])
 
 
 @pytest.mark.parametrize("head_size", HEAD_SIZES)
@@ -101,7 +148,7 @@ def test_smaller_heads_work_too(head_size: int) -> None:
 def test_a_long_window_is_cut_among_threads(num_threads: int) -> None:
     one_head = Case(positions=(5000,), window_size=2044, num_kv_heads=1, group_size=3)
     assert_equals_the_truth(one_head)
-    many = Case(positions=(7, 9000, 2043, 2044, 70), window_size=2044, num_streams=5)
+    many = Case(positions=(7, 9000, 2043, 2044, 70), window_size=2044, num_slots=5)
     assert_equals_the_truth(many)
     assert_equals_the_truth(replace(many, is_quantized=True, dtype=torch.bfloat16))
 
@@ -113,9 +160,10 @@ def test_a_stream_of_steps_equals_the_truth(is_quantized: bool) -> None:
     for step in range(12):
         fresh = replace(case, seed=step).arguments()
         tokens = {name: fresh[name] for name in ("q", "q_for_sinks", "k", "v")}
-        positions = torch.tensor((step, step + 3))
-        ours |= {**tokens, "positions": positions}
-        truth |= {**tokens, "positions": positions}
+        step_case = replace(case, positions=(step, step + 3))
+        placed = {name: step_case.arguments()[name] for name in ("positions", "layout")}
+        ours |= tokens | placed
+        truth |= tokens | placed
         expected = reference.decode_attention(**truth)
         torch.testing.assert_close(decode_attention(**ours), expected, rtol=1e-5, atol=1e-5)
         for name in BUFFERS:
@@ -151,14 +199,14 @@ def _with_strides(x: Tensor) -> Tensor:
 def test_rows_that_do_not_lie_side_by_side_are_refused() -> None:
     arguments = Case().arguments()
     arguments["k_cache"] = arguments["k_cache"].mT.contiguous().mT
-    with pytest.raises(RuntimeError, match="rows must lie side by side"):
+    with pytest.raises(RuntimeError, match=r"k_cache has strides .* side by side"):
         decode_attention(**arguments)
 
 
 def test_streams_that_do_not_step_stay_as_they_are() -> None:
-    ours, before = Case(num_streams=9).arguments(), Case(num_streams=9).arguments()
+    ours, before = Case(num_slots=9).arguments(), Case(num_slots=9).arguments()
     decode_attention(**ours)
-    others = [row for row in range(9) if row not in ours["rows"]]
+    others = [slot for slot in range(9) if slot not in ours["slots"]]
     for name in BUFFERS:
         assert torch.equal(ours[name][others], before[name][others]), name
 
@@ -177,7 +225,7 @@ def test_a_zero_token_has_zero_codes() -> None:
     arguments = Case(is_quantized=True, positions=(7,)).arguments()
     arguments["k"].zero_()
     decode_attention(**arguments)
-    assert not arguments["k_cache"][arguments["rows"][0], :, 7].any()
+    assert not arguments["k_cache"][arguments["slots"][0], :, 7].any()
 
 
 def test_a_learned_score_that_outweighs_all_leaves_nothing() -> None:

@@ -37,6 +37,7 @@ class Call:
     value_dim: int = 64
     softcap: float = 0.0
     learned_sinks: bool = False
+    shortens: bool = False
     seed: int = 0
 
     def inputs(self, dtype: torch.dtype) -> tuple[Any, ...]:
@@ -55,9 +56,13 @@ class Call:
         k = draw(self.batch, self.num_kv_heads, columns + 3, self.key_dim)[:, :, 3:]
         v = draw(self.batch, self.num_kv_heads, columns, self.value_dim)
         seen = torch.randint(0, n + 1, (self.num_tokens,), generator=generator).sort().values
+        lengths = torch.arange(1, self.num_tokens + 1) + self.num_old
+        lengths = lengths.clamp(max=self.window_size)
+        if self.shortens:  # any number of the tokens that the window could show
+            lengths = (torch.rand(self.num_tokens, generator=generator) * lengths).long() + 1
         learned = draw(num_heads) if self.learned_sinks else None
         scale = 1.5 * self.key_dim**-0.5
-        return q, q_for_sinks, k, v, seen, n, self.window_size, scale, self.softcap, learned
+        return q, q_for_sinks, k, v, seen, lengths, n, scale, self.softcap, learned
 
 
 @st.composite
@@ -75,6 +80,7 @@ def calls(draw: st.DrawFn) -> Call:
         value_dim=draw(st.sampled_from([16, 64, 112])),
         softcap=draw(st.sampled_from([0.0, 0.0, 3.0])),
         learned_sinks=draw(st.booleans()),
+        shortens=draw(st.booleans()),
         seed=draw(st.integers(0, 2**31)),
     )
 
@@ -134,7 +140,7 @@ def test_what_it_cannot_compute_is_refused() -> None:
     q, *rest = Call(key_dim=16).inputs(torch.float32)
     with pytest.raises(RuntimeError, match="multiple of 16"):
         operators.windowed_attention(q[..., :8], q[..., :8], rest[1][..., :8], *rest[2:])
-    with pytest.raises(RuntimeError, match="k and v must be Float"):
+    with pytest.raises(RuntimeError, match="k is BFloat16; it must be Float"):
         operators.windowed_attention(q, q, rest[1].bfloat16(), *rest[2:])
 
 

@@ -48,6 +48,27 @@ DECODE_CASES = {
     "head size 256": replace(BASE, key_dim=256, value_dim=256, dtype=torch.bfloat16),
     "values of another size": replace(BASE, key_dim=72, value_dim=40),
     "no sinks": replace(BASE, num_sinks=0),
+    "slots of their own": replace(
+        BASE,
+        positions=(1000, 3, 100),
+        layouts=((70, 4, 70, 4), (4, 66, 0, 4), (0, 74, 0, 30)),
+        num_sinks=70,
+        spare_entries=9,
+    ),
+    "short windows that wrap": replace(
+        BASE, positions=(69, 75, 10_000), layouts=((4, 70, 2, 5), (4, 70, 4, 69), (4, 70, 4, 30))
+    ),
+    "int8, slots of their own": replace(
+        BASE,
+        positions=(1000, 3, 100),
+        layouts=((70, 4, 70, 3), (4, 66, 0, 4), (0, 74, 0, 30)),
+        num_sinks=70,
+        spare_entries=9,
+        is_quantized=True,
+    ),
+    "one slot twice, already in the ring": replace(
+        BASE, writes=False, slots=(1, 1, 0), positions=(500, 499, 3)
+    ),
     "more sinks than a span": replace(BASE, num_sinks=150, window_size=160, positions=(400, 200)),
     "window of one token": replace(BASE, window_size=1),
     "no undo ring": replace(BASE, undo_size=0),
@@ -113,9 +134,10 @@ def test_a_stream_of_steps_equals_the_truth(is_quantized: bool) -> None:
     for step in range(9):
         fresh = replace(case, seed=step).arguments()
         tokens = {name: fresh[name] for name in ("q", "q_for_sinks", "k", "v")}
-        positions = torch.tensor((step, step + 3), device=DEVICE)
-        ours |= {**tokens, "positions": positions}
-        truth |= {**tokens, "positions": positions}
+        step_case = replace(case, positions=(step, step + 3))
+        placed = {name: step_case.arguments()[name] for name in ("positions", "layout")}
+        ours |= tokens | placed
+        truth |= tokens | placed
         _assert_close(decode_attention(**ours), reference.decode_attention(**truth))
         for name in BUFFERS:
             assert torch.equal(ours[name], truth[name]), name
@@ -125,7 +147,7 @@ def test_a_zero_token_has_zero_codes() -> None:
     arguments = replace(BASE, is_quantized=True, positions=(7,)).arguments()
     arguments["k"].zero_()
     decode_attention(**arguments)
-    row = arguments["k_cache"][arguments["rows"][0], :, 7]
+    row = arguments["k_cache"][arguments["slots"][0], :, 7]
     assert not row.any()
 
 
@@ -141,12 +163,11 @@ def test_spans_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"q": torch.zeros(3, 5, 64)}, "q has 5 heads: must be a multiple of 2"),
-        ({"q_for_sinks": torch.zeros(3, 4, 32)}, r"q_for_sinks is \[3, 4, 32\]: must be"),
-        ({"rows": torch.zeros(2, dtype=torch.int64)}, r"rows is \[2\]: must be \[3\]"),
-        ({"v": torch.zeros(3, 2, 80)}, r"v is \[3, 2, 80\]: must be \[3, 2, 64\]"),
+        ({"q": torch.zeros(3, 5, 64)}, "q has 5 heads; they must be a multiple of 2"),
+        ({"q_for_sinks": torch.zeros(3, 4, 32)}, r"q_for_sinks is \[3, 4, 32\]; it must be"),
+        ({"slots": torch.zeros(2, dtype=torch.int64)}, r"slots is \[2\]; it must be \[3\]"),
+        ({"v": torch.zeros(3, 2, 80)}, r"v is \[3, 2, 80\]; it must be \[3, 2, 64\]"),
         ({"k_cache": torch.zeros(4, 2, 64, 74).mT}, "k_cache has strides .* together"),
-        ({"k_cache": torch.zeros(4, 2, 4, 64)}, "k_cache has no window"),
     ],
     ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
 )
@@ -154,6 +175,40 @@ def test_what_kernels_cannot_take_is_refused(change: dict[str, Tensor], message:
     arguments = BASE.arguments() | {name: x.to(DEVICE) for name, x in change.items()}
     with pytest.raises(InputError, match=message):
         decode_attention(**arguments)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slots": (0, 4, 1)},
+        {"slots": (0, -1, 1)},
+        {"slots": (0, 2, 2)},
+        {"positions": (3, -1, 1_000_000)},
+        {"layout": ((4, 5, 4), (70, 70, 70), (0, 0, 0), (4, 4, 4))},
+        {"layout": ((4, 4, 4), (70, 71, 70), (0, 0, 0), (4, 4, 4))},
+        {"layout": ((4, 4, 4), (70, 0, 70), (0, 0, 0), (4, 0, 4))},
+        {"layout": ((4, -1, 4), (70, 70, 70), (0, -1, 0), (4, 4, 4))},
+        {"layout": ((4, 4, 4), (70, 70, 70), (0, 5, 0), (4, 4, 4))},
+        {"layout": ((4, 4, 4), (70, 70, 70), (0, 0, 0), (4, 71, 4))},
+        {"layout": ((4, 4, 4), (70, 70, 70), (0, 0, 0), (4, 72, 4))},
+        {"layout": ((4, 4, 4), (70, 70, 70), (0, 0, 0), (4, 0, 4))},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_a_token_that_does_not_fit_is_not_a_number(
+    change: dict[str, Any], is_quantized: bool
+) -> None:
+    arguments = replace(BASE, is_quantized=is_quantized, has_sink_logits=True).arguments()
+    fitting = {name: arguments[name].clone() for name in BUFFERS}
+    slot = int(arguments["slots"][1])
+    arguments |= {name: torch.tensor(x, device=DEVICE) for name, x in change.items()}
+    out = decode_attention(**arguments)
+    assert out[1].isnan().all()
+    if "slots" not in change:
+        assert not out[::2].isnan().any()
+        for name, x in fitting.items():
+            assert torch.equal(arguments[name][slot], x[slot])
 
 
 @pytest.mark.parametrize("is_quantized", [False, True])
@@ -165,7 +220,7 @@ def test_sinks_lie_where_the_cache_says(is_quantized: bool) -> None:
 
 
 def test_doubles_are_refused() -> None:
-    with pytest.raises(InputError, match=r"dtype=torch.float64: must be float32"):
+    with pytest.raises(InputError, match=r"dtype=torch.float64; it must be float32"):
         launch.operand_dtype(torch.zeros(1, dtype=torch.float64))
 
 
@@ -183,6 +238,7 @@ class Chunk:
     value_dim: int = 64
     softcap: float = 0.0
     has_sink_logits: bool = False
+    shortens: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Random arguments of `windowed_attention`; the first query sees no sink yet."""
@@ -199,12 +255,18 @@ class Chunk:
             "k": numbers(2, 2, columns, self.key_dim),
             "v": numbers(2, 2, columns, self.value_dim),
             "sinks_seen": seen,
+            "window_lengths": self.lengths().to(DEVICE),
             "num_sinks": self.num_sinks,
-            "window_size": self.window_size,
             "scale": self.key_dim**-0.5,
             "softcap": self.softcap,
             "sink_logits": numbers(heads) if self.has_sink_logits else None,
         }
+
+    def lengths(self) -> Tensor:
+        """Tokens that each query sees; every third query sees half of its window."""
+        whole = (torch.arange(1, self.seq + 1) + self.num_old).clamp(max=self.window_size)
+        is_short = (torch.arange(self.seq) % 3 == 2) & torch.tensor(self.shortens)
+        return torch.where(is_short, (whole + 1) // 2, whole)
 
 
 CHUNKS = {
@@ -214,6 +276,7 @@ CHUNKS = {
     "one token": Chunk(seq=1),
     "many tiles": Chunk(seq=200, num_old=150, window_size=150),
     "narrow window": Chunk(seq=140, num_old=2, window_size=3),
+    "windows of their own": Chunk(seq=140, num_old=100, window_size=100, shortens=True),
     "wide window": Chunk(seq=70, num_old=0, window_size=1000),
     "no sinks": Chunk(num_sinks=0),
     "many sinks": Chunk(num_sinks=150, seq=160),
@@ -258,8 +321,10 @@ def test_a_captured_graph_replays_at_any_position(is_quantized: bool) -> None:
         if isinstance(x, Tensor):
             static[name].copy_(x)
     for positions in ((0, 69, 70), (1, 70, 71), (500, 1, 10_000)):
-        static["positions"].copy_(torch.tensor(positions))
-        truth["positions"] = torch.tensor(positions, device=DEVICE)
+        fresh = replace(case, positions=positions).arguments()
+        for name in ("positions", "layout"):
+            static[name].copy_(fresh[name])
+            truth[name] = fresh[name]
         graph.replay()
         _assert_close(out, reference.decode_attention(**truth))
         for name in BUFFERS:

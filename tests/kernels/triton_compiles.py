@@ -91,9 +91,9 @@ def test_decode_compiles(
     ring = torch.zeros(1, 1, window_size, dim, dtype=dtype)
     cache = encode_rows(ring) if is_quantized else torch.cat((sinks, ring), dim=2)
     beside = sinks if is_quantized else None
-    first, places = torch.zeros(1, dtype=torch.int64), torch.arange(4)
+    first, layout = torch.zeros(1, dtype=torch.int64), torch.tensor([[4], [window_size], [0], [1]])
     decode.decode_attention(
-        q, q, new, new, cache, cache, cache, cache, beside, beside, first, first, places, 1.0,
+        q, q, new, new, cache, cache, cache, cache, beside, beside, first, first, layout, 1.0,
         softcap, q[0, :, 0],
     )  # fmt: skip
     for kernel in kernels:
@@ -108,6 +108,6 @@ def test_chunks_compile(
 ) -> None:
     (kernel,) = compilers(monkeypatch, windowed, capability)
     q, k = torch.zeros(1, 2, 64, dim, dtype=dtype), torch.zeros(1, 1, 90, dim, dtype=dtype)
-    seen = torch.zeros(64, dtype=torch.int64)
-    windowed.windowed_attention(q, q, k, k, seen, 4, 50, 1.0, 0.0, None)
+    seen, lengths = torch.zeros(64, dtype=torch.int64), torch.ones(64, dtype=torch.int64)
+    windowed.windowed_attention(q, q, k, k, seen, lengths, 4, 1.0, 0.0, None)
     assert max(kernel.shared_bytes) <= SHARED_BYTES

@@ -56,8 +56,9 @@ def _try(decode: Callable[..., Tensor], dtype: torch.dtype) -> None:
     q = torch.ones(1, 1, 64, dtype=dtype, device="cuda")
     cache = torch.ones(1, 1, 2, 64, dtype=dtype, device="cuda")
     zero = torch.zeros(1, dtype=torch.int64, device="cuda")
+    layout = torch.tensor([[1], [1], [0], [1]], device="cuda")
     out = decode(
-        q, q, q, q, cache, cache.clone(), None, None, None, None, zero, zero, zero, 1.0, 0.0, None
+        q, q, q, q, cache, cache.clone(), None, None, None, None, zero, zero, layout, 1.0, 0.0, None
     )
     if not torch.equal(out, q):
         raise RuntimeError("they compute wrong numbers on this GPU")

@@ -21,7 +21,7 @@ _SCHEMAS = {
     "decode_attention": (
         "(Tensor q, Tensor q_for_sinks, Tensor? k, Tensor? v, Tensor(a!) k_cache, "
         "Tensor(b!) v_cache, Tensor(c!)? k_undo, Tensor(d!)? v_undo, Tensor? k_sinks, "
-        "Tensor? v_sinks, Tensor rows, Tensor positions, Tensor sink_positions, float scale, "
+        "Tensor? v_sinks, Tensor slots, Tensor positions, Tensor layout, float scale, "
         "float softcap, Tensor? sink_logits) -> Tensor"
     ),
     "windowed_attention": (

@@ -117,7 +117,12 @@ void attend_span(const HeadGroup& group, int64_t first, int64_t last, const Part
     partial.total[h] = 0.0f;
   }
   __builtin_memset(partial.out, 0, sizeof(float) * group.num_queries * group.value_dim);
-  const int64_t n = group.num_sinks;
-  attend_run(group, group.q_for_sinks, group.sinks, first, last < n ? last : n, partial);
-  attend_run(group, group.q, group.window, first > n ? first - n : 0, last - n, partial);
+  const int64_t n = group.num_sinks, wrap = n + group.num_unwrapped;
+  const auto run = [&](const float* q, const Rows& rows, int64_t begin, int64_t end) {
+    attend_run(group, q, rows, first > begin ? first - begin : 0,
+               (last < end ? last : end) - begin, partial);
+  };
+  run(group.q_for_sinks, group.sinks, 0, n);
+  run(group.q, group.window, n, wrap);
+  run(group.q, group.wrapped, wrap, last);
 }

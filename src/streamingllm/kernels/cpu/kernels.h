@@ -15,13 +15,16 @@ struct Rows {
   Element element;
 };
 
-// The query heads that share one key/value head, and what they see.
+// The query heads that share one key/value head, and their columns: sinks, then the window, which
+// lies in a ring: `num_unwrapped` rows of `window`, then those of `wrapped`.
 struct HeadGroup {
   const float* q;            // [num_queries][key_dim], times the scale of the scores
-  const float* q_for_sinks;  // likewise, standing where the sinks see them
+  const float* q_for_sinks;  // the same queries rotated where the sinks see them
   Rows sinks;
   Rows window;
+  Rows wrapped;
   int64_t num_sinks;
+  int64_t num_unwrapped;
   int64_t num_queries;
   int64_t key_dim;
   int64_t value_dim;

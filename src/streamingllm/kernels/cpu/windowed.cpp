@@ -6,13 +6,12 @@
 #include <algorithm>
 #include <vector>
 
+#include "checks.h"
 #include "dispatch.h"
 #include "thread_pool.h"
 
 namespace streamingllm {
 namespace {
-
-using OptionalTensor = std::optional<at::Tensor>;
 
 constexpr int64_t kTaskRows = 96;  // query rows that share a walk over the columns
 constexpr int64_t kTasksPerThread = 4;
@@ -20,9 +19,10 @@ constexpr int64_t kTasksPerThread = 4;
 // A run of the columns of all key/value heads, packed.
 class Packed {
  public:
-  Packed(const MatmulKernels& kernels_for_dtype, const at::Tensor& k, const at::Tensor& v, int64_t first, int64_t last)
-      : key_lanes_(kColumnBlock * k.size(3) / kernels_for_dtype.per_lane),
-        value_lanes_(kColumnBlock * v.size(3) / kernels_for_dtype.per_lane),
+  Packed(const MatmulKernels& matmul, const at::Tensor& k, const at::Tensor& v, int64_t first,
+         int64_t last)
+      : key_lanes_(kColumnBlock * k.size(3) / matmul.per_lane),
+        value_lanes_(kColumnBlock * v.size(3) / matmul.per_lane),
         num_blocks_((last - first + kColumnBlock - 1) / kColumnBlock) {
     const int64_t num_kv_heads = k.size(1), num_heads = k.size(0) * num_kv_heads;
     lanes_ = at::empty({num_heads * num_blocks_ * (key_lanes_ + value_lanes_)},
@@ -38,8 +38,8 @@ class Packed {
       const Rows rows{row(k, head, column), row(v, head, column), k.stride(2) * k.element_size(),
                       v.stride(2) * v.element_size(), element_of(k)};
       const PackedBlock of_head = blocks(head);
-      kernels_for_dtype.pack(rows, std::min<int64_t>(last - column, kColumnBlock), k.size(3), v.size(3),
-               {of_head.keys + block * key_lanes_, of_head.values + block * value_lanes_});
+      matmul.pack(rows, std::min<int64_t>(last - column, kColumnBlock), k.size(3), v.size(3),
+                  {of_head.keys + block * key_lanes_, of_head.values + block * value_lanes_});
     });
   }
 
@@ -55,40 +55,75 @@ class Packed {
   at::Tensor lanes_;
 };
 
-void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale) {
-  for (const at::Tensor* x : {&k, &v})
-    TORCH_CHECK(x->scalar_type() == q.scalar_type(), "k and v must be ", q.scalar_type(),
-                " as q is");
-  for (int64_t dim : {k.size(3), v.size(3)})
-    TORCH_CHECK(dim % 16 == 0 && dim <= kGreatestDim, "a head of ", dim,
-                " numbers: must be a multiple of 16 up to ", kGreatestDim);
-  TORCH_CHECK(scale > 0, "scale=", scale, ": must be positive");
+// Refuse what the kernels cannot read.
+void check(const at::Tensor& q, const at::Tensor& q_for_sinks, const at::Tensor& k,
+           const at::Tensor& v, int64_t num_sinks, double scale, double softcap,
+           const OptionalTensor& sink_logits) {
+  check_dims("q", q, 4, "[batch, num_heads, seq, head_dim]");
+  check_dims("k", k, 4, "[batch, num_kv_heads, columns, head_dim]");
+  check_dims("v", v, 4, "[batch, num_kv_heads, columns, value_dim]");
+  check_float("q", q);
+  const int64_t num_kv_heads = k.size(1), columns = k.size(2);
+  TORCH_CHECK(num_kv_heads > 0 && q.size(1) > 0 && q.size(1) % num_kv_heads == 0, "q has ",
+              q.size(1), " heads; they must be a multiple of the ", num_kv_heads, " of k");
+  check_shape("q_for_sinks", q_for_sinks, q.sizes());
+  check_shape("k", k, {q.size(0), num_kv_heads, columns, q.size(3)});
+  check_shape("v", v, {q.size(0), num_kv_heads, columns, v.size(3)});
+  check_dtype("q_for_sinks", q_for_sinks, q.scalar_type());
+  check_dtype("k", k, q.scalar_type());
+  check_dtype("v", v, q.scalar_type());
+  check_head("k", k.size(3), kGreatestDim);
+  check_head("v", v.size(3), kGreatestDim);
+  TORCH_CHECK(num_sinks >= 0 && num_sinks <= columns - q.size(2), "num_sinks=", num_sinks,
+              " is out of range; k has ", columns, " columns, ", q.size(2), " of which are q's own");
+  TORCH_CHECK(scale > 0.0, "scale=", scale, " is not positive; pass a positive factor");
+  TORCH_CHECK(softcap >= 0.0, "softcap=", softcap, " is negative; pass 0 for none");
+  if (sink_logits) check_logits("sink_logits", *sink_logits, q.size(1));
+}
+
+// How many of `available(i)` each query sees, as int64 numbers that lie together.
+template <typename Available>
+at::Tensor checked_counts(const char* name, const at::Tensor& counts, int64_t seq, int64_t least,
+                          const Available& available) {
+  check_shape(name, counts, {seq});
+  check_dtype(name, counts, at::kLong);
+  const at::Tensor dense = counts.contiguous();
+  const int64_t* count = dense.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < seq; ++i)
+    TORCH_CHECK(count[i] >= least && count[i] <= available(i), name, "[", i, "]=", count[i],
+                " is out of range; it must be from ", least, " to ", available(i));
+  return dense;
 }
 
 at::Tensor windowed_attention(const at::Tensor& queries, const at::Tensor& queries_for_sinks,
                               const at::Tensor& keys, const at::Tensor& values,
-                              const at::Tensor& sinks_seen, int64_t num_sinks, int64_t window_size,
-                              double scale, double softcap, const OptionalTensor& sink_logits) {
-  check(queries, keys, values, scale);
+                              const at::Tensor& sinks_seen, const at::Tensor& window_lengths,
+                              int64_t num_sinks, double scale, double softcap,
+                              const OptionalTensor& sink_logits) {
+  check(queries, queries_for_sinks, keys, values, num_sinks, scale, softcap, sink_logits);
   const at::Tensor q = with_whole_rows(queries), q_for_sinks = with_whole_rows(queries_for_sinks);
   const at::Tensor k = with_whole_rows(keys), v = with_whole_rows(values);
   const int64_t batch = q.size(0), num_kv_heads = k.size(1), per_group = q.size(1) / num_kv_heads;
   const int64_t seq = q.size(2), num_old = k.size(2) - num_sinks - seq;
+  const at::Tensor seen =
+      checked_counts("sinks_seen", sinks_seen, seq, 0, [&](int64_t) { return num_sinks; });
+  const at::Tensor lengths = checked_counts("window_lengths", window_lengths, seq, 1,
+                                            [&](int64_t i) { return num_old + i + 1; });
+  // Token by token in memory, as the next product reads it.
+  const at::Tensor out = at::empty({batch, seq, q.size(1), v.size(3)}, q.options()).transpose(1, 2);
+  if (out.numel() == 0) return out;
 
-  const MatmulKernels& kernels_for_dtype = matmul_kernels_for(element_of(q));
-  const Packed sinks(kernels_for_dtype, k, v, 0, num_sinks), window(kernels_for_dtype, k, v, num_sinks, k.size(2));
+  const MatmulKernels& matmul = matmul_kernels_for(element_of(q));
+  const Packed sinks(matmul, k, v, 0, num_sinks), window(matmul, k, v, num_sinks, k.size(2));
   const std::vector<int64_t> none(seq, 0);
   std::vector<int64_t> first(seq), last(seq);
   for (int64_t i = 0; i < seq; ++i) {
     last[i] = num_old + i + 1;
-    first[i] = std::max<int64_t>(0, last[i] - window_size);
+    first[i] = last[i] - lengths.const_data_ptr<int64_t>()[i];
   }
-  const at::Tensor seen = sinks_seen.contiguous();
   const at::Tensor learned = sink_logits ? sink_logits->to(at::kFloat).contiguous() : at::Tensor();
   const float* logits = sink_logits ? learned.const_data_ptr<float>() : nullptr;
 
-  // Token by token in memory, as the next product reads it.
-  const at::Tensor out = at::empty({batch, seq, q.size(1), v.size(3)}, q.options()).transpose(1, 2);
   const int64_t groups = batch * num_kv_heads;
   const int64_t fair_rows = groups * seq * per_group / (kTasksPerThread * at::get_num_threads());
   const int64_t task_rows = std::clamp<int64_t>(fair_rows, kTaskRows / 4, kTaskRows);
@@ -104,8 +139,8 @@ at::Tensor windowed_attention(const at::Tensor& queries, const at::Tensor& queri
         {window.blocks(group), first.data() + query, last.data() + query},
         std::min(task_queries, seq - query), per_group, k.size(3), v.size(3),
         static_cast<float>(scale), static_cast<float>(softcap), logits ? logits + head : nullptr};
-    std::vector<int32_t> scratch(kernels_for_dtype.count_scratch(task));
-    kernels_for_dtype.attend(task, scratch.data());
+    std::vector<int32_t> scratch(matmul.count_scratch(task));
+    matmul.attend(task, scratch.data());
   });
   return out;
 }

@@ -32,35 +32,30 @@ _MOST_SPANS = 32
 
 @dataclass(frozen=True)
 class _Side:
-    """The keys, or the values, of all streams, whichever way they are kept.
+    """The keys, or the values, of all slots; `sinks` is the cache itself unless it is quantised."""
 
-    `sinks` is [streams, num_kv_heads, n, dim], `ring` [streams, num_kv_heads, m, width], and `undo`
-    has as many rows as may be taken back.
-    """
-
+    cache: Tensor
     sinks: Tensor
-    ring: Tensor
     undo: Tensor
 
     @classmethod
-    def of(cls, cache: Tensor, sinks: Tensor | None, undo: Tensor | None, n: int) -> _Side:
+    def of(cls, cache: Tensor, sinks: Tensor | None, undo: Tensor | None) -> _Side:
         if (sinks is None) == (cache.dtype is torch.int8):
             place = "in" if sinks is None else "beside"
             raise InputError(
-                f"the cache is {cache.dtype} and has its sinks {place} it: "
+                f"the cache is {cache.dtype} and has its sinks {place} it; "
                 "an int8 cache has them beside it, any other in it"
             )
-        ring = cache[:, :, n:] if sinks is None else cache
-        undo = ring[:, :, :0] if undo is None else undo
-        return cls(cache[:, :, :n] if sinks is None else sinks, ring, undo)
+        undo = cache[:, :, :0] if undo is None else undo
+        return cls(cache, cache if sinks is None else sinks, undo)
 
     @property
     def is_quantized(self) -> bool:
-        return self.ring.dtype is torch.int8
+        return self.cache.dtype is torch.int8
 
     @property
     def width(self) -> int:
-        return self.ring.shape[3]
+        return self.cache.shape[3]
 
     @property
     def dim(self) -> int:
@@ -68,19 +63,36 @@ class _Side:
 
     @property
     def scales(self) -> Tensor:
-        """The bytes of a quantised ring as float32; else the ring, to stand in for them."""
-        return self.ring.view(torch.float32) if self.is_quantized else self.ring
+        """The bytes of a quantised cache as float32; else the cache, to stand in for them."""
+        return self.cache.view(torch.float32) if self.is_quantized else self.cache
 
-    def check(self, name: str, n: int, like: Tensor) -> None:
+    def check(self, name: str, like: Tensor) -> None:
         """Raise InputError unless kernels can walk through the buffers."""
-        streams, heads = self.ring.shape[:2]
+        slots, heads = self.cache.shape[:2]
         if self.is_quantized and self.dim % SCALE_BYTES:
-            raise InputError(f"{name} is {self.dim} wide: a quantised cache takes multiples of 4")
-        check(f"{name}_sinks", self.sinks, (streams, heads, n, self.dim), like)
-        check(f"{name}_undo", self.undo, (streams, heads, self.undo.shape[2], self.width), like)
-        for part, x in (("cache", self.ring), ("sinks", self.sinks), ("undo", self.undo)):
+            raise InputError(f"{name} is {self.dim} wide; a quantised cache takes multiples of 4")
+        check(f"{name}_sinks", self.sinks, (slots, heads, self.sinks.shape[2], self.dim), like)
+        check(f"{name}_undo", self.undo, (slots, heads, self.undo.shape[2], self.width), like)
+        for part, x in (("cache", self.cache), ("sinks", self.sinks), ("undo", self.undo)):
             if x.numel() and (x.stride(3) != 1 or x.stride(2) != x.shape[3]):
-                raise InputError(f"{name}_{part} has strides {x.stride()}: rows must lie together")
+                raise InputError(f"{name}_{part} has strides {x.stride()}; rows must lie together")
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Where the tokens of a step belong: read on the device only."""
+
+    slots: Tensor
+    positions: Tensor
+    layout: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.slots.contiguous(), self.positions.contiguous(), self.layout.contiguous()
+
+    @property
+    def batch(self) -> int:
+        return len(self.slots)
 
 
 def decode_attention(
@@ -94,76 +106,67 @@ def decode_attention(
     v_undo: Tensor | None,
     k_sinks: Tensor | None,
     v_sinks: Tensor | None,
-    rows: Tensor,
+    slots: Tensor,
     positions: Tensor,
-    sink_positions: Tensor,
+    layout: Tensor,
     scale: float,
     softcap: float,
     sink_logits: Tensor | None,
 ) -> Tensor:
     """Do what `reference.decode_attention` does, in three launches whose shapes are the tensors'.
 
-    Products are taken in the dtype of queries and cache, sums in float32.
+    Products are taken in the dtype of queries and cache, sums in float32. Slots, positions and
+    layout are checked on the device: the result of a token that does not fit the buffers is nan,
+    and it writes nothing. Two tokens that write to one slot do not fit.
 
     Raises:
         InputError: shapes, strides, types or devices are not what kernels take.
     """
-    n = len(sink_positions)
-    keys = _Side.of(k_cache, k_sinks, k_undo, n)
-    values = _Side.of(v_cache, v_sinks, v_undo, n)
-    _check(q, q_for_sinks, keys, values, rows, positions, sink_positions)
+    keys = _Side.of(k_cache, k_sinks, k_undo)
+    values = _Side.of(v_cache, v_sinks, v_undo)
+    tokens = _Tokens(slots, positions, layout)
+    _check(q, q_for_sinks, keys, values, tokens)
     with torch.cuda.device_of(q):  # kernels go to the current device
         if k is not None and v is not None:
-            _write(k, v, keys, values, rows, positions)
-        spans = _attend(
-            q, q_for_sinks, keys, values, rows, positions, sink_positions, scale, softcap
-        )
+            _write(k, v, keys, values, tokens)
+        spans = _attend(q, q_for_sinks, keys, values, tokens, k is not None, scale, softcap)
         return _merge(q, *spans, sink_logits)
 
 
-def _check(
-    q: Tensor,
-    q_for_sinks: Tensor,
-    keys: _Side,
-    values: _Side,
-    rows: Tensor,
-    positions: Tensor,
-    sink_positions: Tensor,
-) -> None:
-    batch, num_heads, num_kv_heads = *q.shape[:2], keys.ring.shape[1]
-    n, m = len(sink_positions), keys.ring.shape[2]
+def _check(q: Tensor, q_for_sinks: Tensor, keys: _Side, values: _Side, tokens: _Tokens) -> None:
+    batch, num_heads, num_kv_heads = *q.shape[:2], keys.cache.shape[1]
     if num_heads % num_kv_heads:
-        raise InputError(f"q has {num_heads} heads: must be a multiple of {num_kv_heads}")
-    if not m:
-        raise InputError("k_cache has no window: it must have more entries than sinks")
+        raise InputError(f"q has {num_heads} heads; they must be a multiple of {num_kv_heads}")
     check("q", q, (batch, num_heads, keys.dim), q)
     check("q_for_sinks", q_for_sinks, (batch, num_heads, keys.dim), q)
-    keys.check("k", n, q)
-    check("v_cache", values.ring, (*keys.ring.shape[:3], values.width), q)
-    values.check("v", n, q)
-    check("rows", rows, (batch,), q)
-    check("positions", positions, (batch,), q)
-    check("sink_positions", sink_positions, (n,), q)
+    keys.check("k", q)
+    check("v_cache", values.cache, (*keys.cache.shape[:3], values.width), q)
+    values.check("v", q)
+    check("v_sinks", values.sinks, (*keys.sinks.shape[:3], values.dim), q)
+    check("v_undo", values.undo, (*keys.undo.shape[:3], values.width), q)
+    check("slots", tokens.slots, (batch,), q)
+    check("positions", tokens.positions, (batch,), q)
+    check("layout", tokens.layout, (4, batch), q)
 
 
-def _write(
-    k: Tensor, v: Tensor, keys: _Side, values: _Side, rows: Tensor, positions: Tensor
-) -> None:
-    batch, num_kv_heads = len(rows), keys.ring.shape[1]
-    check("k", k, (batch, num_kv_heads, keys.dim), keys.ring)
-    check("v", v, (batch, num_kv_heads, values.dim), keys.ring)
-    write_tokens[(batch * num_kv_heads,)](
+def _write(k: Tensor, v: Tensor, keys: _Side, values: _Side, tokens: _Tokens) -> None:
+    num_slots, num_kv_heads, entries = keys.cache.shape[:3]
+    check("k", k, (tokens.batch, num_kv_heads, keys.dim), keys.cache)
+    check("v", v, (tokens.batch, num_kv_heads, values.dim), keys.cache)
+    write_tokens[(tokens.batch * num_kv_heads,)](
         k.contiguous(),
         v.contiguous(),
-        *_place(keys.ring),
-        *_place(values.ring),
+        *_place(keys.cache),
+        *_place(values.cache),
         keys.scales,
         values.scales,
         *_place(keys.undo),
         *_place(values.undo),
-        rows,
-        positions,
-        keys.ring.shape[2],
+        *tokens.tensors,
+        tokens.batch,
+        num_slots,
+        entries,
+        keys.sinks.shape[2],
         keys.undo.shape[2],
         NUM_KV_HEADS=num_kv_heads,
         KEY_DIM=keys.dim,
@@ -171,6 +174,7 @@ def _write(
         KEY_WIDTH=keys.width,
         VALUE_WIDTH=values.width,
         QUANTIZED=keys.is_quantized,
+        BLOCK_B=power_of_two(tokens.batch),
         BLOCK_K=power_of_two(keys.width),
         BLOCK_V=power_of_two(values.width),
         num_warps=1,
@@ -183,19 +187,20 @@ def _attend(
     q_for_sinks: Tensor,
     keys: _Side,
     values: _Side,
-    rows: Tensor,
-    positions: Tensor,
-    sink_positions: Tensor,
+    tokens: _Tokens,
+    writes: bool,
     scale: float,
     softcap: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return of each span the highest score, the sum of weights and the weighted values."""
-    (batch, num_heads), (num_kv_heads, m) = q.shape[:2], keys.ring.shape[1:3]
-    n, groups = len(sink_positions), batch * num_kv_heads
-    dtype = operand_dtype(q, q_for_sinks, keys.ring, values.ring, keys.sinks, values.sinks)
+    batch, num_heads = q.shape[:2]
+    num_slots, num_kv_heads, entries = keys.cache.shape[:3]
+    sink_entries, groups = keys.sinks.shape[2], batch * num_kv_heads
+    dtype = operand_dtype(q, q_for_sinks, keys.cache, values.cache, keys.sinks, values.sinks)
     block_k, block_v = power_of_two(keys.dim), power_of_two(values.dim)
     block_n = min(128, rows_per_tile(max(block_k, block_v), dtype, _TILE_BYTES))
-    span, num_spans = _split(n + m, block_n, groups, num_processors(q.device))
+    num_columns = entries + (sink_entries if keys.is_quantized else 0)
+    span, num_spans = _split(num_columns, block_n, groups, num_processors(q.device))
     shape = (groups, num_spans, num_heads // num_kv_heads)
     highest, total = (q.new_empty(shape, dtype=torch.float32) for _ in range(2))
     out = q.new_empty((*shape, values.dim), dtype=torch.float32)
@@ -204,18 +209,18 @@ def _attend(
         q_for_sinks.contiguous(),
         *_place(keys.sinks),
         *_place(values.sinks),
-        *_place(keys.ring),
-        *_place(values.ring),
+        *_place(keys.cache),
+        *_place(values.cache),
         keys.scales,
         values.scales,
-        rows,
-        positions,
-        sink_positions,
+        *tokens.tensors,
         highest,
         total,
         out,
-        n,
-        m,
+        batch,
+        num_slots,
+        entries,
+        sink_entries,
         span,
         scale,
         NUM_KV_HEADS=num_kv_heads,
@@ -225,8 +230,10 @@ def _attend(
         KEY_WIDTH=keys.width,
         VALUE_WIDTH=values.width,
         QUANTIZED=keys.is_quantized,
+        WRITES=writes,
         OPERAND=in_triton(dtype),
         SOFTCAP=softcap,
+        BLOCK_B=power_of_two(batch),
         BLOCK_Q=power_of_two(shape[2]),
         BLOCK_N=block_n,
         BLOCK_K=block_k,
@@ -270,5 +277,5 @@ def _merge(
 
 
 def _place(x: Tensor) -> tuple[Tensor, int, int]:
-    """Return a buffer and how far apart its streams and heads lie."""
+    """Return a buffer and how far apart its slots and heads lie."""
     return x, x.stride(0), x.stride(1)

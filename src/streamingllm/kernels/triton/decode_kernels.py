@@ -1,7 +1,8 @@
 """The Triton kernels of `decode_attention`: write the tokens, attend in spans, merge the spans.
 
-Nothing here depends on the host: positions and streams are read on the device, so a captured graph
-can be replayed for any of them.
+Nothing here depends on the host: slots, positions and layout are read on the device, so a captured
+graph can be replayed for any of them. A token whose slot or layout does not fit the buffers writes
+nothing, and its result is nan.
 """
 
 import triton
@@ -14,26 +15,72 @@ _ROUNDER = tl.constexpr(12582912.0)
 
 
 @triton.jit
+def read_token(
+    slots,
+    positions,
+    layout,
+    batch,
+    batch_size,
+    num_slots,
+    entries,
+    sink_entries,
+    QUANTIZED: tl.constexpr,
+    WRITES: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
+    """Return a token's slot, position and column of `layout`, and whether they fit the buffers.
+
+    A token that does not fit gets numbers with which nothing is read. Two tokens that write to one
+    slot do not fit, because each would see what the other overwrites.
+    """
+    slot, position = tl.load(slots + batch), tl.load(positions + batch)
+    num_sinks, window_size = tl.load(layout + batch), tl.load(layout + batch_size + batch)
+    visible_sinks = tl.load(layout + 2 * batch_size + batch)
+    window_length = tl.load(layout + 3 * batch_size + batch)
+    room = entries + 0 * num_sinks if QUANTIZED else entries - num_sinks
+    fits = (slot >= 0) & (slot < num_slots) & (position >= 0)
+    fits = fits & (num_sinks >= 0) & (num_sinks <= sink_entries)
+    fits = fits & (window_size >= 1) & (window_size <= room)
+    fits = fits & (visible_sinks >= 0) & (visible_sinks <= num_sinks)
+    fits = fits & (window_length >= 1) & (window_length <= window_size)
+    fits = fits & (window_length <= position + 1)
+    if WRITES:
+        others = tl.arange(0, BLOCK_B)
+        same = tl.load(slots + others, mask=others < batch_size, other=-1) == slot
+        fits = fits & (tl.sum(same.to(tl.int32), axis=0) == 1)
+    slot, position = tl.where(fits, slot, 0), tl.where(fits, position, 0)
+    num_sinks = tl.where(fits, num_sinks, 0).to(tl.int32)
+    window_size = tl.where(fits, window_size, 1).to(tl.int32)
+    visible_sinks = tl.where(fits, visible_sinks, 0).to(tl.int32)
+    window_length = tl.where(fits, window_length, 0).to(tl.int32)
+    return slot, position, num_sinks, window_size, visible_sinks, window_length, fits
+
+
+@triton.jit
 def write_tokens(
     k,
     v,
-    k_ring,
-    k_ring_stream,
-    k_ring_head,
-    v_ring,
-    v_ring_stream,
-    v_ring_head,
+    k_cache,
+    k_cache_slot,
+    k_cache_head,
+    v_cache,
+    v_cache_slot,
+    v_cache_head,
     k_scales,
     v_scales,
     k_undo,
-    k_undo_stream,
+    k_undo_slot,
     k_undo_head,
     v_undo,
-    v_undo_stream,
+    v_undo_slot,
     v_undo_head,
-    rows,
+    slots,
     positions,
-    window_size,
+    layout,
+    batch_size,
+    num_slots,
+    entries,
+    sink_entries,
     undo_size,
     NUM_KV_HEADS: tl.constexpr,
     KEY_DIM: tl.constexpr,
@@ -41,50 +88,42 @@ def write_tokens(
     KEY_WIDTH: tl.constexpr,
     VALUE_WIDTH: tl.constexpr,
     QUANTIZED: tl.constexpr,
+    BLOCK_B: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):
-    """Put the key and the value of one head of one token into their rings."""
+    """Write the key and the value of one head of one token into their rings."""
     program = tl.program_id(0)
     batch, head = program // NUM_KV_HEADS, program % NUM_KV_HEADS
-    stream, position = tl.load(rows + batch), tl.load(positions + batch)
-    k_place = stream * k_ring_stream + head * k_ring_head
-    v_place = stream * v_ring_stream + head * v_ring_head
-    _write_row(
-        k + program * KEY_DIM,
-        k_ring + k_place,
-        k_scales + k_place // 4,
-        k_undo + stream * k_undo_stream + head * k_undo_head,
-        position,
-        window_size,
-        undo_size,
-        KEY_DIM,
-        KEY_WIDTH,
-        QUANTIZED,
-        BLOCK_K,
-    )
-    _write_row(
-        v + program * VALUE_DIM,
-        v_ring + v_place,
-        v_scales + v_place // 4,
-        v_undo + stream * v_undo_stream + head * v_undo_head,
-        position,
-        window_size,
-        undo_size,
-        VALUE_DIM,
-        VALUE_WIDTH,
-        QUANTIZED,
-        BLOCK_V,
-    )
+    slot, position, num_sinks, window_size, _, _, fits = read_token(
+        slots, positions, layout, batch, batch_size, num_slots, entries, sink_entries,
+        QUANTIZED, True, BLOCK_B,
+    )  # fmt: skip
+    if fits:
+        entry = position % window_size
+        entry = entry if QUANTIZED else entry + num_sinks
+        k_place = slot * k_cache_slot + head * k_cache_head
+        v_place = slot * v_cache_slot + head * v_cache_head
+        _write_row(
+            k + program * KEY_DIM, k_cache + k_place, k_scales + k_place // 4,
+            k_undo + slot * k_undo_slot + head * k_undo_head,
+            position, entry, window_size, undo_size, KEY_DIM, KEY_WIDTH, QUANTIZED, BLOCK_K,
+        )  # fmt: skip
+        _write_row(
+            v + program * VALUE_DIM, v_cache + v_place, v_scales + v_place // 4,
+            v_undo + slot * v_undo_slot + head * v_undo_head,
+            position, entry, window_size, undo_size, VALUE_DIM, VALUE_WIDTH, QUANTIZED, BLOCK_V,
+        )  # fmt: skip
 
 
 @triton.jit
 def _write_row(
     new,
-    ring,
+    cache,
     scales,
     undo,
     position,
+    entry,
     window_size,
     undo_size,
     DIM: tl.constexpr,
@@ -92,21 +131,20 @@ def _write_row(
     QUANTIZED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    entries = tl.arange(0, BLOCK)
-    slot = position % window_size
+    numbers = tl.arange(0, BLOCK)
     if (undo_size > 0) & (position >= window_size):
-        old = tl.load(ring + slot * WIDTH + entries, mask=entries < WIDTH)
+        old = tl.load(cache + entry * WIDTH + numbers, mask=numbers < WIDTH)
         place = (position - window_size) % undo_size
-        tl.store(undo + place * WIDTH + entries, old, mask=entries < WIDTH)
+        tl.store(undo + place * WIDTH + numbers, old, mask=numbers < WIDTH)
         tl.debug_barrier()  # no thread may write before all have read
-    x = tl.load(new + entries, mask=entries < DIM, other=0.0)
+    x = tl.load(new + numbers, mask=numbers < DIM, other=0.0)
     if QUANTIZED:
         x = x.to(tl.float32)
         greatest = tl.max(tl.abs(x), axis=0)
         inverse = tl.div_rn(127.0, tl.where(greatest > 0, greatest, 1.0))
-        tl.store(scales + slot * (WIDTH // 4) + DIM // 4, tl.div_rn(greatest, 127.0))
+        tl.store(scales + entry * (WIDTH // 4) + DIM // 4, tl.div_rn(greatest, 127.0))
         x = (x * inverse + _ROUNDER) - _ROUNDER
-    tl.store(ring + slot * WIDTH + entries, x.to(ring.dtype.element_ty), mask=entries < DIM)
+    tl.store(cache + entry * WIDTH + numbers, x.to(cache.dtype.element_ty), mask=numbers < DIM)
 
 
 @triton.jit
@@ -114,27 +152,29 @@ def attend_spans(
     q,
     q_for_sinks,
     k_sinks,
-    k_sinks_stream,
+    k_sinks_slot,
     k_sinks_head,
     v_sinks,
-    v_sinks_stream,
+    v_sinks_slot,
     v_sinks_head,
-    k_ring,
-    k_ring_stream,
-    k_ring_head,
-    v_ring,
-    v_ring_stream,
-    v_ring_head,
+    k_cache,
+    k_cache_slot,
+    k_cache_head,
+    v_cache,
+    v_cache_slot,
+    v_cache_head,
     k_scales,
     v_scales,
-    rows,
+    slots,
     positions,
-    sink_positions,
+    layout,
     span_highest,
     span_total,
     span_out,
-    num_sinks,
-    window_size,
+    batch_size,
+    num_slots,
+    entries,
+    sink_entries,
     span,
     scale,
     NUM_KV_HEADS: tl.constexpr,
@@ -144,17 +184,26 @@ def attend_spans(
     KEY_WIDTH: tl.constexpr,
     VALUE_WIDTH: tl.constexpr,
     QUANTIZED: tl.constexpr,
+    WRITES: tl.constexpr,
     OPERAND: tl.constexpr,
     SOFTCAP: tl.constexpr,
+    BLOCK_B: tl.constexpr,
     BLOCK_Q: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr,
 ):
-    """Attend from the query heads of one key/value head to `span` of its sinks and slots."""
+    """Attend from the query heads of one key/value head to `span` of its visible columns.
+
+    Columns are the visible sinks, then the visible window from its oldest token on; a whole ring
+    begins at its first entry.
+    """
     program, split = tl.program_id(0), tl.program_id(1)
     batch, head = program // NUM_KV_HEADS, program % NUM_KV_HEADS
-    stream, position = tl.load(rows + batch), tl.load(positions + batch)
+    slot, position, num_sinks, window_size, visible_sinks, window_length, fits = read_token(
+        slots, positions, layout, batch, batch_size, num_slots, entries, sink_entries,
+        QUANTIZED, WRITES, BLOCK_B,
+    )  # fmt: skip
     first, last = split * span, (split + 1) * span
 
     member, dims = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_K)
@@ -164,15 +213,14 @@ def attend_spans(
     total = tl.zeros((BLOCK_Q,), tl.float32)
     out = tl.zeros((BLOCK_Q, BLOCK_V), tl.float32)
 
-    if first < num_sinks:
+    if first < visible_sinks:
         queries = tl.load(q_for_sinks + places, mask=is_query, other=0.0).to(OPERAND)
-        keys_at = k_sinks + stream * k_sinks_stream + head * k_sinks_head
-        values_at = v_sinks + stream * v_sinks_stream + head * v_sinks_head
-        end = tl.minimum(last, num_sinks)
+        keys_at = k_sinks + slot * k_sinks_slot + head * k_sinks_head
+        values_at = v_sinks + slot * v_sinks_slot + head * v_sinks_head
+        end = tl.minimum(last, visible_sinks)
         for column in range(first, end, BLOCK_N):
             columns = column + tl.arange(0, BLOCK_N)
-            sink_position = tl.load(sink_positions + columns, mask=columns < end, other=0)
-            visible = (columns < end) & (sink_position <= position - window_size)
+            visible = columns < end
             keys, key_factors = load_tile(
                 keys_at, k_scales, columns, visible, KEY_DIM, KEY_DIM, False, OPERAND, BLOCK_K
             )
@@ -185,19 +233,24 @@ def attend_spans(
             )  # fmt: skip
 
     queries = tl.load(q + places, mask=is_query, other=0.0).to(OPERAND)
-    k_place = stream * k_ring_stream + head * k_ring_head
-    v_place = stream * v_ring_stream + head * v_ring_head
-    num_filled = tl.minimum(position + 1, window_size).to(tl.int32)
-    end = tl.minimum(last - num_sinks, num_filled)
-    for column in range(tl.maximum(first - num_sinks, 0), end, BLOCK_N):
+    k_place = slot * k_cache_slot + head * k_cache_head
+    v_place = slot * v_cache_slot + head * v_cache_head
+    oldest = ((position - window_length + 1) % window_size).to(tl.int32)
+    oldest = tl.where(window_length == window_size, 0, oldest)
+    first_entry = 0 if QUANTIZED else num_sinks
+    end = tl.minimum(last - visible_sinks, window_length)
+    for column in range(tl.maximum(first - visible_sinks, 0), end, BLOCK_N):
         columns = column + tl.arange(0, BLOCK_N)
         visible = columns < end
+        in_ring = columns + oldest
+        in_ring = tl.where(in_ring < window_size, in_ring, in_ring - window_size)
+        in_ring += first_entry
         keys, key_factors = load_tile(
-            k_ring + k_place, k_scales + k_place // 4, columns, visible,
+            k_cache + k_place, k_scales + k_place // 4, in_ring, visible,
             KEY_DIM, KEY_WIDTH, QUANTIZED, OPERAND, BLOCK_K,
         )  # fmt: skip
         values, value_factors = load_tile(
-            v_ring + v_place, v_scales + v_place // 4, columns, visible,
+            v_cache + v_place, v_scales + v_place // 4, in_ring, visible,
             VALUE_DIM, VALUE_WIDTH, QUANTIZED, OPERAND, BLOCK_V,
         )  # fmt: skip
         highest, total, out = join_tile(
@@ -205,6 +258,7 @@ def attend_spans(
             highest, total, out, scale, SOFTCAP,
         )  # fmt: skip
 
+    total = tl.where(fits, total, float("nan"))
     members = (program * tl.num_programs(1) + split) * GROUP_SIZE + member
     tl.store(span_highest + members, highest, mask=member < GROUP_SIZE)
     tl.store(span_total + members, total, mask=member < GROUP_SIZE)

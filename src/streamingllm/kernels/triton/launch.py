@@ -32,7 +32,7 @@ def operand_dtype(*tensors: Tensor) -> torch.dtype:
     """
     for x in tensors:
         if x.dtype not in (*_OPERANDS, torch.int8):
-            raise InputError(f"dtype={x.dtype}: must be float32, bfloat16, float16 or int8")
+            raise InputError(f"dtype={x.dtype}; it must be float32, bfloat16, float16 or int8")
     return reduce(torch.promote_types, (x.dtype for x in tensors))
 
 
@@ -44,9 +44,9 @@ def in_triton(dtype: torch.dtype) -> tl.dtype:
 def check(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
     """Raise InputError unless x is of a shape and lies where `like` does."""
     if tuple(x.shape) != shape:
-        raise InputError(f"{name} is {list(x.shape)}: must be {list(shape)}")
+        raise InputError(f"{name} is {list(x.shape)}; it must be {list(shape)}")
     if x.device != like.device:
-        raise InputError(f"{name} is on {x.device}: must be on {like.device}, where q is")
+        raise InputError(f"{name} is on {x.device}; it must be on {like.device}, where q is")
 
 
 @cache

@@ -27,8 +27,8 @@ def windowed_attention(
     k: Tensor,
     v: Tensor,
     sinks_seen: Tensor,
+    window_lengths: Tensor,
     num_sinks: int,
-    window_size: int,
     scale: float,
     softcap: float,
     sink_logits: Tensor | None,
@@ -43,11 +43,12 @@ def windowed_attention(
     batch, num_heads, seq, key_dim = q.shape
     num_kv_heads, num_columns, value_dim = k.shape[1], k.shape[2], v.shape[3]
     if num_heads % num_kv_heads:
-        raise InputError(f"q has {num_heads} heads: must be a multiple of {num_kv_heads}")
+        raise InputError(f"q has {num_heads} heads; they must be a multiple of {num_kv_heads}")
     check("q_for_sinks", q_for_sinks, (batch, num_heads, seq, key_dim), q)
     check("k", k, (batch, num_kv_heads, num_columns, key_dim), q)
     check("v", v, (batch, num_kv_heads, num_columns, value_dim), q)
     check("sinks_seen", sinks_seen, (seq,), q)
+    check("window_lengths", window_lengths, (seq,), q)
     dtype = operand_dtype(q, q_for_sinks, k, v)
     block_k, block_v = power_of_two(key_dim), power_of_two(value_dim)
     widest = max(block_k, block_v)
@@ -61,12 +62,12 @@ def windowed_attention(
             k.contiguous(),
             v.contiguous(),
             sinks_seen,
+            window_lengths,
             out if sink_logits is None else sink_logits,
             out,
             seq,
             num_sinks,
             num_columns,
-            window_size,
             scale,
             NUM_HEADS=num_heads,
             GROUP_SIZE=num_heads // num_kv_heads,

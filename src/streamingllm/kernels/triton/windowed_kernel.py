@@ -13,12 +13,12 @@ def attend_chunk(
     k,
     v,
     sinks_seen,
+    window_lengths,
     sink_logits,
     out,
     num_queries,
     num_sinks,
     num_columns,
-    window_size,
     scale,
     NUM_HEADS: tl.constexpr,
     GROUP_SIZE: tl.constexpr,
@@ -52,6 +52,7 @@ def attend_chunk(
 
     queries = tl.load(q_for_sinks + places, mask=is_query, other=0.0).to(OPERAND)
     seen = tl.load(sinks_seen + numbers, mask=exists, other=0).to(tl.int32)
+    seen = tl.minimum(seen, num_sinks)
     end = tl.max(seen, axis=0)
     for column in range(0, end, BLOCK_N):
         columns = column + tl.arange(0, BLOCK_N)
@@ -70,7 +71,8 @@ def attend_chunk(
 
     queries = tl.load(q + places, mask=is_query, other=0.0).to(OPERAND)
     own_column = num_columns - num_queries + numbers
-    begin = tl.maximum(num_sinks, num_columns - num_queries + first - window_size + 1)
+    lengths = tl.load(window_lengths + numbers, mask=exists, other=0).to(tl.int32)
+    begin = tl.maximum(num_sinks, tl.min(own_column - lengths, axis=0) + 1)
     end = tl.minimum(num_columns, num_columns - num_queries + first + BLOCK_Q)
     for column in range(begin, end, BLOCK_N):
         columns = column + tl.arange(0, BLOCK_N)
@@ -82,7 +84,7 @@ def attend_chunk(
             values_at, values_at, columns, in_use, VALUE_DIM, VALUE_DIM, False, OPERAND, BLOCK_V
         )
         ahead = own_column[:, None] - columns[None, :]
-        visible = (ahead >= 0) & (ahead < window_size)
+        visible = (ahead >= 0) & (ahead < lengths[:, None])
         highest, total, out_tile = join_tile(
             queries, keys, values, factors, factors, visible, highest, total, out_tile, scale,
             SOFTCAP,
