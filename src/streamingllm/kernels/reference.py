@@ -157,7 +157,7 @@ def windowed_attention(
         sink_logits: see `decode_attention`.
 
     Returns:
-        [batch, num_heads, seq, value_dim].
+        [batch, num_heads, seq, value_dim], each token's heads side by side in memory.
 
     Source: Xiao et al. (arXiv 2309.17453), section 3.2 and figure 4.
     """
@@ -179,7 +179,8 @@ def windowed_attention(
         learned = sink_logits.to(dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         scores = torch.cat((scores, learned), dim=-1)
     weights = scores.softmax(dim=-1)[..., : k.shape[2]]
-    return (weights @ values).to(q.dtype)
+    out = (weights @ values).to(q.dtype)
+    return out.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def quantized_linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Tensor:
@@ -241,12 +242,12 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """
     wide = x.to(_wide(x))
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-    return weight * (wide * scale).to(x.dtype)
+    return (weight * (wide * scale).to(x.dtype)).contiguous()
 
 
 def swish_gate(gate: Tensor, x: Tensor) -> Tensor:
     """Return swish(gate) * x, both [..., dim] (Shazeer, "GLU Variants Improve Transformer")."""
-    return F.silu(gate) * x
+    return (F.silu(gate) * x).contiguous()
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
