@@ -12,6 +12,7 @@ import pytest
 
 from streamingllm import LanguageModel, Stream, StreamConfig, load_model
 from tests.cli.terminal import run_command
+from tests.reference.tiny_chat import write_tiny_chat
 
 Capture = pytest.CaptureFixture[str]
 PROMPT = "All work and no play makes Jack a dull boy."
@@ -118,7 +119,7 @@ def test_end_tokens_can_be_ignored(
     [
         (["--window-size", "0"], "window_size=0: must be"),
         (["--num-sink-tokens", "-1"], "num_sink_tokens=-1: must be"),
-        (["--temperature", "-1"], "temperature=-1.0: must be"),
+        (["--temperature", "-1"], "temperature=-1.0 is out of range"),
         (["--max-new-tokens", "-1"], "max_new_tokens=-1: must be"),
         (["--seed", "-1"], "seed=-1: must be"),
         (["--stop", ""], "stop_strings contains ''; give each"),
@@ -172,3 +173,13 @@ def test_the_default_model_answers_a_user(default_model: LanguageModel, capsys: 
     found = results(capsys, *question, "--max-new-tokens", "12")
     assert "Paris" in found["text"]
     assert found["config"]["model"] == default_model.name
+
+
+@pytest.mark.parametrize(("is_chat", "num_tokens"), [(True, len("u:<s>~a:")), (False, 1)])
+def test_marks_in_what_a_user_says_are_text(
+    is_chat: bool, num_tokens: int, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = write_tiny_chat(tmp_path / "chat")
+    arguments = ["generate", "<s>", "--model", str(folder), "--max-new-tokens", "1"]
+    assert run_command(*arguments, *(["--chat"] if is_chat else []), "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["prompt_tokens"] == num_tokens
