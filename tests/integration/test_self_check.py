@@ -31,7 +31,10 @@ WIDTHS = {"head_dim": 32, "v_head_dim": 16, "swa_head_dim": 32, "swa_v_head_dim"
 UNUSUAL: dict[str, tuple[dict[str, Any], str]] = {
     "diffllama": ({}, "layer 0 attends to other keys than its cache returns"),
     "jetmoe": (EXPERTS | {"kv_channels": 16}, "layer 0 attends to other keys"),
-    "hrm_text": ({"num_layers_per_stack": 1}, "layer 0 attends to other keys"),
+    "hrm_text": (
+        {"num_layers_per_stack": 1, "num_hidden_layers": 8, "head_dim": 16},
+        "layer 0 attends to other keys",
+    ),
     "mimo_v2_flash": (ROUTED | TWO_FULL | WIDTHS, "keys are 32 and values 16 wide"),
     "lfm2": (TWO_FULL | {"num_attention_heads": 8}, "keys are 8 and values 8 wide"),
 }
