@@ -201,7 +201,7 @@ def _fingerprint(compiler: str) -> str:
 
 
 def _compile(compiler: str, folder: Path) -> Path:
-    """Compile every source beside the others and link them."""
+    """Compile all sources in parallel and link them."""
 
     def to_object(source: Path) -> str:
         target = str(folder / f"{source.stem}.o")
