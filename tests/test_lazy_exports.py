@@ -34,8 +34,8 @@ def test_other_names_are_refused_as_usual(package: str) -> None:
 
 
 def test_the_names_of_the_readme_are_exported() -> None:
-    names = "Engine Grammar LanguageModel SinkCache Stream StreamConfig load_model"
-    assert set(names.split()) <= set(streamingllm.__all__)
+    names = "AsyncEngine Engine Grammar LanguageModel SamplingParams SinkCache Stream StreamConfig"
+    assert {*names.split(), "load_model"} <= set(streamingllm.__all__)
 
 
 def test_importing_the_packages_imports_no_torch() -> None:

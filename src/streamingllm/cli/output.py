@@ -1,4 +1,4 @@
-"""What a command writes: for people, and as JSON for programs."""
+"""Write results for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_json(target: str, payload: Mapping[str, Any]) -> None:
 
     Args:
         target: a path, or `-` for standard output.
-        payload: numbers that are infinite or undefined become null, for JSON has no such numbers.
+        payload: infinite or undefined numbers become null, because JSON has none.
 
     Raises:
         ConfigError: the file cannot be written.

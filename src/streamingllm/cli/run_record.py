@@ -1,4 +1,4 @@
-"""What a result depends on besides its settings."""
+"""Record what a result depends on in addition to its settings."""
 
 from __future__ import annotations
 

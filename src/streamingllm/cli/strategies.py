@@ -33,7 +33,7 @@ def strategy_config(
     """Check the settings of a strategy; one that it does not have may only be left at its default.
 
     Raises:
-        ConfigError: a setting is out of range, or given to a strategy that has none such.
+        ConfigError: a setting is out of range, or given to a strategy that does not have it.
     """
     if chunk_size is None:
         chunk_size = _RECOMPUTE_CHUNK_SIZE if strategy == "recompute" else StreamConfig.chunk_size

@@ -1,4 +1,4 @@
-"""How well models predict long texts, and what they keep while they read."""
+"""Measure how well models predict long texts, and inspect what they cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is made of, as far as streaming is concerned."""
+"""Inspect models: whether they can stream, what their layers are, what a cache takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """What a number of layers have in common.
+    """Describe layers of one kind.
 
     Args:
         attention: `global`, or `local` for layers with a sliding window of their own.
@@ -49,7 +49,7 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What `inspect_model` found out.
+    """Hold the findings of `inspect_model`.
 
     Args:
         family: transformers' `model_type`.

@@ -1,4 +1,4 @@
-"""How well a model predicts a text of any length, under one strategy."""
+"""Measure how well a model predicts a text of any length, under one strategy."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class PerplexityRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether the whole text has been scored."""
+        """Tell whether the whole text has been scored."""
         return self.num_prefilled_tokens == self.num_tokens
 
     @property

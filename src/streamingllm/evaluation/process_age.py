@@ -1,4 +1,4 @@
-"""The age of this process."""
+"""Measure the age of this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast a model reads and writes, beside what the memory allows."""
+"""Measure the speed of prefill and decode, next to what the memory allows."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Timings:
 
     @property
     def median(self) -> float:
-        """The middle one."""
+        """Median of the seconds."""
         return statistics.median(self.seconds)
 
     @property
     def p95(self) -> float:
-        """What 95 of 100 stay below."""
+        """95th percentile of the seconds."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
 
@@ -54,7 +54,7 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 class BandwidthMeter:
-    """Measure how fast this machine's memory can be read, with as many threads as torch has."""
+    """Measure how fast this machine's memory can be read, with all threads of torch."""
 
     def __init__(self) -> None:
         self._bytes = torch.ones(_READ_BYTES // 4)
@@ -66,12 +66,12 @@ class BandwidthMeter:
 
     @property
     def bytes_per_second(self) -> float:
-        """The best of the samples: what is there when nobody else takes any."""
+        """Return the best of the samples: the bandwidth without neighbours."""
         return max(self._rates)
 
 
 def weight_bytes(model: PreTrainedModel) -> int:
-    """Return the bytes of weights that a decode step reads: all but the embedding table's rows."""
+    """Return the bytes of weights that a decode step reads: an embedding table is left out."""
     embedding = model.get_input_embeddings()
     head = model.get_output_embeddings()
     total = 0
@@ -91,7 +91,7 @@ def _is_tied(embedding: nn.Module, head: nn.Module | None) -> bool:
 
 @dataclass(frozen=True)
 class DecodeSpeed:
-    """What a run of decode steps showed.
+    """Hold the figures of a run of decode steps.
 
     Args:
         steps: seconds per step.

@@ -97,7 +97,7 @@ class Compilation:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Tell whether the compilation goes on."""
         return self._child is not None and self._child.running
 
     def wait(self) -> None:

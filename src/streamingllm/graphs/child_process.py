@@ -57,7 +57,7 @@ class ChildProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Tell whether the process goes on."""
         return self._process.poll() is None
 
     def wait(self) -> int:

@@ -37,7 +37,7 @@ class Checkpoint:
 
     @property
     def path(self) -> Path:
-        """What a user would point at: the GGUF file or the folder."""
+        """Path that a user would name: of the GGUF file or the folder."""
         return self.folder if self.gguf_file is None else self.folder / self.gguf_file
 
     @property

@@ -1,4 +1,4 @@
-"""From a model's name to its files on this machine."""
+"""Find the files of a model by its name, or fetch them."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def _facts(module: nn.Module) -> dict[str, _Value]:
 
 
 def _same_attention(whole: PreTrainedModel, small: PreTrainedModel) -> bool:
-    """Tell whether modules differ in nothing but the numbers that were changed on purpose."""
+    """Tell whether modules differ only in numbers that were changed on purpose."""
     allowed = _changes(whole.config.get_text_config(), small.config.get_text_config())
     parts = dict(whole.get_decoder().named_modules())
     for name, module in small.get_decoder().named_modules():

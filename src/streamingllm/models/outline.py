@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: its configuration and headers, not its weights."""
+"""Read the configuration and the headers of a checkpoint, not its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a long job has come, told to whoever wants to show it."""
+"""Report how far a long job has come."""
 
 from __future__ import annotations
 

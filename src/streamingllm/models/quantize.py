@@ -139,7 +139,7 @@ def _fits(layer: nn.Linear) -> bool:
 
 
 def quantize_weight(weight: Tensor, num_bits: int) -> tuple[PackedWeight, bool]:
-    """Find codes and scales of a weight; tell whether they give it back to the bit.
+    """Find codes and scales of a weight; tell whether they restore it bit-identically.
 
     Weights that were once blocks of GGUF's Q4_0, Q4_1 or Q8_0 are: those formats take a scale from
     a group's extremes, which the weights still show. Others are rounded to the nearest code.

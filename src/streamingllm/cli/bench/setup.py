@@ -1,4 +1,4 @@
-"""What all benches share: a model, a stream whose cache is full, and a record of the settings."""
+"""Share a model, a stream with a full cache and a record of the settings among benches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ StepsOption = Annotated[int, typer.Option("--steps", help="Timed steps.")]
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What a bench measures; see the options of `streamingllm bench decode`."""
+    """Hold the settings of a bench; see the options of `streamingllm bench decode`."""
 
     model: str
     dtype: str
