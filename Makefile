@@ -1,4 +1,4 @@
-# `make demo` and `make test` need nothing but Python >= 3.11: they make .venv and install into it.
+# `make demo` and `make test` need Python >= 3.11 only. They make .venv and install into it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,11 +14,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 demo: $(INSTALLED)
 	$(BIN)/streamingllm demo
 
-# Two workers of one thread each: more threads fight over the cores of a small machine.
+# Two workers of one thread each, because more threads compete for the cores of a small machine.
 test: $(INSTALLED_DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-# Ours beside its peers, each in an environment of its own under .bench/ (several gigabytes).
+# Compare with peers, each in an environment of its own under .bench/ (several gigabytes).
 bench: $(INSTALLED_DEV)
 	$(BIN)/python -m benchmarks.peers --json benchmarks/results/peers.json \
 		--table benchmarks/results/peers.md --plot docs/images/peers.png
@@ -36,7 +36,7 @@ format: $(INSTALLED_DEV)
 clean:
 	rm -rf $(VENV) .bench
 
-# The stamp is written last, so an interrupted install is taken up again by the next make.
+# The stamp is written last, so the next make repeats an interrupted install.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e .

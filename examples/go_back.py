@@ -1,4 +1,4 @@
-"""Try two continuations of one stream, take back a third, and keep the stream for tomorrow."""
+"""Try two continuations of one stream, rewind one, and restore a snapshot."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pin a system prompt: all of it stays visible for ever, the window takes the rest of the cache."""
+"""Pin a system prompt: it stays visible for ever, and the window takes the rest of the cache."""
 
 from streamingllm import Stream, StreamConfig, load_model
 

@@ -1,4 +1,4 @@
-"""Read a long text at constant memory, then go on writing."""
+"""Prefill a long text at constant memory, then generate."""
 
 from streamingllm import SamplingParams, Stream, StreamConfig, load_model
 

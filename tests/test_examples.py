@@ -12,7 +12,7 @@ from streamingllm import LanguageModel
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 EXPECTED = {
-    "drop_in_cache": "32 held",
+    "drop_in_cache": "32 cached",
     "go_back": "the same:    True",
     "pin_a_prefix": "= 128 visible",
     "read_and_write": "128 are visible",

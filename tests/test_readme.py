@@ -1,4 +1,4 @@
-"""Check that the README is true: its samples run, its tree and its links exist."""
+"""Check that the pages are true: their samples run, the README's tree and all links exist."""
 
 from __future__ import annotations
 
@@ -11,23 +11,35 @@ from streamingllm import LanguageModel
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-@pytest.mark.parametrize("number", range(len(SAMPLES)))
+def samples_of(page: Path) -> list[str]:
+    """Return the Python samples of a page."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+SAMPLES = {
+    f"{page.name}-{number}": sample
+    for page in PAGES
+    for number, sample in enumerate(samples_of(page), start=1)
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_runs_as_it_stands(
-    number: int,
+    name: str,
     default_model: LanguageModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(SAMPLES[number], f"README.md, sample {number + 1}", "exec"), {})
+    exec(compile(SAMPLES[name], name, "exec"), {})
 
 
-def test_there_are_samples() -> None:
-    assert len(SAMPLES) == 3
+def test_the_readme_has_samples() -> None:
+    assert len(samples_of(ROOT / "README.md")) == 3
 
 
 def test_the_tree_names_every_package_and_no_other() -> None:
