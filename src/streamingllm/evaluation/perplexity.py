@@ -185,6 +185,7 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
         [seq], computed in float32, or in float64 where the logits are.
     """
     fused = logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.bfloat16)
+    fused = fused and not logits.requires_grad
     score = operators.token_nll if fused and native.load() else reference.token_nll
     nll: Tensor = score(logits, targets)
     return nll

@@ -200,12 +200,12 @@ def _fingerprint(compiler: str) -> str:
     return digest.hexdigest()[:24]
 
 
-def _compile(compiler: str, folder: Path) -> Path:
-    """Compile every source beside the others and link them."""
+def _compile(compiler: str, folder: Path, flags: tuple[str, ...] = ()) -> Path:
+    """Compile all sources at once and link them in `folder`; `flags` come after our own."""
 
     def to_object(source: Path) -> str:
         target = str(folder / f"{source.stem}.o")
-        command = [compiler, *_FLAGS, *_FLAGS_OF.get(source.name, _includes())]
+        command = [compiler, *_FLAGS, *_FLAGS_OF.get(source.name, _includes()), *flags]
         _run([*command, "-c", str(source), "-o", target])
         return target
 
@@ -221,7 +221,7 @@ def _compile(compiler: str, folder: Path) -> Path:
         "-o",
         str(library),
     ]
-    _run([compiler, "-shared", "-fopenmp", *linked])
+    _run([compiler, "-shared", "-fopenmp", *flags, *linked])
     return library
 
 

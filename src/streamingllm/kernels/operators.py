@@ -47,7 +47,8 @@ def _like_queries(q: Tensor, q_for_sinks: Tensor, k: Any, v: Any, *rest: Any) ->
 
 
 def _like_windows(q: Tensor, q_for_sinks: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
-    return q.new_empty((*q.shape[:-1], v.shape[-1]))
+    batch, num_heads, seq, _ = q.shape
+    return q.new_empty((batch, seq, num_heads, v.shape[-1])).transpose(1, 2)
 
 
 def _like_tiles(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Tensor:

@@ -144,10 +144,10 @@ def windowed_attention(
 
     Args:
         q: queries rotated at their stream positions, [batch, num_heads, seq, head_dim].
-        q_for_sinks: the same queries where the sinks see them, likewise.
+        q_for_sinks: the same queries rotated where the sinks see them, of the same shape.
         k: [batch, num_kv_heads, num_sinks + old + seq, head_dim]: the sinks, the window's tokens of
             earlier passes in order, the tokens of this pass.
-        v: likewise, value_dim wide.
+        v: the values in the same layout, value_dim wide.
         sinks_seen: how many of the sinks each query sees, the first ones, int64, [seq].
         window_lengths: tokens of the window that each query sees, itself included, int64, [seq]:
             query i sees window columns old + i - length + 1 to old + i; 1 to old + i + 1.
@@ -157,7 +157,7 @@ def windowed_attention(
         sink_logits: see `decode_attention`.
 
     Returns:
-        [batch, num_heads, seq, value_dim].
+        [batch, num_heads, seq, value_dim], each token's heads side by side in memory.
 
     Source: Xiao et al. (arXiv 2309.17453), section 3.2 and figure 4.
     """
@@ -179,7 +179,8 @@ def windowed_attention(
         learned = sink_logits.to(dtype).view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
         scores = torch.cat((scores, learned), dim=-1)
     weights = scores.softmax(dim=-1)[..., : k.shape[2]]
-    return (weights @ values).to(q.dtype)
+    out = (weights @ values).to(q.dtype)
+    return out.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def quantized_linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Tensor:
@@ -188,8 +189,8 @@ def quantized_linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor 
     Args:
         x: [..., in_features].
         codes: see `packing.PackedWeight`.
-        scales: likewise.
-        minimums: likewise.
+        scales: see `packing.PackedWeight`.
+        minimums: see `packing.PackedWeight`.
 
     Returns:
         [..., out_features], in the dtype of x.
@@ -241,12 +242,12 @@ def rms_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     """
     wide = x.to(_wide(x))
     scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-    return weight * (wide * scale).to(x.dtype)
+    return (weight * (wide * scale).to(x.dtype)).contiguous()
 
 
 def swish_gate(gate: Tensor, x: Tensor) -> Tensor:
     """Return swish(gate) * x, both [..., dim] (Shazeer, "GLU Variants Improve Transformer")."""
-    return F.silu(gate) * x
+    return (F.silu(gate) * x).contiguous()
 
 
 def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -255,7 +256,7 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     Args:
         x: [..., seq, 2 * pairs].
         cosines: of the angles, in the dtype of x, broadcast against [..., seq, pairs].
-        sines: likewise.
+        sines: of the same angles, in the same shape and dtype.
 
     Returns:
         what x is, in the dtype of x.

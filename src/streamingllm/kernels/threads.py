@@ -1,4 +1,4 @@
-"""Who computes between two decode steps."""
+"""Limit torch to one thread between decode steps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from streamingllm.kernels import native
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch's operations on this thread.
+    """Limit torch's operations to the calling thread.
 
-    Torch's other threads stay awake for some milliseconds after they have helped, on the processors
-    that the next decode step wants. Not `torch.set_num_threads`, which other threads would notice.
+    Torch's other threads spin for some milliseconds after each operation, on processors that the
+    next decode step needs. `torch.set_num_threads` is not used, because it affects other threads.
     """
     library = native.loaded()
     if library is None:

@@ -75,7 +75,9 @@ class QuantizedLinear(nn.Module):
         product = active_product(self)
         if product is not None:
             return product(x)
-        if x.numel() >= _GPU_UNPACKS_FROM_ROWS * self.in_features and x.device.type != "cpu":
+        is_large = x.numel() >= _GPU_UNPACKS_FROM_ROWS * self.in_features
+        needs_gradient = x.requires_grad and torch.is_grad_enabled()
+        if needs_gradient or (is_large and x.device.type != "cpu"):
             return F.linear(x, self.weight.to(x.dtype), self.bias)
         out: Tensor = quantized_linear(x, *self.packed.tensors)
         return out if self.bias is None else out + self.bias

@@ -50,6 +50,12 @@ inline void check_head(const char* name, int64_t dim,
               " numbers; they must be a multiple of ", kRowTile, ", at most ", greatest);
 }
 
+// Rows are read in whole vectors, from the first number of each on.
+inline void check_rows(const char* name, const at::Tensor& x, int64_t multiple) {
+  TORCH_CHECK(x.dim() > 0 && x.size(-1) > 0 && x.size(-1) % multiple == 0, name, " is ", x.sizes(),
+              "; its rows must have a multiple of ", multiple, " numbers");
+}
+
 // A learned logit for each head.
 inline void check_logits(const char* name, const at::Tensor& x, int64_t num_heads) {
   check_shape(name, x, {num_heads});

@@ -82,7 +82,7 @@ void attend(const DecodeArguments& a, const Side& keys, const Side& values,
                    floats.out + (first * num_heads + i) * shape.value_dim);
 }
 
-// Find the first token, after `first`, whose slot came before; return their number if there is none.
+// Find the first token after `first` whose slot came before; return the end if there is none.
 int64_t first_repeated(const std::vector<Token>& tokens, int64_t first) {
   const auto same_slot = [&](int64_t i, int64_t j) { return tokens[i].slot == tokens[j].slot; };
   const int64_t count = static_cast<int64_t>(tokens.size());

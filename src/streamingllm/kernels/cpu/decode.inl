@@ -34,7 +34,7 @@ void weigh_rows(const float* weights, const char* values, int64_t stride, int64_
     weigh_tile<T, kHeads, 1>(weights, values + d * sizeof(T), stride, count, dim, out + d);
 }
 
-// Turn scores [count] into weights, and let the running sums catch up with a new maximum.
+// Turn scores [count] into weights, and scale the running sums down to a new maximum.
 inline void softmax_block(float* scores, int64_t count, float softcap, int64_t dim, float* running,
                           float* total, float* out) {
   if (softcap != 0.0f)

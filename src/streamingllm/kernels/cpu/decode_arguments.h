@@ -35,18 +35,10 @@ inline void check_buffer(const char* name, const at::Tensor& x, at::IntArrayRef 
               " has strides ", x.strides(), "; its rows must lie side by side");
 }
 
-// The two buffers of a pair are of one shape, except that values may be of another width.
-inline void check_pair(const char* k_name, const OptionalTensor& k, const char* v_name,
-                       const OptionalTensor& v, at::IntArrayRef shape, int64_t key_width,
-                       int64_t value_width) {
+inline void check_both(const char* k_name, const OptionalTensor& k, const char* v_name,
+                       const OptionalTensor& v) {
   TORCH_CHECK(k.has_value() == v.has_value(), "one of ", k_name, " and ", v_name,
               " is None; pass both or neither");
-  if (!k) return;
-  auto whole = shape.vec();
-  whole.push_back(key_width);
-  check_shape(k_name, *k, whole);
-  whole.back() = value_width;
-  check_shape(v_name, *v, whole);
 }
 
 inline void check_queries(const DecodeArguments& a) {
@@ -74,31 +66,37 @@ inline void check_caches(const DecodeArguments& a) {
   check_buffer("v_cache", a.v_cache, {slots, heads, entries, a.v_cache.size(3)});
   check_head("v_cache", a.value_dim());
 
-  const auto entries_of = [](const OptionalTensor& x) { return x && x->dim() == 4 ? x->size(2) : 0; };
-  check_pair("k_undo", a.k_undo, "v_undo", a.v_undo, {slots, heads, entries_of(a.k_undo)},
-             a.k_cache.size(3), a.v_cache.size(3));
-  check_pair("k_sinks", a.k_sinks, "v_sinks", a.v_sinks, {slots, heads, entries_of(a.k_sinks)},
-             a.key_dim(), a.value_dim());
+  check_both("k_sinks", a.k_sinks, "v_sinks", a.v_sinks);
   TORCH_CHECK(a.k_sinks.has_value() == a.is_quantized(), "k_cache is ", a.k_cache.scalar_type(),
               " and has its sinks ", a.k_sinks ? "beside" : "in",
               " it; an int8 cache has them beside it, any other in it");
 }
 
-inline void check_other_buffers(const DecodeArguments& a) {
+inline void check_undo_and_sinks(const DecodeArguments& a) {
+  const char* shape = "[slots, num_kv_heads, entries, width]";
+  const int64_t slots = a.k_cache.size(0), heads = a.num_kv_heads();
+  check_both("k_undo", a.k_undo, "v_undo", a.v_undo);
   if (a.k_undo) {
-    check_buffer("k_undo", *a.k_undo, a.k_undo->sizes());
-    check_buffer("v_undo", *a.v_undo, a.v_undo->sizes());
+    check_dims("k_undo", *a.k_undo, 4, shape);
+    check_buffer("k_undo", *a.k_undo, {slots, heads, a.k_undo->size(2), a.k_cache.size(3)});
+    check_buffer("v_undo", *a.v_undo, {slots, heads, a.k_undo->size(2), a.v_cache.size(3)});
     check_dtype("k_undo", *a.k_undo, a.k_cache.scalar_type());
     check_dtype("v_undo", *a.v_undo, a.v_cache.scalar_type());
   }
   if (a.k_sinks) {
-    check_buffer("k_sinks", *a.k_sinks, a.k_sinks->sizes());
-    check_buffer("v_sinks", *a.v_sinks, a.v_sinks->sizes());
+    check_dims("k_sinks", *a.k_sinks, 4, shape);
+    check_buffer("k_sinks", *a.k_sinks, {slots, heads, a.k_sinks->size(2), a.key_dim()});
+    check_buffer("v_sinks", *a.v_sinks, {slots, heads, a.k_sinks->size(2), a.value_dim()});
     check_float("k_sinks", *a.k_sinks);
     check_dtype("v_sinks", *a.v_sinks, a.k_sinks->scalar_type());
   }
-  check_pair("k", a.k, "v", a.v, {a.batch(), a.num_kv_heads()}, a.key_dim(), a.value_dim());
+}
+
+inline void check_new_rows(const DecodeArguments& a) {
+  check_both("k", a.k, "v", a.v);
   if (!a.k) return;
+  check_shape("k", *a.k, {a.batch(), a.num_kv_heads(), a.key_dim()});
+  check_shape("v", *a.v, {a.batch(), a.num_kv_heads(), a.value_dim()});
   if (a.is_quantized()) {
     check_float("k", *a.k);
     check_float("v", *a.v);
@@ -129,7 +127,8 @@ inline void check_token(const DecodeArguments& a, int64_t b, const Token& token)
 inline std::vector<Token> checked_tokens(const DecodeArguments& a) {
   check_queries(a);
   check_caches(a);
-  check_other_buffers(a);
+  check_undo_and_sinks(a);
+  check_new_rows(a);
   check_shape("slots", a.slots, {a.batch()});
   check_shape("positions", a.positions, {a.batch()});
   check_shape("layout", a.layout, {4, a.batch()});

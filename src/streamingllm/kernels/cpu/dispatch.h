@@ -1,26 +1,15 @@
-// Picks the kernels for this processor.
+// The kernels for this processor and for the data types of tensors.
 #pragma once
 #include <ATen/core/Tensor.h>
 
-#include <cstdlib>
-#include <string_view>
 #include <vector>
 
 #include "kernels.h"
 
 namespace streamingllm {
 
-// STREAMINGLLM_ISA=avx2 has the kernels for older processors run on any.
-inline bool may_use_avx512() {
-  const char* asked = std::getenv("STREAMINGLLM_ISA");
-  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni") &&
-         !(asked && std::string_view(asked) == "avx2");
-}
-
-inline const Kernels& kernels() {
-  static const Kernels& fastest = may_use_avx512() ? avx512::kernels : avx2::kernels;
-  return fastest;
-}
+// The kernels of the fastest instruction set, unless streamingllm_use_isa has chosen another.
+const Kernels& kernels();
 
 inline const MatmulKernels& matmul_kernels_for(Element element) {
   static const bool has_pairs =
@@ -33,7 +22,8 @@ inline Element element_of(const at::Tensor& x) {
     case at::kFloat: return Element::kFloat32;
     case at::kBFloat16: return Element::kBFloat16;
     case at::kChar: return Element::kInt8;
-    default: TORCH_CHECK(false, x.scalar_type(), ": must be float32, bfloat16 or int8");
+    default:
+      TORCH_CHECK(false, "dtype=", x.scalar_type(), "; it must be float32, bfloat16 or int8");
   }
 }
 

@@ -1,10 +1,13 @@
 // `rms_norm`, `swish_gate` and `rotate` on tensors; see kernels/reference.py for shapes.
+#include <ATen/ExpandUtils.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty_like.h>
+#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <array>
 
+#include "checks.h"
 #include "dispatch.h"
 #include "thread_pool.h"
 
@@ -17,7 +20,6 @@ constexpr int64_t kRowsAtOnce = 32;
 template <typename Work>
 void each_row(const at::Tensor& x, const Work& work) {
   const int64_t dim = x.size(-1), row_bytes = dim * x.element_size(), rows = x.numel() / dim;
-  TORCH_CHECK(dim % kRowTile == 0, "rows of ", dim, " numbers: must be a multiple of ", kRowTile);
   parallel_for_torch((rows + kRowsAtOnce - 1) / kRowsAtOnce, [&](int64_t i) {
     const int64_t last = std::min(rows, (i + 1) * kRowsAtOnce);
     for (int64_t row = i * kRowsAtOnce; row < last; ++row) work(row * row_bytes);
@@ -25,10 +27,13 @@ void each_row(const at::Tensor& x, const Work& work) {
 }
 
 at::Tensor rms_norm(const at::Tensor& numbers, const at::Tensor& weight, double epsilon) {
-  TORCH_CHECK(weight.scalar_type() == numbers.scalar_type(), "weight must be ",
-              numbers.scalar_type(), " as x is");
+  check_readable("x", numbers);
+  check_float("x", numbers);
+  check_rows("x", numbers, kRowTile);
+  check_shape("weight", weight, {numbers.size(-1)});
+  check_dtype("weight", weight, numbers.scalar_type());
   const at::Tensor x = numbers.contiguous(), factors = weight.contiguous();
-  const at::Tensor out = at::empty_like(x);
+  const at::Tensor out = at::empty(x.sizes(), x.options());
   const auto* from = static_cast<const char*>(x.const_data_ptr());
   auto* to = static_cast<char*>(out.mutable_data_ptr());
   each_row(x, [&](int64_t row) {
@@ -39,10 +44,13 @@ at::Tensor rms_norm(const at::Tensor& numbers, const at::Tensor& weight, double 
 }
 
 at::Tensor swish_gate(const at::Tensor& gates, const at::Tensor& numbers) {
-  TORCH_CHECK(gates.sizes() == numbers.sizes() && gates.scalar_type() == numbers.scalar_type(),
-              "gate must be of the shape and type of x");
+  check_readable("x", numbers);
+  check_float("x", numbers);
+  check_rows("x", numbers, kRowTile);
+  check_shape("gate", gates, numbers.sizes());
+  check_dtype("gate", gates, numbers.scalar_type());
   const at::Tensor gate = gates.contiguous(), x = numbers.contiguous();
-  const at::Tensor out = at::empty_like(x);
+  const at::Tensor out = at::empty(x.sizes(), x.options());
   const auto* gate_from = static_cast<const char*>(gate.const_data_ptr());
   const auto* from = static_cast<const char*>(x.const_data_ptr());
   auto* to = static_cast<char*>(out.mutable_data_ptr());
@@ -52,16 +60,23 @@ at::Tensor swish_gate(const at::Tensor& gates, const at::Tensor& numbers) {
   return out;
 }
 
+// The table of a rotation for each token of x [batch, heads, seq, 2 * pairs].
+at::Tensor checked_table(const char* name, const at::Tensor& table, const at::Tensor& x) {
+  check_readable(name, table);
+  check_dtype(name, table, x.scalar_type());
+  const std::array<int64_t, 4> shape{x.size(0), 1, x.size(2), x.size(3) / 2};
+  TORCH_CHECK(at::is_expandable_to(table.sizes(), shape), name, " is ", table.sizes(),
+              "; it must expand to ", at::IntArrayRef(shape));
+  return with_whole_rows(table.expand(shape));
+}
+
 at::Tensor rotate(const at::Tensor& numbers, const at::Tensor& cosines, const at::Tensor& sines) {
-  TORCH_CHECK(numbers.dim() == 4, "x must be [batch, heads, seq, dim]");
-  const at::Tensor x = with_whole_rows(numbers), out = at::empty_like(x);
+  check_dims("x", numbers, 4, "[batch, heads, seq, dim]");
+  check_float("x", numbers);
+  check_rows("x", numbers, 2 * kRowTile);
+  const at::Tensor x = with_whole_rows(numbers), out = at::empty(x.sizes(), x.options());
   const int64_t batch = x.size(0), heads = x.size(1), seq = x.size(2), pairs = x.size(3) / 2;
-  TORCH_CHECK(x.size(3) % (2 * kRowTile) == 0, "a head of ", x.size(3),
-              " numbers: must be a multiple of ", 2 * kRowTile);
-  TORCH_CHECK(cosines.scalar_type() == x.scalar_type() && sines.scalar_type() == x.scalar_type(),
-              "cosines and sines must be ", x.scalar_type(), " as x is");
-  const at::Tensor c = with_whole_rows(cosines.expand({batch, 1, seq, pairs}));
-  const at::Tensor s = with_whole_rows(sines.expand({batch, 1, seq, pairs}));
+  const at::Tensor c = checked_table("cosines", cosines, x), s = checked_table("sines", sines, x);
   const int64_t runs = (seq + kRowsAtOnce - 1) / kRowsAtOnce;
   parallel_for_torch(batch * runs, [&](int64_t i) {
     const int64_t stream = i / runs, first = i % runs * kRowsAtOnce;

@@ -1,4 +1,4 @@
-// What lies between the products of a layer, rounded wherever the model's own code rounds.
+// Operations between the products of a layer, rounded wherever the model's own code rounds.
 // Included once per instruction set, inside its namespace.
 
 inline Vector rounded_as(const float*, Vector x) { return x; }

@@ -78,7 +78,7 @@ struct WindowedTask {
   const float* sink_logits;  // [num_heads], or null
 };
 
-// A task needs scratch of so many lanes.
+// Return the lanes of scratch memory that a task needs.
 using CountScratch = int64_t (*)(const WindowedTask&);
 using AttendWindows = void (*)(const WindowedTask&, int32_t* scratch);
 
@@ -97,14 +97,15 @@ struct PanelOut {
   int64_t stride, width;
   Element element;
 };
-// out[b][row] = x[b] . w[row] for the rows of a panel; x [batch][dim] lies in lanes too, and there is
-// room for sums [batch][kPanelRows].
+// out[b][row] = x[b] . w[row] for the rows of a panel; x [batch][dim] lies in lanes as well, and
+// `sums` has room for [batch][kPanelRows].
 using MultiplyPanel = void (*)(const int32_t* x, int64_t batch, int64_t dim, const int32_t* panel,
                                float* sums, const PanelOut& out);
 
-// One way to multiply: with floats, or with pairs of bfloat16 that are summed in floats.
+// Kernels of matrix products for one type of operands: floats, or pairs of bfloat16 with sums in
+// float32.
 struct MatmulKernels {
-  int64_t per_lane = 0;  // 0 where the instruction set has no such way
+  int64_t per_lane = 0;  // operands in a 32-bit lane; 0 if the instruction set has no such kernels
   PackBlock pack = nullptr;
   CountScratch count_scratch = nullptr;
   AttendWindows attend = nullptr;
@@ -122,7 +123,7 @@ constexpr int kGroup = 32;
 struct QuantizedTile {
   const int32_t* codes;      // [num_groups][bits][kRowTile]
   const uint16_t* scales;    // IEEE half, [num_groups][kRowTile]
-  const uint16_t* minimums;  // likewise; null for none
+  const uint16_t* minimums;  // in the same layout; null for none
   int bits;
 };
 
@@ -130,7 +131,7 @@ struct QuantizedTile {
 struct Activations {
   const int16_t* codes;  // [batch][num_groups][kGroup]
   const float* scales;   // [batch][num_groups]
-  const float* sums;     // of the values, likewise
+  const float* sums;     // of the values, [batch][num_groups]
   int64_t batch;
   int64_t num_groups;
 };

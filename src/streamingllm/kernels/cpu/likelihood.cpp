@@ -4,21 +4,30 @@
 #include <ATen/ops/max.h>
 #include <torch/library.h>
 
+#include "checks.h"
 #include "dispatch.h"
 #include "thread_pool.h"
 
 namespace streamingllm {
 namespace {
 
+// Logits [rows, vocab] of which each row lies together.
+at::Tensor checked_rows(const at::Tensor& logits) {
+  TORCH_CHECK(logits.size(1) > 0, "logits is ", logits.sizes(), "; its rows must not be empty");
+  return with_whole_rows(logits);
+}
+
 at::Tensor token_nll(const at::Tensor& logits, const at::Tensor& targets) {
-  const at::Tensor rows = logits.stride(1) == 1 ? logits : logits.contiguous();
-  const at::Tensor wanted = targets.contiguous();
+  check_dims("logits", logits, 2, "[seq, vocab]");
+  check_float("logits", logits);
+  check_shape("targets", targets, {logits.size(0)});
+  check_dtype("targets", targets, at::kLong);
+  const at::Tensor rows = checked_rows(logits), wanted = targets.contiguous();
   const int64_t vocab = rows.size(1), row_bytes = rows.stride(0) * rows.element_size();
   const int64_t* target = wanted.const_data_ptr<int64_t>();
-  TORCH_CHECK(wanted.numel() == rows.size(0), "targets must be one for each row of logits");
   for (int64_t i = 0; i < wanted.numel(); ++i)
-    TORCH_CHECK(target[i] >= 0 && target[i] < vocab, "target ", target[i], ": must be in 0 to ",
-                vocab - 1);
+    TORCH_CHECK(target[i] >= 0 && target[i] < vocab, "targets[", i, "]=", target[i],
+                " is not in the vocabulary; it must be from 0 to ", vocab - 1);
   const at::Tensor out = at::empty({rows.size(0)}, rows.options().dtype(at::kFloat));
   float* nll = out.mutable_data_ptr<float>();
   const char* first = static_cast<const char*>(rows.const_data_ptr());
@@ -30,9 +39,9 @@ at::Tensor token_nll(const at::Tensor& logits, const at::Tensor& targets) {
 }
 
 at::Tensor argmax(const at::Tensor& logits) {
-  if (logits.scalar_type() != at::kFloat && logits.scalar_type() != at::kBFloat16)
-    return std::get<1>(at::max(logits, -1));
-  const at::Tensor rows = logits.stride(1) == 1 ? logits : logits.contiguous();
+  TORCH_CHECK(logits.dim() == 2, "logits is ", logits.sizes(), "; it must be [batch, vocab]");
+  const at::Tensor rows = checked_rows(logits);  // no gradient is lost: a choice has none
+  if (!is_float(rows)) return std::get<1>(at::max(rows, -1));
   const at::Tensor out = at::empty({rows.size(0)}, rows.options().dtype(at::kLong));
   const int64_t row_bytes = rows.stride(0) * rows.element_size();
   const char* first = static_cast<const char*>(rows.const_data_ptr());

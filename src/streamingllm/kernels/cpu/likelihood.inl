@@ -1,9 +1,9 @@
-// What a row of logits makes likely.
+// Likelihood and argmax of a row of logits.
 // Included once per instruction set, inside its namespace.
 
-constexpr int kRunning = 4;  // sums side by side, so that none waits for its own last step
+constexpr int kRunning = 4;  // independent sums, which hide the latency of an addition
 
-// Hand a row's logits to `visit`, a vector at a time; what the last one has too many is kNothing.
+// Call `visit` with a row's logits, a vector at a time; the last one is filled up with kNothing.
 template <typename T, typename Visit>
 inline void visit_row(const T* row, int64_t count, const Visit& visit) {
   int64_t i = 0;
@@ -27,7 +27,7 @@ float row_greatest(const T* row, int64_t count) {
 
 // The first of the greatest; 0 where all are minus infinity.
 template <typename T>
-int64_t row_likeliest(const T* row, int64_t count) {
+int64_t row_argmax(const T* row, int64_t count) {
   const float highest = row_greatest(row, count);
   int64_t i = 0;
   const Vector below = broadcast(__builtin_nextafterf(highest, -__builtin_inff()));
@@ -50,8 +50,8 @@ float row_nll(const T* row, int64_t count, int64_t target) {
 }
 
 int64_t argmax(const char* row, Element element, int64_t count) {
-  if (element == Element::kFloat32) return row_likeliest(reinterpret_cast<const float*>(row), count);
-  return row_likeliest(reinterpret_cast<const uint16_t*>(row), count);
+  if (element == Element::kFloat32) return row_argmax(reinterpret_cast<const float*>(row), count);
+  return row_argmax(reinterpret_cast<const uint16_t*>(row), count);
 }
 
 float negative_log_likelihood(const char* row, Element element, int64_t count, int64_t target) {

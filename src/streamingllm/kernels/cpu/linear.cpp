@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "checks.h"
 #include "dispatch.h"
 #include "shim.h"
 #include "thread_pool.h"
@@ -14,15 +15,52 @@
 namespace streamingllm {
 namespace {
 
-// From here on unpacking pays: with 16 rows it was 10 % slower, with 24 it was 15 % faster.
+// Unpacking pays from this batch on: at 16 rows it was 10 % slower, at 24 it was 15 % faster.
 constexpr int64_t kManyRows = 20;
-constexpr int64_t kPiecesPerThread = 3;
+constexpr int64_t kTasksPerThread = 3;
+
+// Refuse what is no packed weight; see kernels/packing.py.
+void check_packed(const at::Tensor& codes, const at::Tensor& scales,
+                  const OptionalTensor& minimums) {
+  check_dims("scales", scales, 3, "[out_features / 16, in_features / 32, 16]");
+  check_shape("scales", scales, {scales.size(0), scales.size(1), kRowTile});
+  check_dtype("scales", scales, at::kHalf);
+  const int64_t tiles = scales.size(0), groups = scales.size(1);
+  TORCH_CHECK(groups > 0, "scales is ", scales.sizes(), "; it must have a group of 32 features");
+  check_dims("codes", codes, 3, "[out_features / 16, in_features * bits / 32, 16]");
+  check_dtype("codes", codes, at::kInt);
+  const int64_t bits = codes.size(1) / groups;
+  TORCH_CHECK(bits == 4 || bits == 8, "codes is ", codes.sizes(), " beside scales ",
+              scales.sizes(), "; a code must have 4 or 8 bits");
+  check_shape("codes", codes, {tiles, groups * bits, kRowTile});
+  TORCH_CHECK(codes.is_contiguous() && scales.is_contiguous(),
+              "codes and scales must be contiguous; pass what pack_weight returns");
+  if (!minimums) return;
+  check_shape("minimums", *minimums, scales.sizes());
+  check_dtype("minimums", *minimums, at::kHalf);
+  TORCH_CHECK(minimums->is_contiguous(),
+              "minimums must be contiguous; pass what pack_weight returns");
+}
+
+// Activations [..., dim].
+void check_activations(const at::Tensor& x, int64_t dim) {
+  check_readable("x", x);
+  TORCH_CHECK(x.is_floating_point(), "x is ", x.scalar_type(), "; it must be floating point");
+  TORCH_CHECK(x.dim() > 0 && x.size(-1) == dim, "x is ", x.sizes(), "; it must have ", dim,
+              " features");
+}
+
+// An empty result for activations.
+at::Tensor empty_for(const at::Tensor& x, int64_t num_rows) {
+  auto shape = x.sizes().vec();
+  shape.back() = num_rows;
+  return at::empty(shape, x.options());
+}
 
 // The tiles of a packed weight; see kernels/packing.py.
 class Tiles {
  public:
-  Tiles(const at::Tensor& codes, const at::Tensor& scales,
-        const std::optional<at::Tensor>& minimums)
+  Tiles(const at::Tensor& codes, const at::Tensor& scales, const OptionalTensor& minimums)
       : num_groups(scales.size(1)),
         count(scales.size(0)),
         bits(static_cast<int>(codes.size(1) / num_groups)),
@@ -47,9 +85,7 @@ class Tiles {
 class Product {
  public:
   Product(const at::Tensor& x, int64_t batch, int64_t num_rows) : batch_(batch), rows_(num_rows) {
-    auto shape = x.sizes().vec();
-    shape.back() = num_rows;
-    out = at::empty(shape, x.options());
+    out = empty_for(x, num_rows);
     element_ = element_of(out);
     floats_.resize(batch * num_rows);
     numbers = floats_.data();
@@ -98,25 +134,30 @@ at::Tensor multiply_few(const at::Tensor& x, const Tiles& tiles) {
   return product.out;
 }
 
-// Products with many activations. Weights reach their dtype panel by panel: `fill` lays out kPanelRows
-// of them, from a row on.
+// The 32-bit lanes that activations are made of, contiguous and aligned.
+at::Tensor lanes_of(const at::Tensor& x, int64_t per_lane) {
+  const at::Tensor dense = (per_lane == 1 ? x.to(at::kFloat) : x).contiguous();
+  const auto address = reinterpret_cast<uintptr_t>(dense.const_data_ptr());
+  return address % sizeof(int32_t) == 0 ? dense : dense.clone();
+}
+
+// Products with many activations. Weights reach their dtype panel by panel: `fill` lays out
+// kPanelRows of them, from a row on.
 template <typename Fill>
 at::Tensor multiply_many(const at::Tensor& x, int64_t num_rows, const Fill& fill) {
   const Element element = element_of(x);
-  const MatmulKernels& kernels_for_dtype = matmul_kernels_for(element);
-  const at::Tensor dense = (kernels_for_dtype.per_lane == 1 ? x.to(at::kFloat) : x).contiguous();
+  const MatmulKernels& matmul = matmul_kernels_for(element);
+  const at::Tensor dense = lanes_of(x, matmul.per_lane);
   const auto* lanes = static_cast<const int32_t*>(dense.const_data_ptr());
   const int64_t dim = x.size(-1), batch = x.numel() / dim, size = x.element_size();
-  auto shape = x.sizes().vec();
-  shape.back() = num_rows;
-  const at::Tensor out = at::empty(shape, x.options());
+  const at::Tensor out = empty_for(x, num_rows);
   char* bytes = static_cast<char*>(out.mutable_data_ptr());
 
   const int64_t panels = (num_rows + kPanelRows - 1) / kPanelRows;
-  // Most are multiplied whole, which packs them once, the last in parts, so that threads end together.
+  // Most are multiplied whole, which packs them once, the last in parts: threads end together.
   const int64_t threads = at::get_num_threads();
   const int64_t whole = std::max<int64_t>(0, panels - panels % threads - threads);
-  const int64_t parts = std::clamp<int64_t>(kPiecesPerThread * threads / (panels - whole), 1,
+  const int64_t parts = std::clamp<int64_t>(kTasksPerThread * threads / (panels - whole), 1,
                                             batch / kManyRows);
   parallel_for_torch(whole + (panels - whole) * parts, [&](int64_t i) {
     static thread_local std::vector<int32_t> panel;
@@ -126,51 +167,62 @@ at::Tensor multiply_many(const at::Tensor& x, int64_t num_rows, const Fill& fill
     const int64_t row = (is_whole ? i : whole + (i - whole) / parts) * kPanelRows;
     const int64_t width = std::min<int64_t>(kPanelRows, num_rows - row);
     const int64_t first = part * batch / of, last = (part + 1) * batch / of;
-    panel.resize(dim / kernels_for_dtype.per_lane * kPanelRows);
-    fill(kernels_for_dtype, row, panel.data());
+    panel.resize(dim / matmul.per_lane * kPanelRows);
+    fill(matmul, row, panel.data());
     sums.resize((last - first) * kPanelRows);
-    kernels_for_dtype.multiply_panel(lanes + first * dim / kernels_for_dtype.per_lane, last - first, dim, panel.data(),
-                       sums.data(),
-                       {bytes + (first * num_rows + row) * size, num_rows * size, width, element});
+    matmul.multiply_panel(lanes + first * dim / matmul.per_lane, last - first, dim, panel.data(),
+                          sums.data(),
+                          {bytes + (first * num_rows + row) * size, num_rows * size, width, element});
   });
   return out;
 }
 
 at::Tensor multiply_many(const at::Tensor& x, const Tiles& tiles) {
   constexpr int64_t kTiles = kPanelRows / kRowTile;
-  return multiply_many(x, tiles.count * kRowTile, [&](const MatmulKernels& kernels_for_dtype, int64_t row, int32_t* panel) {
+  const auto fill = [&](const MatmulKernels& matmul, int64_t row, int32_t* panel) {
     const int64_t first = row / kRowTile, count = std::min(kTiles, tiles.count - first);
     if (count < kTiles) {  // the others become zero
-      const int64_t lanes = tiles.num_groups * kGroup / kernels_for_dtype.per_lane * kPanelRows;
+      const int64_t lanes = tiles.num_groups * kGroup / matmul.per_lane * kPanelRows;
       std::fill(panel, panel + lanes, 0);
     }
     for (int64_t i = 0; i < count; ++i)
-      kernels_for_dtype.unpack_tile(tiles[first + i], tiles.num_groups, panel + i * kRowTile);
-  });
+      matmul.unpack_tile(tiles[first + i], tiles.num_groups, panel + i * kRowTile);
+  };
+  return multiply_many(x, tiles.count * kRowTile, fill);
 }
 
 at::Tensor quantized_linear(const at::Tensor& x, const at::Tensor& codes, const at::Tensor& scales,
-                  const std::optional<at::Tensor>& minimums) {
+                            const OptionalTensor& minimums) {
+  check_packed(codes, scales, minimums);
   const Tiles tiles(codes, scales, minimums);
-  const int64_t dim = tiles.num_groups * kGroup;
-  TORCH_CHECK(x.size(-1) == dim, "x has ", x.size(-1), " features: must have ", dim);
-  if (x.scalar_type() != at::kFloat && x.scalar_type() != at::kBFloat16)
+  const int64_t dim = tiles.num_groups * kGroup, num_rows = tiles.count * kRowTile;
+  check_activations(x, dim);
+  if (x.numel() == 0 || num_rows == 0) return empty_for(x, num_rows);
+  if (!is_float(x))
     return quantized_linear(x.to(at::kFloat), codes, scales, minimums).to(x.scalar_type());
   return x.numel() < kManyRows * dim ? multiply_few(x, tiles) : multiply_many(x, tiles);
 }
 
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
-  const int64_t num_rows = weight.size(0), dim = weight.size(1), batch = x.numel() / dim;
-  if (dim % kRowTile != 0 || !weight.is_contiguous())  // rows are read in whole vectors
+  check_dims("weight", weight, 2, "[out_features, in_features]");
+  TORCH_CHECK(weight.is_floating_point(), "weight is ", weight.scalar_type(),
+              "; it must be floating point");
+  const int64_t num_rows = weight.size(0), dim = weight.size(1);
+  check_activations(x, dim);
+  const bool in_vectors = dim > 0 && dim % kRowTile == 0 && weight.is_contiguous();
+  if (!in_vectors || !is_float(weight) || !is_float(x))
     return at::linear(x.to(weight.scalar_type()), weight).to(x.scalar_type());
+  if (x.numel() == 0 || num_rows == 0) return empty_for(x, num_rows);
   const char* rows = static_cast<const char*>(weight.const_data_ptr());
-  const int64_t row_bytes = dim * weight.element_size();
+  const int64_t batch = x.numel() / dim, row_bytes = dim * weight.element_size();
   const Element element = element_of(weight);
-  if (batch >= kManyRows && x.scalar_type() == weight.scalar_type())
-    return multiply_many(x, num_rows, [&](const MatmulKernels& kernels_for_dtype, int64_t row, int32_t* panel) {
-      kernels_for_dtype.pack_weights(rows + row * row_bytes, element, row_bytes,
-                       std::min<int64_t>(kPanelRows, num_rows - row), dim, panel);
-    });
+  if (batch >= kManyRows && x.scalar_type() == weight.scalar_type()) {
+    const auto fill = [&](const MatmulKernels& matmul, int64_t row, int32_t* panel) {
+      matmul.pack_weights(rows + row * row_bytes, element, row_bytes,
+                          std::min<int64_t>(kPanelRows, num_rows - row), dim, panel);
+    };
+    return multiply_many(x, num_rows, fill);
+  }
   static thread_local std::vector<float> x_floats;
   const float* numbers = as_floats(x, 1.0, x_floats);
   const Product product(x, batch, num_rows);
@@ -184,13 +236,12 @@ at::Tensor linear(const at::Tensor& x, const at::Tensor& weight) {
 
 }  // namespace
 
-extern "C" AOTITorchError aoti_torch_cpu_quantized_linear(AtenTensorHandle x, AtenTensorHandle codes,
-                                                AtenTensorHandle scales,
-                                                AtenTensorHandle* minimums,
-                                                AtenTensorHandle* out) {
+extern "C" AOTITorchError aoti_torch_cpu_quantized_linear(
+    AtenTensorHandle x, AtenTensorHandle codes, AtenTensorHandle scales,
+    AtenTensorHandle* minimums, AtenTensorHandle* out) {
   AOTI_TORCH_CONVERT_EXCEPTION_TO_ERROR_CODE({
     shim::give(out, quantized_linear(shim::tensor(x), shim::tensor(codes), shim::tensor(scales),
-                           shim::optional(minimums)));
+                                     shim::optional(minimums)));
   })
 }
 

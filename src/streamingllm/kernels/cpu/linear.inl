@@ -1,9 +1,9 @@
 // Products of a few activations with weights that are read once: the cost of decoding.
 // Included once per instruction set, inside its namespace.
 
-constexpr int64_t kAhead = 2048;  // lanes fetched before they are needed
+constexpr int64_t kAhead = 2048;  // lanes between a prefetch and its use
 
-// One group of kGroup weights of kWidth rows, as signed 16-bit pairs times those of the activations.
+// One group of kGroup weights of kWidth rows, as signed 16-bit pairs times those of activations.
 template <int kBits, int kBatch, int kSums>
 inline void dot_group(const int32_t* codes, const int16_t* const* x, int64_t first,
                       Integers (&sums)[kBatch][kSums]) {
@@ -36,13 +36,14 @@ void multiply_lanes(const QuantizedTile& w, const Activations& x, int64_t batch,
     codes[b] = x.codes + (batch + b) * x.num_groups * kGroup;
     result[b] = zero();
   }
+  const uint16_t* fetched = w.minimums ? w.minimums : w.scales;
   for (int64_t g = 0; g < x.num_groups; ++g) {
     Integers sums[kBatch][kSums];
     for (auto& s : sums)
       for (auto& part : s) part = no_integers();
     dot_group<kBits, kBatch, kSums>(w.codes + g * kRowTile * kBits + lane, codes, g * kGroup, sums);
     __builtin_prefetch(w.scales + g * kRowTile + lane + kAhead / 4);
-    __builtin_prefetch(w.minimums + g * kRowTile + lane + kAhead / 4);
+    __builtin_prefetch(fetched + g * kRowTile + lane + kAhead / 4);
     const Vector scale = load_half(w.scales + g * kRowTile + lane);
     const Vector offset = w.minimums ? load_half(w.minimums + g * kRowTile + lane)
                           : kBits == 4 ? multiply(scale, broadcast(-8.0f))
@@ -100,8 +101,8 @@ void quantize_activations(const float* x, int64_t num_groups, int16_t* codes, fl
   }
 }
 
-// x . w, for rows that are read once: one after the other they come as a single stream, which the
-// memory hands out a quarter faster than four side by side.
+// x . w, for rows that are read once: one row after the other is a single stream of memory, which
+// is read a quarter faster than four streams.
 template <typename T>
 float dot_row(const T* w, const float* x, int64_t dim) {
   constexpr int kSums = 4;

@@ -1,4 +1,4 @@
-// All that is made of one way to multiply.
+// The matrix kernels for one type of operands.
 // Included once per instruction set, inside its namespace.
 
 template <typename Math>

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <tuple>
 
+#include "checks.h"
 #include "shim.h"
 
 namespace streamingllm {
@@ -13,6 +14,11 @@ namespace {
 
 std::tuple<at::Tensor, at::Tensor> rotary_table(const at::Tensor& positions,
                                                 const at::Tensor& inv_freq, double scaling) {
+  check_readable("positions", positions);
+  check_dtype("positions", positions, at::kLong);
+  check_dims("inv_freq", inv_freq, 1, "[pairs]");
+  TORCH_CHECK(inv_freq.is_floating_point(), "inv_freq is ", inv_freq.scalar_type(),
+              "; it must be floating point");
   const at::Tensor where = positions.contiguous(), turns = inv_freq.to(at::kDouble).contiguous();
   auto shape = positions.sizes().vec();
   shape.push_back(turns.size(0));

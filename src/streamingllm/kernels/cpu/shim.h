@@ -1,5 +1,6 @@
-// Doors through which compiled decode steps call operators, past torch's dispatcher and its boxing.
-// Names and types are AOTInductor's: aoti_torch_cpu_<operator>, as decoding/artifact.py declares them.
+// Conversions for the C functions by which compiled decode steps call operators without torch's
+// dispatcher. Names and types are AOTInductor's: aoti_torch_cpu_<operator>; graphs/aot_cache.py
+// declares them.
 #pragma once
 #include <torch/csrc/inductor/aoti_torch/utils.h>
 

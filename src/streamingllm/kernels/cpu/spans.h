@@ -1,4 +1,4 @@
-// How the columns of one step are cut for threads, and how what they computed becomes one.
+// Columns of one step cut into spans for threads, and the merge of the spans' results.
 #pragma once
 #include <algorithm>
 #include <cmath>

@@ -12,16 +12,16 @@
 namespace streamingllm::thread_pool {
 namespace {
 
-constexpr auto kAwake = std::chrono::microseconds(500);  // more than lies between two steps
-constexpr int kTurnsPerLook = 256;  // at the clock, or for others who need the processor
+constexpr auto kSpinTime = std::chrono::microseconds(500);  // longer than the gap between two steps
+constexpr int kSpinsPerCheck = 256;  // of the clock, or before the processor is yielded
 
-// The numbers [first, last) that a thread is to do; others take from its end.
+// The tasks [first, last) of a thread; other threads take from its end.
 struct alignas(64) Share {
   std::atomic<uint64_t> packed{0};
 
   static uint64_t pack(uint64_t first, uint64_t last) { return first << 32 | last; }
 
-  // Take one number, or return -1.
+  // Take one task; return -1 if none is left.
   int64_t take(bool from_end) {
     uint64_t now = packed.load(std::memory_order_acquire);
     for (;;) {
@@ -38,7 +38,7 @@ class ThreadPool {
  public:
   explicit ThreadPool(int64_t size) : size_(size), shares_(new Share[size]) {
     for (int64_t thread = 1; thread < size; ++thread)
-      std::thread([this, thread] { stand_by(thread); }).detach();
+      std::thread([this, thread] { work_for_ever(thread); }).detach();
   }
 
   int64_t size() const { return size_; }
@@ -53,15 +53,15 @@ class ThreadPool {
           Share::pack(t * count / num_threads, (t + 1) * count / num_threads),
           std::memory_order_release);
     calls_.fetch_add(1);
-    if (asleep_.load() > 0) calls_.notify_all();
+    if (blocked_.load() > 0) calls_.notify_all();
     work_through(0);
-    for (int turn = 1; unfinished_.load(std::memory_order_acquire) > 0; ++turn)
-      turn % kTurnsPerLook == 0 ? std::this_thread::yield() : _mm_pause();
+    for (int spins = 1; unfinished_.load(std::memory_order_acquire) > 0; ++spins)
+      spins % kSpinsPerCheck == 0 ? std::this_thread::yield() : _mm_pause();
   }
 
  private:
-  // Do own numbers, then those of others. To have taken one is to know that `task_` and `work_`
-  // are of the call it belongs to, for the call cannot end before the number is done.
+  // Do own tasks, then those of other threads. `task_` and `work_` belong to the call of a task
+  // that was taken, because the call cannot end before that task is done.
   void work_through(int64_t thread) {
     const int64_t num_threads = num_threads_.load(std::memory_order_relaxed);
     if (thread >= num_threads) return;
@@ -76,7 +76,7 @@ class ThreadPool {
     unfinished_.fetch_sub(1, std::memory_order_release);
   }
 
-  void stand_by(int64_t thread) {
+  void work_for_ever(int64_t thread) {
     uint32_t seen = 0;
     for (;;) {
       seen = wait_for_call(seen);
@@ -84,19 +84,19 @@ class ThreadPool {
     }
   }
 
-  // Return the number of the last call once it is not `seen`.
+  // Spin, then block, until there is a call after `seen`; return its number.
   uint32_t wait_for_call(uint32_t seen) {
     using Clock = std::chrono::steady_clock;
-    const auto until = Clock::now() + kAwake;
-    for (int turn = 1;; ++turn) {
+    const auto until = Clock::now() + kSpinTime;
+    for (int spins = 1;; ++spins) {
       const uint32_t now = calls_.load(std::memory_order_acquire);
       if (now != seen) return now;
       _mm_pause();
-      if (turn % kTurnsPerLook == 0 && Clock::now() > until) break;
+      if (spins % kSpinsPerCheck == 0 && Clock::now() > until) break;
     }
-    asleep_.fetch_add(1);
+    blocked_.fetch_add(1);
     calls_.wait(seen);
-    asleep_.fetch_sub(1);
+    blocked_.fetch_sub(1);
     return calls_.load(std::memory_order_acquire);
   }
 
@@ -105,7 +105,7 @@ class ThreadPool {
   Task task_ = nullptr;
   const void* work_ = nullptr;
   alignas(64) std::atomic<uint32_t> calls_{0};
-  std::atomic<int> asleep_{0};
+  std::atomic<int> blocked_{0};
   alignas(64) std::atomic<int64_t> unfinished_{0};
   std::atomic<int64_t> num_threads_{0};
 };
@@ -117,28 +117,28 @@ struct Finally {
   ~Finally() { action(); }
 };
 
-// Teams live as long as the process, for their threads do; one that is too small is left asleep.
+// A pool lives as long as the process, because its threads do. One that is too small stays blocked.
 ThreadPool* pool = nullptr;
-std::atomic<bool> at_work{false};
+std::atomic<bool> is_in_use{false};
 
-// The threads of a process that forks are not in its child.
-void forget() {
+// A forked child has none of its parent's threads.
+void forget_pool() {
   pool = nullptr;
-  at_work = false;
+  is_in_use = false;
 }
 
 }  // namespace
 
 void parallel_for(int64_t count, int64_t num_threads, Task task, const void* work) {
   num_threads = std::min(num_threads, count);
-  // Who finds the pool at work, for another thread or for itself, works alone.
-  if (num_threads < 2 || at_work.exchange(true, std::memory_order_acquire)) {
+  // A call that finds the pool in use, by another thread or by a task, runs on its own thread.
+  if (num_threads < 2 || is_in_use.exchange(true, std::memory_order_acquire)) {
     for (int64_t i = 0; i < count; ++i) task(work, i);
     return;
   }
-  const Finally done([] { at_work.store(false, std::memory_order_release); });
+  const Finally done([] { is_in_use.store(false, std::memory_order_release); });
   if (pool == nullptr || pool->size() < num_threads) {
-    [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, forget);
+    [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
     pool = new ThreadPool(num_threads);
   }
   pool->run(count, num_threads, task, work);
@@ -146,7 +146,7 @@ void parallel_for(int64_t count, int64_t num_threads, Task task, const void* wor
 
 }  // namespace streamingllm::thread_pool
 
-// Set how many of OpenMP's threads the calling thread may use, and no other; return the last number.
+// Set the number of OpenMP's threads for the calling thread only; return the number before.
 extern "C" int streamingllm_use_threads(int count) {
   const int before = omp_get_max_threads();
   omp_set_num_threads(count);

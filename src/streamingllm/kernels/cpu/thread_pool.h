@@ -1,8 +1,8 @@
-// Threads that share out one task of work after another, with little between them.
+// A thread pool for many short tasks in a row.
 //
 // A decode step is some hundred short products and attentions with a few microseconds of other work
-// between them, so threads wait awake for a moment before they sleep, and those that are late find
-// their share taken by others instead of being waited for.
+// between them. So a thread spins for a moment before it blocks, and a thread that starts late
+// loses its share to the others.
 #pragma once
 #include <ATen/Parallel.h>
 
@@ -16,19 +16,19 @@ namespace thread_pool {
 
 using Task = void (*)(const void* work, int64_t number);
 
-// Call task(work, i), which must not throw, for all i < count, by as many as `num_threads` threads.
+// Call task(work, i), which must not throw, for all i < count, on at most `num_threads` threads.
 void parallel_for(int64_t count, int64_t num_threads, Task task, const void* work);
 
 }  // namespace thread_pool
 
-// Let all threads take pieces of work. Each begins with a run of its own.
+// Call work(i) for all i < count on torch's number of threads. Each thread starts with its own run.
 template <typename Work>
 void parallel_for(int64_t count, const Work& work) {
   const auto task = [](const void* w, int64_t i) { (*static_cast<const Work*>(w))(i); };
   thread_pool::parallel_for(count, at::get_num_threads(), task, &work);
 }
 
-// The same in runs of neighbours, work(first, last); several for each thread.
+// Call work(first, last) for runs of neighbours that cover all i < count, several for each thread.
 template <typename Work>
 void parallel_for_ranges(int64_t count, const Work& work) {
   constexpr int64_t kRunsPerThread = 8;
@@ -36,7 +36,7 @@ void parallel_for_ranges(int64_t count, const Work& work) {
   parallel_for(runs, [&](int64_t i) { work(i * count / runs, (i + 1) * count / runs); });
 }
 
-// The same with torch's threads: in a pass over many tokens they are awake, from torch's products.
+// Call work(i) for all i < count on torch's own threads, which still spin after torch's products.
 template <typename Work>
 void parallel_for_torch(int64_t count, const Work& work) {
   std::atomic<int64_t> next{0};

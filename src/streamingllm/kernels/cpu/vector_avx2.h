@@ -1,4 +1,4 @@
-// Eight floats in a register, and what the kernels ask of them (AVX2 and FMA).
+// Eight floats in a register, and the operations of the kernels on them (AVX2 and FMA).
 #pragma once
 #include <immintrin.h>
 

@@ -1,4 +1,4 @@
-// Sixteen floats in a register, and what the kernels ask of them (AVX-512).
+// Sixteen floats in a register, and the operations of the kernels on them (AVX-512).
 #pragma once
 #include <immintrin.h>
 

@@ -75,7 +75,7 @@ void check(const at::Tensor& q, const at::Tensor& q_for_sinks, const at::Tensor&
   check_head("k", k.size(3), kGreatestDim);
   check_head("v", v.size(3), kGreatestDim);
   TORCH_CHECK(num_sinks >= 0 && num_sinks <= columns - q.size(2), "num_sinks=", num_sinks,
-              " is out of range; k has ", columns, " columns, ", q.size(2), " of which are q's own");
+              " is out of range; it must be from 0 to ", columns - q.size(2));
   TORCH_CHECK(scale > 0.0, "scale=", scale, " is not positive; pass a positive factor");
   TORCH_CHECK(softcap >= 0.0, "softcap=", softcap, " is negative; pass 0 for none");
   if (sink_logits) check_logits("sink_logits", *sink_logits, q.size(1));

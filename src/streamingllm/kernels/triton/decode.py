@@ -17,6 +17,10 @@ from streamingllm.kernels.rows import SCALE_BYTES
 from streamingllm.kernels.triton.decode_kernels import attend_spans, merge_spans, write_tokens
 from streamingllm.kernels.triton.launch import (
     check,
+    check_dtype,
+    check_heads,
+    check_numbers,
+    check_score,
     in_triton,
     num_processors,
     operand_dtype,
@@ -39,7 +43,13 @@ class _Side:
     undo: Tensor
 
     @classmethod
-    def of(cls, cache: Tensor, sinks: Tensor | None, undo: Tensor | None) -> _Side:
+    def of(cls, name: str, cache: Tensor, sinks: Tensor | None, undo: Tensor | None) -> _Side:
+        for part, x in (("cache", cache), ("sinks", sinks), ("undo", undo)):
+            if x is not None and x.ndim != 4:
+                raise InputError(
+                    f"{name}_{part} is {list(x.shape)}; "
+                    "it must be [slots, num_kv_heads, entries, width]"
+                )
         if (sinks is None) == (cache.dtype is torch.int8):
             place = "in" if sinks is None else "beside"
             raise InputError(
@@ -73,6 +83,7 @@ class _Side:
             raise InputError(f"{name} is {self.dim} wide; a quantised cache takes multiples of 4")
         check(f"{name}_sinks", self.sinks, (slots, heads, self.sinks.shape[2], self.dim), like)
         check(f"{name}_undo", self.undo, (slots, heads, self.undo.shape[2], self.width), like)
+        check_dtype(f"{name}_undo", self.undo, self.cache.dtype)
         for part, x in (("cache", self.cache), ("sinks", self.sinks), ("undo", self.undo)):
             if x.numel() and (x.stride(3) != 1 or x.stride(2) != x.shape[3]):
                 raise InputError(f"{name}_{part} has strides {x.stride()}; rows must lie together")
@@ -80,7 +91,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Where the tokens of a step belong: read on the device only."""
+    """Slot, position and layout of each token of a step; only the device reads them."""
 
     slots: Tensor
     positions: Tensor
@@ -122,10 +133,15 @@ def decode_attention(
     Raises:
         InputError: shapes, strides, types or devices are not what kernels take.
     """
-    keys = _Side.of(k_cache, k_sinks, k_undo)
-    values = _Side.of(v_cache, v_sinks, v_undo)
+    keys = _Side.of("k", k_cache, k_sinks, k_undo)
+    values = _Side.of("v", v_cache, v_sinks, v_undo)
     tokens = _Tokens(slots, positions, layout)
     _check(q, q_for_sinks, keys, values, tokens)
+    check_score(softcap, sink_logits, q.shape[1], q)
+    if (k is None) != (v is None):
+        raise InputError("one of k and v is None; pass both or neither")
+    if not tokens.batch:
+        return q.new_empty((0, q.shape[1], values.dim))
     with torch.cuda.device_of(q):  # kernels go to the current device
         if k is not None and v is not None:
             _write(k, v, keys, values, tokens)
@@ -134,19 +150,22 @@ def decode_attention(
 
 
 def _check(q: Tensor, q_for_sinks: Tensor, keys: _Side, values: _Side, tokens: _Tokens) -> None:
+    if q.ndim != 3:
+        raise InputError(f"q is {list(q.shape)}; it must be [batch, num_heads, head_dim]")
     batch, num_heads, num_kv_heads = *q.shape[:2], keys.cache.shape[1]
-    if num_heads % num_kv_heads:
-        raise InputError(f"q has {num_heads} heads; they must be a multiple of {num_kv_heads}")
+    check_heads(num_heads, num_kv_heads, keys.dim, values.dim)
     check("q", q, (batch, num_heads, keys.dim), q)
     check("q_for_sinks", q_for_sinks, (batch, num_heads, keys.dim), q)
-    keys.check("k", q)
+    check("k_cache", keys.cache, keys.cache.shape, q)
     check("v_cache", values.cache, (*keys.cache.shape[:3], values.width), q)
+    check_dtype("v_cache", values.cache, keys.cache.dtype)
+    keys.check("k", q)
     values.check("v", q)
     check("v_sinks", values.sinks, (*keys.sinks.shape[:3], values.dim), q)
     check("v_undo", values.undo, (*keys.undo.shape[:3], values.width), q)
-    check("slots", tokens.slots, (batch,), q)
-    check("positions", tokens.positions, (batch,), q)
-    check("layout", tokens.layout, (4, batch), q)
+    check_numbers("slots", tokens.slots, (batch,), q)
+    check_numbers("positions", tokens.positions, (batch,), q)
+    check_numbers("layout", tokens.layout, (4, batch), q)
 
 
 def _write(k: Tensor, v: Tensor, keys: _Side, values: _Side, tokens: _Tokens) -> None:
@@ -262,7 +281,7 @@ def _merge(
         highest,
         total,
         span_out,
-        out if sink_logits is None else sink_logits,
+        out if sink_logits is None else sink_logits.contiguous(),
         out,
         num_spans,
         NUM_HEADS=num_heads,

@@ -1,4 +1,4 @@
-"""What both operators decide before they launch: tile sizes, operand types, how to split work."""
+"""Check the arguments of both operators; choose tile sizes and operand types."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from streamingllm.errors import InputError
 
 _OPERANDS = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 _SMALLEST_BLOCK = 16  # what `tl.dot` takes
+GREATEST_DIM = 256  # of a head: tiles of wider heads do not fit in shared memory
 
 
 def power_of_two(x: int) -> int:
@@ -42,11 +43,47 @@ def in_triton(dtype: torch.dtype) -> tl.dtype:
 
 
 def check(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
-    """Raise InputError unless x is of a shape and lies where `like` does."""
+    """Raise InputError unless x is of a shape, lies where `like` does and needs no gradient."""
     if tuple(x.shape) != shape:
         raise InputError(f"{name} is {list(x.shape)}; it must be {list(shape)}")
     if x.device != like.device:
         raise InputError(f"{name} is on {x.device}; it must be on {like.device}, where q is")
+    if x.requires_grad and torch.is_grad_enabled():
+        raise InputError(
+            f"{name} requires a gradient, which kernels do not compute; run under torch.no_grad()"
+        )
+
+
+def check_dtype(name: str, x: Tensor, dtype: torch.dtype) -> None:
+    """Raise InputError unless x has a dtype."""
+    if x.dtype is not dtype:
+        raise InputError(f"{name} is {x.dtype}; it must be {dtype}")
+
+
+def check_numbers(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> None:
+    """Raise InputError unless x are int64 of a shape, where `like` is."""
+    check(name, x, shape, like)
+    check_dtype(name, x, torch.int64)
+
+
+def check_heads(num_heads: int, num_kv_heads: int, *dims: int) -> None:
+    """Raise InputError unless query heads share key/value heads evenly and tiles hold a head."""
+    if num_heads < 1 or num_kv_heads < 1 or num_heads % num_kv_heads:
+        raise InputError(f"q has {num_heads} heads; they must be a multiple of {num_kv_heads}")
+    for dim in dims:
+        if not 1 <= dim <= GREATEST_DIM:
+            raise InputError(f"a head has {dim} numbers; it must have 1 to {GREATEST_DIM}")
+
+
+def check_score(softcap: float, sink_logits: Tensor | None, num_heads: int, like: Tensor) -> None:
+    """Raise InputError unless scores can be capped, and there is a learned logit for each head."""
+    if softcap < 0:
+        raise InputError(f"softcap={softcap} is negative; pass 0 for none")
+    if sink_logits is None:
+        return
+    check("sink_logits", sink_logits, (num_heads,), like)
+    if not sink_logits.is_floating_point():
+        raise InputError(f"sink_logits is {sink_logits.dtype}; it must be floating point")
 
 
 @cache

@@ -91,8 +91,10 @@ def attend_chunk(
         )  # fmt: skip
 
     total = tl.where(exists, total, 1.0)  # of queries past the last
+    tokens = head // NUM_HEADS * num_queries + numbers
+    written = (tokens * NUM_HEADS + head % NUM_HEADS)[:, None] * VALUE_DIM + width[None, :]
     tl.store(
-        out + queries_at[:, None] * VALUE_DIM + width[None, :],
+        out + written,
         (out_tile / total[:, None]).to(out.dtype.element_ty),
         mask=exists[:, None] & (width < VALUE_DIM)[None, :],
     )
