@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from streamingllm.kernels import native
+
+# Tests that run others on the kernels of older processors say so.
+if os.environ.get("STREAMINGLLM_ISA") == "avx2" and native.load():
+    library = native.loaded()
+    assert library is not None
+    assert library.streamingllm_use_isa(1)
 
 
 @pytest.fixture

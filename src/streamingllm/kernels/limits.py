@@ -26,11 +26,11 @@ class Heads(NamedTuple):
     """The heads of queries, keys or values.
 
     Args:
-        num_heads: number of heads.
+        number: of heads.
         dim: numbers of one head.
     """
 
-    num_heads: int
+    number: int
     dim: int
 
 
@@ -102,10 +102,10 @@ def rotate_unsupported_reason(
 
 
 def _heads_unsupported_reason(q: Heads, k: Heads, v: Heads) -> str | None:
-    if k.num_heads != v.num_heads:
-        return f"keys have {k.num_heads} heads, values have {v.num_heads}"
-    if k.num_heads < 1 or q.num_heads < 1 or q.num_heads % k.num_heads:
-        return f"{q.num_heads} query heads are no multiple of {k.num_heads} key heads"
+    if k.number != v.number:
+        return f"keys have {k.number} heads, values have {v.number}"
+    if k.number < 1 or q.number < 1 or q.number % k.number:
+        return f"{q.number} query heads are no multiple of {k.number} key heads"
     if q.dim != k.dim:
         return f"query heads have {q.dim} numbers, key heads have {k.dim}"
     return None

@@ -201,7 +201,7 @@ def _fingerprint(compiler: str) -> str:
 
 
 def _compile(compiler: str, folder: Path, flags: tuple[str, ...] = ()) -> Path:
-    """Compile all sources in parallel and link them in `folder`; `flags` come after our own."""
+    """Compile all sources at once and link them in `folder`; `flags` come after our own."""
 
     def to_object(source: Path) -> str:
         target = str(folder / f"{source.stem}.o")

@@ -1,4 +1,4 @@
-"""How quantised weights lie in memory.
+"""Lay out quantised weights in memory.
 
 Along a row, 32 weights share a scale and, if they are asymmetric, a minimum: GGUF's blocks Q4_0,
 Q4_1 and Q8_0 (llama.cpp, ggml-quants) lose nothing here. Sixteen rows make a tile whose 32-bit
@@ -27,7 +27,7 @@ class PackedWeight:
     Args:
         codes: int32, [out_features / 16, in_features * bits / 32, 16].
         scales: float16, [out_features / 16, in_features / 32, 16].
-        minimums: likewise; None for symmetric groups.
+        minimums: in the layout of scales; None for symmetric groups.
     """
 
     codes: Tensor
@@ -85,7 +85,7 @@ def unpack_weight(codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Ten
 
 
 def _shifts(num_bits: int) -> list[int]:
-    """Where in its lane each code lies: pairs of neighbours are 16 bits apart."""
+    """Return the bit of its lane at which each code begins; neighbours are 16 bits apart."""
     return [num_bits * (i // 2) + 16 * (i % 2) for i in range(_LANE_BITS // num_bits)]
 
 

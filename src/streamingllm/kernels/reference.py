@@ -144,10 +144,10 @@ def windowed_attention(
 
     Args:
         q: queries rotated at their stream positions, [batch, num_heads, seq, head_dim].
-        q_for_sinks: the same queries where the sinks see them, likewise.
+        q_for_sinks: the same queries rotated where the sinks see them, of the same shape.
         k: [batch, num_kv_heads, num_sinks + old + seq, head_dim]: the sinks, the window's tokens of
             earlier passes in order, the tokens of this pass.
-        v: likewise, value_dim wide.
+        v: the values in the same layout, value_dim wide.
         sinks_seen: how many of the sinks each query sees, the first ones, int64, [seq].
         window_lengths: tokens of the window that each query sees, itself included, int64, [seq]:
             query i sees window columns old + i - length + 1 to old + i; 1 to old + i + 1.
@@ -189,8 +189,8 @@ def quantized_linear(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor 
     Args:
         x: [..., in_features].
         codes: see `packing.PackedWeight`.
-        scales: likewise.
-        minimums: likewise.
+        scales: see `packing.PackedWeight`.
+        minimums: see `packing.PackedWeight`.
 
     Returns:
         [..., out_features], in the dtype of x.
@@ -256,7 +256,7 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     Args:
         x: [..., seq, 2 * pairs].
         cosines: of the angles, in the dtype of x, broadcast against [..., seq, pairs].
-        sines: likewise.
+        sines: of the same angles, in the same shape and dtype.
 
     Returns:
         what x is, in the dtype of x.

@@ -91,7 +91,7 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Where the tokens of a step belong: read on the device only."""
+    """Slot, position and layout of each token of a step; only the device reads them."""
 
     slots: Tensor
     positions: Tensor

@@ -1,4 +1,4 @@
-"""What both operators decide before they launch: tile sizes, operand types, how to split work."""
+"""Check the arguments of both operators; choose tile sizes and operand types."""
 
 from __future__ import annotations
 

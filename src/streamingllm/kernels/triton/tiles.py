@@ -1,4 +1,4 @@
-"""What Triton kernels of attention do with a tile of columns: load it, join it to the softmax."""
+"""Load a tile of columns and join it to the softmax, for all Triton kernels of attention."""
 
 import triton
 import triton.language as tl
@@ -61,10 +61,10 @@ def join_tile(
         keys: [columns, key dims].
         values: [columns, value dims].
         key_factors: float32, [columns].
-        value_factors: likewise.
+        value_factors: float32, [columns].
         visible: bool, [queries or 1, columns].
         highest: the greatest score so far, float32, [queries].
-        total: the sum of weights relative to it, likewise.
+        total: the sum of weights relative to it, float32, [queries].
         out: the sum of weighted values, float32, [queries, value dims].
         scale: factor of the scores.
         SOFTCAP: see `reference.decode_attention`.
