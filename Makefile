@@ -28,6 +28,7 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_prose.py
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix .

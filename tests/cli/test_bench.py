@@ -12,7 +12,7 @@ from tests.cli.terminal import run_command
 Capture = pytest.CaptureFixture[str]
 N, M = 2, 14
 CACHE_BYTES = 2 * 2 * 2 * 8 * (N + M)  # keys and values, layers, heads, head_dim, entries
-COMMANDS = ("decode", "prefill", "batch", "flatness")
+COMMANDS = ("decode", "prefill", "batch", "flatness", "stall")
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +118,21 @@ def test_flatness(options: list[str], capsys: Capture) -> None:
     assert found["cache_bytes_after"] == found["cache_bytes"]
 
 
+def test_stall(options: list[str], capsys: Capture) -> None:
+    run = ("--streams", "2", "--prompt-tokens", "90", "--steps", "3", "--max-stall", "4")
+    found = results(capsys, "stall", *options, "--no-compile", *run)
+    times = found["milliseconds_per_step"]
+    alone, beside = times["alone"], times["beside_a_prompt"]
+    for each in (alone, beside):
+        assert 0 < each["min"] <= each["median"] <= each["p95"]
+    assert found["p95_ratio"] == pytest.approx(beside["p95"] / alone["p95"])
+    assert found["prompt_tokens_per_second"] == pytest.approx(90 / found["prompt_seconds"])
+    assert 1 <= found["steps_beside_a_prompt"] <= 90
+    assert found["compiled"] is False
+    names = ("streams", "prompt_tokens", "max_stall", "steps")
+    assert [found["config"][name] for name in names] == [2, 90, 4.0, 3]
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -125,6 +140,10 @@ def test_flatness(options: list[str], capsys: Capture) -> None:
         (["prefill", "--rounds", "1", "--tokens", "20"], "tokens/s of a prompt of 20 tokens"),
         (["batch", "--no-compile", "--steps", "2", "--batch-size", "2"], "2 streams:"),
         (["flatness", "--no-compile", "--rounds", "1"], "at position 10,000"),
+        (
+            ["stall", "--no-compile", "--streams", "2", "--steps", "2", "--prompt-tokens", "40"],
+            "p95 of a step of 2 streams",
+        ),
     ],
 )
 def test_people_get_a_line(
@@ -150,6 +169,10 @@ def test_people_get_a_line(
         (["prefill", "--tokens", "0"], "tokens=0: must be a whole number >= 1"),
         (["prefill", "--rounds", "0"], "rounds=0: must be a whole number >= 1"),
         (["batch", "--batch-size", "0"], "batch_size=0: must be a whole number >= 1"),
+        (["stall", "--streams", "0"], "streams=0: must be a whole number >= 1"),
+        (["stall", "--prompt-tokens", "0"], "prompt_tokens=0: must be a whole number >= 1"),
+        (["stall", "--steps", "0"], "steps=0: must be a whole number >= 1"),
+        (["stall", "--max-stall", "0.5"], "max_stall=0.5: must be a finite number >= 1"),
         (["flatness", "--rounds", "0"], "rounds=0: must be a whole number >= 1"),
         (["flatness", "--early", "3"], "=3: must be above 17"),
         (["flatness", "--early", "100", "--late", "100"], "late=100: must be above early=100"),
