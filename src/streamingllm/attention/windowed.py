@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from streamingllm.attention.plan import WindowPlan
-from streamingllm.kernels import native
+from streamingllm.kernels.limits import Heads, windowed_unsupported_reason
 from streamingllm.kernels.operators import windowed_attention
 from streamingllm.positions.base import PositionEncoding
-
-_DTYPES = (torch.float32, torch.bfloat16)
-_DIM_MULTIPLE, _GREATEST_DIM = 16, 256
 
 
 def can_attend(q: Tensor, v: Tensor, plan: WindowPlan, encoding: PositionEncoding) -> bool:
     """Return whether the operator can compute this, and faster than plain matrix products."""
-    dims = (q.shape[-1], v.shape[-1])
     return (
         q.device.type == "cpu"
-        and q.dtype in _DTYPES
-        and all(dim % _DIM_MULTIPLE == 0 and dim <= _GREATEST_DIM for dim in dims)
         and plan.chunk.aligned
         and not plan.in_place  # for one token packing the keys costs what the fused loop saves
         and not encoding.has_bias
         and not q.requires_grad
-        and native.load()
+        and _unsupported_reason(q, v) is None
     )
+
+
+def _unsupported_reason(q: Tensor, v: Tensor) -> str | None:
+    queries, keys, values = (Heads(x.shape[1], x.shape[-1]) for x in (q, v, v))
+    keys = keys._replace(dim=queries.dim)
+    return windowed_unsupported_reason(queries, keys, values, q.dtype, q.device)
 
 
 def attend(

@@ -31,7 +31,7 @@ class Engine(StreamCommands):
         lm: model and tokenizer.
         config: which tokens each stream keeps; `chunk_size` tokens of a prompt are prefilled at
             once while no stream decodes.
-        max_streams: slots; None for as many as the budget allows, or 8 without one.
+        max_streams: slots; None for the number that the budget allows, or 8 without one.
         memory_budget_bytes: bound on the keys and values of all slots, which are allocated here.
         max_pinned_tokens: longest pinned prefix; None for `config.num_sink_tokens`.
         max_waiting: streams that may wait for a slot.
@@ -109,14 +109,14 @@ class Engine(StreamCommands):
             the completions in the order of prompts, `n` for each.
 
         Raises:
-            InputError: a prompt is empty or out of the vocabulary, or there are as many `params`
-                as prompts are not.
+            InputError: a prompt is empty or out of the vocabulary, or `params` and prompts differ
+                in number.
         """
         return generate(self, prompts, params)
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do anything."""
+        """Return whether a step would do anything."""
         is_due = self.seconds_to_deadline == 0.0
         return is_due or bool(self._put_back) or self._scheduler.has_work
 
@@ -166,7 +166,7 @@ class Engine(StreamCommands):
 
     @property
     def batching_unsupported_reason(self) -> str | None:
-        """Why each stream needs a pass of its own, as on some models; None if one step does all."""
+        """Return why each stream needs a pass of its own; None if one step does all."""
         return self._runner.unsupported_reason
 
     # The end.

@@ -109,7 +109,7 @@ class GrammarMatcher:
 
     @property
     def is_finished(self) -> bool:
-        """Whether no token is allowed next."""
+        """Return whether no token is allowed next."""
         return self._matcher.is_stopped()
 
     def clone(self) -> GrammarMatcher:

@@ -1,4 +1,4 @@
-"""Preparation of requests outside the step: tokens, checks, grammars."""
+"""Prepare requests outside the step: tokens, checks, grammars."""
 
 from __future__ import annotations
 

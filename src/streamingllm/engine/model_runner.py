@@ -42,7 +42,7 @@ class ModelRunner:
         return 0 if self._step is None else self._step.max_tokens_per_slot
 
     def can_step(self, stream: EngineStream) -> bool:
-        """Whether a stream's next token can be fed with others': the model has seen its sinks."""
+        """Return whether a stream can step with others: the model has seen its sinks."""
         return self._step is not None and stream.slot is not None and _cache(stream).has_all_sinks
 
     def step(
@@ -100,7 +100,7 @@ class ModelRunner:
 
     @property
     def is_compiled(self) -> bool:
-        """Whether steps run compiled now, for one stream and for many."""
+        """Return whether steps run compiled now, for one stream and for many."""
         step = self._step
         return step is not None and all(step.is_compiled(size) for size in self._batch_sizes)
 

@@ -36,7 +36,7 @@ class OutputBuffer:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the last output was put."""
+        """Return whether the last output was put."""
         return self._num_unended == 0
 
     def put(self, output: StepOutput) -> bool:

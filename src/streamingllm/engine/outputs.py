@@ -1,4 +1,4 @@
-"""What an engine returns: step outputs, usage, completions and statistics."""
+"""Step outputs, usage, completions and statistics of an engine."""
 
 from __future__ import annotations
 

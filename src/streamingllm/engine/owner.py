@@ -1,4 +1,4 @@
-"""Ownership of an engine by one thread."""
+"""Refuse calls of an engine from another thread than its own."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class BucketSizes:
         return best
 
     def is_known(self, size: int) -> bool:
-        """Whether a size has been measured, or is not among `sizes`."""
+        """Return whether a size has been measured, or is not among `sizes`."""
         return size in self._seconds or size not in self.sizes
 
     def measured(self, size: int, seconds: float) -> None:

@@ -57,7 +57,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do anything."""
+        """Return whether a step would do anything."""
         if self._outputs or any(stream.is_active for stream in self.running):
             return True
         return self._pool.num_free > 0 and any(

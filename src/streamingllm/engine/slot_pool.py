@@ -43,7 +43,7 @@ class Slot:
         self.pool.take_back(self, wipe=wipe)
 
     def copy_from(self, other: Slot) -> None:
-        """Become what another slot of the same layout is.
+        """Copy the state of another slot of the same layout.
 
         Raises:
             InputError: it has other sinks or another window.
@@ -73,11 +73,11 @@ class SlotPool:
     Args:
         model: that the streams run on.
         config: of all streams; `num_sink_tokens` is the shortest prefix.
-        max_streams: slots; None for as many as the budget allows, or 8 without one.
+        max_streams: slots; None for the number that the budget allows, or 8 without one.
         memory_budget_bytes: upper bound on the bytes of all slots; None for none.
         max_pinned_tokens: longest pinned prefix; None for `config.num_sink_tokens`. A longer one
             takes more memory where the ring is quantised (sinks are exact) and where a layer's own
-            window would no longer fit beside it.
+            window would no longer fit next to it.
 
     Attributes:
         bytes_per_stream: bytes of one slot, the entries for `rewind` included.

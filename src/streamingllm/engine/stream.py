@@ -65,17 +65,17 @@ class EngineStream:
 
     @property
     def is_generating(self) -> bool:
-        """Whether a text was submitted and has not ended."""
+        """Return whether a text was submitted and has not ended."""
         return self.generation is not None and self.finish_reason is None and not self.is_closed
 
     @property
     def is_active(self) -> bool:
-        """Whether a step does something for it."""
+        """Return whether a step does something for it."""
         return self.slot is not None and self.is_generating and not self.is_paused
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether more than one token is pending."""
+        """Return whether more than one token is pending."""
         return len(self.pending) > 1
 
     @property
@@ -155,7 +155,7 @@ class EngineStream:
         """Take back the last tokens; the stream continues from the one before.
 
         Raises:
-            RewindError: there are not so many, or the rewind buffer holds fewer.
+            RewindError: there are fewer, or the rewind buffer holds fewer.
         """
         if num_tokens < 0:
             raise RewindError(f"num_tokens={num_tokens} is negative; choose a number >= 0")

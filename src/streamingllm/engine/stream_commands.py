@@ -221,7 +221,7 @@ class StreamCommands:
 
         Raises:
             InputError: the stream is not idle.
-            RewindError: there are not so many, or the rewind buffer holds fewer.
+            RewindError: there are fewer, or the rewind buffer holds fewer.
         """
         self._stream(stream_id, "rewind", "idle").rewind(num_tokens)
 

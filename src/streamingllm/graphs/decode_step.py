@@ -28,6 +28,7 @@ from streamingllm.graphs.step_module import StepModule
 from streamingllm.integration.attach import Attachment
 from streamingllm.integration.checked_cache import AttentionFacts
 from streamingllm.kernels import gpu, native
+from streamingllm.kernels.limits import Heads, decode_unsupported_reason
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.rope import RopeEncoding
 
@@ -273,9 +274,9 @@ def _device_unsupported_reason(model: PreTrainedModel) -> str | None:
 
 def _head_unsupported_reason(model: PreTrainedModel, facts: AttentionFacts) -> str | None:
     """Return what speaks against the widths of keys and values, as the self-check saw them."""
-    if model.device.type == "cuda":
-        return None
     for key_dim, value_dim in sorted(facts.head_dims):
-        if key_dim != value_dim or key_dim % 16:
-            return f"keys are {key_dim} and values {value_dim} wide, kernels take multiples of 16"
+        q, k, v = Heads(1, key_dim), Heads(1, key_dim), Heads(1, value_dim)
+        reason = decode_unsupported_reason(q, k, v, model.dtype, model.device)
+        if reason is not None:
+            return reason
     return None

@@ -28,7 +28,7 @@ __all__ = ["Attachment", "StreamingCache", "attachment_of"]
 
 
 class Attachment:
-    """What is changed in one decoder while it has streaming caches, shared by all of them.
+    """Attachment of one decoder: all that is changed in it while it has streaming caches.
 
     Attributes:
         decoder: whose `forward`, rotary modules, linear layers and fused modules are shadowed.

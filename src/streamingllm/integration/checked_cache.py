@@ -1,4 +1,4 @@
-"""A SinkCache that records what a model does with it."""
+"""Cache of the self-check, which records the keys and values of each layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TOLERANCE_FULL, _TOLERANCE_HALF = 1e-3, 0.05
 
 @dataclass(frozen=True)
 class AttentionFacts:
-    """What the layers of a model do around attention.
+    """Facts of a model's attention layers, as the self-check saw them.
 
     Args:
         head_dims: widths of the keys and values that attention is given, each pair once.
@@ -53,7 +53,7 @@ class CheckedCache(SinkCache):
 
     @property
     def facts(self) -> AttentionFacts:
-        """What has been seen so far."""
+        """Return the facts seen until now."""
         return AttentionFacts(frozenset(self._head_dims), tuple(sorted(self._changed)))
 
     def begin(self, *args: Any, **kwargs: Any) -> ForwardPlan:

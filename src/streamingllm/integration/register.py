@@ -30,7 +30,7 @@ def stream_attention(
         module: the model's attention layer; its `layer_idx` picks the plan.
         query: [batch, num_heads, seq, head_dim].
         key: what the cache returned, [batch, num_kv_heads, columns, head_dim].
-        value: likewise, [batch, num_kv_heads, columns, value_dim].
+        value: of the same columns, [batch, num_kv_heads, columns, value_dim].
         attention_mask: the `ForwardPlan` that `stream_mask` handed to the model.
         scaling: factor of the scores; 1 / sqrt(head_dim) if None.
         softcap: see `reference.attend`.

@@ -1,4 +1,4 @@
-"""Which models can stream, and what each of their layers sees by itself."""
+"""Check whether a model can stream, and read the window of each of its layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feeding of a stream: the tokens, their logits, and the counts of what is cached."""
+"""Feed a stream: tokens, their logits, and the counts of what is cached."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class GenerationState:
 
     @property
     def is_full(self) -> bool:
-        """Whether `max_new_tokens` are generated."""
+        """Return whether `max_new_tokens` are generated."""
         most = self.params.max_new_tokens
         return most is not None and self.num_generated_tokens >= most
 

@@ -58,7 +58,7 @@ class TokenMatcher(Protocol):
 
     @property
     def is_finished(self) -> bool:
-        """Whether no token is allowed next."""
+        """Return whether no token is allowed next."""
         ...
 
     def clone(self) -> TokenMatcher:

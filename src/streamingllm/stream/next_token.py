@@ -64,7 +64,7 @@ class TokenChooser:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most probable token is chosen, whatever came before."""
+        """Return whether the most probable token is chosen, whatever came before."""
         return self.params.is_greedy and self.matcher is None
 
     @property

@@ -88,19 +88,19 @@ class SamplingParams:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most probable token is chosen, whatever came before."""
+        """Return whether the most probable token is chosen, whatever came before."""
         return self.temperature == 0.0 and not (
             self.reads_recent or self.reads_generated or self.logit_bias
         )
 
     @property
     def reads_recent(self) -> bool:
-        """Whether a choice depends on the stream's recent tokens."""
+        """Return whether a choice depends on the stream's recent tokens."""
         return self.repetition_penalty != 1.0
 
     @property
     def reads_generated(self) -> bool:
-        """Whether a choice depends on the tokens generated before."""
+        """Return whether a choice depends on the tokens generated before."""
         return self.frequency_penalty != 0.0 or self.presence_penalty != 0.0
 
     def check_tokens_only(self) -> None:

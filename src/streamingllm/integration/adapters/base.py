@@ -1,4 +1,4 @@
-"""How a family that computes attention by itself is taught to stream."""
+"""Adapter of a family that computes attention outside transformers' attention interface."""
 
 from __future__ import annotations
 
