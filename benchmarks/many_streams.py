@@ -24,6 +24,7 @@ from streamingllm import Engine, LanguageModel, SamplingParams, Stream, StreamCo
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.engine import StreamState
+from streamingllm.errors import RewindError
 from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=60, max_rewind_tokens=8, chunk_size=128)
@@ -153,13 +154,21 @@ class ManyStreams:
         return True
 
     def try_rewind(self) -> bool:
-        session = self.random.choice(self.sessions)
-        stream_id, num_tokens = session.stream_id, self.random.randint(1, 5)
-        if stream_id is None or self.engine.state(stream_id) != "idle":
+        idle = [
+            session
+            for session in self.sessions
+            if session.stream_id is not None
+            and self.engine.state(session.stream_id) == "idle"
+            and len(session.ids) >= session.num_pinned_tokens + 20
+        ]
+        if not idle:
             return False
-        if len(session.ids) < session.num_pinned_tokens + 20:
+        session, num_tokens = self.random.choice(idle), self.random.randint(1, 5)
+        assert session.stream_id is not None
+        try:
+            self.engine.rewind(session.stream_id, num_tokens)
+        except RewindError:  # a stream rewound twice may be at the end of its rewind buffer
             return False
-        self.engine.rewind(stream_id, num_tokens)
         del session.ids[-num_tokens:], session.is_generated[-num_tokens:]
         return True
 

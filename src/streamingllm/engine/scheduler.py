@@ -207,7 +207,10 @@ class Scheduler:
         if work.how == "mixed":
             return self._decode(decoding, prompt, num_tokens)
         self._decode(decoding)
-        return self._prefill_chunk(prompt, num_tokens)
+        started = time.perf_counter()
+        self._prefill(prompt, num_tokens)
+        self.num_prefilled_tokens += num_tokens
+        return self._budget.prefilled(num_tokens, time.perf_counter() - started)
 
     def _fork_samples(self, stream: EngineStream) -> None:
         """Let the other samples of a prompt run, or wait with a copy of its cache."""
@@ -253,12 +256,6 @@ class Scheduler:
         for stream in alone:
             self._prefill(stream, 1)
         self._budget.stepped(len(decoding), time.perf_counter() - started, num_mixed)
-
-    def _prefill_chunk(self, prompt: EngineStream, num_tokens: int) -> None:
-        started = time.perf_counter()
-        self._prefill(prompt, num_tokens)
-        self.num_prefilled_tokens += num_tokens
-        self._budget.prefilled(num_tokens, time.perf_counter() - started)
 
     def _prefill(self, stream: EngineStream, num_tokens: int) -> None:
         """Feed tokens to one stream in a pass of its own, which may fail."""
