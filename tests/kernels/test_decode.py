@@ -228,6 +228,20 @@ def test_a_zero_token_has_zero_codes() -> None:
     assert not arguments["k_cache"][arguments["slots"][0], :, 7].any()
 
 
+@pytest.mark.parametrize("is_quantized", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_what_is_not_a_number_does_not_become_one(
+    broken: float, dtype: torch.dtype, is_quantized: bool
+) -> None:
+    for name in ("k", "v"):
+        arguments = Case(is_quantized=is_quantized, dtype=dtype, positions=(7,)).arguments()
+        arguments[name][0, 1, 5] = broken
+        out = decode_attention(**arguments)
+        assert out[:, :2].isfinite().all()  # heads that do not see it
+        assert not out[:, 2:].isfinite().all(dim=-1).any()
+
+
 def test_a_learned_score_that_outweighs_all_leaves_nothing() -> None:
     arguments = Case(has_sink_logits=True).arguments()
     arguments["sink_logits"] = torch.full_like(arguments["sink_logits"], 1e4)

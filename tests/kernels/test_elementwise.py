@@ -93,13 +93,11 @@ def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
 
 
 def test_rows_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(RuntimeError, match=r"x is \[2, 20\]; its rows must have a multiple of 16"):
+    with pytest.raises(RuntimeError, match="its rows must have a multiple of 16 numbers"):
         rms_norm(torch.ones(2, 20), torch.ones(20), 1e-6)
     with pytest.raises(RuntimeError, match=r"gate is \[2, 16\]; it must be \[1, 16\]"):
         swish_gate(torch.ones(2, 16), torch.ones(1, 16))
-    with pytest.raises(
-        RuntimeError, match=r"x is \[1, 1, 1, 48\]; its rows must have a multiple of 32"
-    ):
+    with pytest.raises(RuntimeError, match="its rows must have a multiple of 32 numbers"):
         rotate(torch.ones(1, 1, 1, 48), torch.ones(1, 1, 1, 24), torch.ones(1, 1, 1, 24))
     with pytest.raises(RuntimeError, match="cosines is BFloat16; it must be Float"):
         rotate(torch.ones(1, 1, 1, 32), *torch.ones(2, 1, 1, 1, 16).bfloat16())

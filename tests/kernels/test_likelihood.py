@@ -43,7 +43,5 @@ def test_words_that_cannot_be_have_no_share() -> None:
 
 
 def test_targets_out_of_the_vocabulary_are_refused() -> None:
-    with pytest.raises(
-        RuntimeError, match=r"targets\[0\]=5 is not in the vocabulary; it must be from 0 to 4"
-    ):
+    with pytest.raises(RuntimeError, match="=5 is not in the vocabulary; it must be from 0 to 4"):
         operators.token_nll(torch.zeros(1, 5), torch.tensor([5]))

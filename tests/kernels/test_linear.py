@@ -192,7 +192,7 @@ def test_a_product_of_many_rows(
 
 
 def test_a_wrong_width_is_refused() -> None:
-    with pytest.raises(RuntimeError, match=r"x is \[1, 64\]; it must have 96 features"):
+    with pytest.raises(RuntimeError, match="it must have 96 features"):
         quantized_linear(torch.zeros(1, 64), *random_weight(1, 3, 4, True).tensors)
 
 

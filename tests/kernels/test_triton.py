@@ -20,7 +20,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["triton_cases.py", "triton_steps.py", "triton_compiles.py"])
+@pytest.mark.parametrize(
+    "name", ["triton_cases.py", "triton_refusals.py", "triton_steps.py", "triton_compiles.py"]
+)
 def test_kernels(name: str, tmp_path: Path) -> None:
     interprets = name != "triton_compiles.py" and not torch.cuda.is_available()
     environment = {

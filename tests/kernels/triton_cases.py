@@ -5,7 +5,7 @@ On a GPU the kernels are compiled, elsewhere Triton's interpreter runs them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,12 +13,11 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from streamingllm.errors import InputError
 from streamingllm.kernels import gpu, operators, reference
 from streamingllm.kernels.triton import decode_attention, launch, windowed_attention
+from tests.kernels.chunk_case import DEVICE, Chunk
 from tests.kernels.decode_case import BUFFERS, Case
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Weights and codes are rounded to the queries' type before they meet the values.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
@@ -158,115 +157,6 @@ def test_spans_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None
         "streamingllm.kernels.triton.decode.num_processors", lambda device: 1 if device else 0
     )
     _assert_close(decode_attention(**case.arguments()), whole)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"q": torch.zeros(3, 5, 64)}, "q has 5 heads; they must be a multiple of 2"),
-        ({"q_for_sinks": torch.zeros(3, 4, 32)}, r"q_for_sinks is \[3, 4, 32\]; it must be"),
-        ({"slots": torch.zeros(2, dtype=torch.int64)}, r"slots is \[2\]; it must be \[3\]"),
-        ({"v": torch.zeros(3, 2, 80)}, r"v is \[3, 2, 80\]; it must be \[3, 2, 64\]"),
-        ({"k_cache": torch.zeros(4, 2, 64, 74).mT}, "k_cache has strides .* together"),
-    ],
-    ids=lambda x: next(iter(x)) if isinstance(x, dict) else "",
-)
-def test_what_kernels_cannot_take_is_refused(change: dict[str, Tensor], message: str) -> None:
-    arguments = BASE.arguments() | {name: x.to(DEVICE) for name, x in change.items()}
-    with pytest.raises(InputError, match=message):
-        decode_attention(**arguments)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"slots": (0, 4, 1)},
-        {"slots": (0, -1, 1)},
-        {"slots": (0, 2, 2)},
-        {"positions": (3, -1, 1_000_000)},
-        {"layout": ((4, 5, 4), (70, 70, 70), (0, 0, 0), (4, 4, 4))},
-        {"layout": ((4, 4, 4), (70, 71, 70), (0, 0, 0), (4, 4, 4))},
-        {"layout": ((4, 4, 4), (70, 0, 70), (0, 0, 0), (4, 0, 4))},
-        {"layout": ((4, -1, 4), (70, 70, 70), (0, -1, 0), (4, 4, 4))},
-        {"layout": ((4, 4, 4), (70, 70, 70), (0, 5, 0), (4, 4, 4))},
-        {"layout": ((4, 4, 4), (70, 70, 70), (0, 0, 0), (4, 71, 4))},
-        {"layout": ((4, 4, 4), (70, 70, 70), (0, 0, 0), (4, 72, 4))},
-        {"layout": ((4, 4, 4), (70, 70, 70), (0, 0, 0), (4, 0, 4))},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("is_quantized", [False, True])
-def test_a_token_that_does_not_fit_is_not_a_number(
-    change: dict[str, Any], is_quantized: bool
-) -> None:
-    arguments = replace(BASE, is_quantized=is_quantized, has_sink_logits=True).arguments()
-    fitting = {name: arguments[name].clone() for name in BUFFERS}
-    slot = int(arguments["slots"][1])
-    arguments |= {name: torch.tensor(x, device=DEVICE) for name, x in change.items()}
-    out = decode_attention(**arguments)
-    assert out[1].isnan().all()
-    if "slots" not in change:
-        assert not out[::2].isnan().any()
-        for name, x in fitting.items():
-            assert torch.equal(arguments[name][slot], x[slot])
-
-
-@pytest.mark.parametrize("is_quantized", [False, True])
-def test_sinks_lie_where_the_cache_says(is_quantized: bool) -> None:
-    arguments = replace(BASE, is_quantized=is_quantized).arguments()
-    arguments["k_sinks"] = None if is_quantized else arguments["k_cache"]
-    with pytest.raises(InputError, match="an int8 cache has them beside it, any other in it"):
-        decode_attention(**arguments)
-
-
-def test_doubles_are_refused() -> None:
-    with pytest.raises(InputError, match=r"dtype=torch.float64; it must be float32"):
-        launch.operand_dtype(torch.zeros(1, dtype=torch.float64))
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk of tokens that follow `num_old` others of a stream."""
-
-    seq: int = 37
-    num_old: int = 20
-    window_size: int = 21
-    num_sinks: int = 4
-    dtype: torch.dtype = torch.float32
-    group_size: int = 2
-    key_dim: int = 64
-    value_dim: int = 64
-    softcap: float = 0.0
-    has_sink_logits: bool = False
-    shortens: bool = False
-
-    def arguments(self) -> dict[str, Any]:
-        """Random arguments of `windowed_attention`; the first query sees no sink yet."""
-        generator = torch.Generator().manual_seed(0)
-
-        def numbers(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator).to(DEVICE, self.dtype)
-
-        heads, columns = 2 * self.group_size, self.num_sinks + self.num_old + self.seq
-        seen = torch.arange(self.seq, device=DEVICE).clamp(max=self.num_sinks)
-        return {
-            "q": numbers(2, heads, self.seq, self.key_dim),
-            "q_for_sinks": numbers(2, heads, self.seq, self.key_dim),
-            "k": numbers(2, 2, columns, self.key_dim),
-            "v": numbers(2, 2, columns, self.value_dim),
-            "sinks_seen": seen,
-            "window_lengths": self.lengths().to(DEVICE),
-            "num_sinks": self.num_sinks,
-            "scale": self.key_dim**-0.5,
-            "softcap": self.softcap,
-            "sink_logits": numbers(heads) if self.has_sink_logits else None,
-        }
-
-    def lengths(self) -> Tensor:
-        """Tokens that each query sees; every third query sees half of its window."""
-        whole = (torch.arange(1, self.seq + 1) + self.num_old).clamp(max=self.window_size)
-        is_short = (torch.arange(self.seq) % 3 == 2) & torch.tensor(self.shortens)
-        return torch.where(is_short, (whole + 1) // 2, whole)
 
 
 CHUNKS = {

@@ -264,7 +264,8 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     Source: Su et al., "RoFormer" (arXiv 2104.09864), equation 34, with the pairs of GPT-NeoX.
     """
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cosines - second * sines, second * cosines + first * sines), dim=-1)
+    turned = (first * cosines - second * sines, second * cosines + first * sines)
+    return torch.cat(turned, dim=-1).contiguous()
 
 
 def rotary_table(positions: Tensor, inv_freq: Tensor, scaling: float) -> tuple[Tensor, Tensor]:

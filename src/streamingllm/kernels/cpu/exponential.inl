@@ -5,7 +5,7 @@ constexpr float kNothing = -1e30f;  // a score whose weight is 0
 
 // e^x for x <= 88 to 2e-7: 2^n times a polynomial (Cephes' expf) on [-ln2 / 2, ln2 / 2].
 inline Vector exponential(Vector x) {
-  x = maximum(x, broadcast(-127.0f * 0.693147181f));
+  x = maximum(broadcast(-127.0f * 0.693147181f), x);  // in this order NaN stays
   const Vector n = round(multiply(x, broadcast(1.44269504f)));
   Vector r = fused(n, broadcast(-0.693359375f), x);
   r = fused(n, broadcast(2.12194440e-4f), r);

@@ -97,7 +97,8 @@ void quantize_activations(const float* x, int64_t num_groups, int16_t* codes, fl
     // A maximum may pass over NaN; a sum does not, and infinity minus itself is NaN too.
     scales[g] = greatest_size / 32767.0f + (sums[g] - sums[g]);
     const float inverse = greatest_size == 0.0f ? 0.0f : 32767.0f / greatest_size;
-    for (int i = 0; i < kGroup; ++i) codes[i] = static_cast<int16_t>(__builtin_rintf(x[i] * inverse));
+    for (int i = 0; i < kGroup; i += kWidth)
+      store_rounded(codes + i, multiply(load(x + i), broadcast(inverse)));
   }
 }
 

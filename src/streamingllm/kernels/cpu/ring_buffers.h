@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "checks.h"
 #include "dispatch.h"
@@ -56,7 +57,17 @@ struct Side {
 
 inline void quantize_row(const float* x, int64_t dim, char* row) {
   float greatest = 0.0f;
-  for (int64_t d = 0; d < dim; ++d) greatest = std::max(greatest, std::fabs(x[d]));
+  bool is_finite = true;
+  for (int64_t d = 0; d < dim; ++d) {
+    greatest = std::max(greatest, std::fabs(x[d]));
+    is_finite &= std::fabs(x[d]) <= std::numeric_limits<float>::max();
+  }
+  if (!is_finite) {  // codes cannot say which number it was
+    std::memset(row, 0, dim);
+    constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(row + dim, &kNan, sizeof kNan);
+    return;
+  }
   const float scale = greatest / 127.0f;
   const float inverse = greatest > 0.0f ? 127.0f / greatest : 0.0f;
   for (int64_t d = 0; d < dim; ++d) row[d] = static_cast<char>(std::nearbyint(x[d] * inverse));

@@ -34,6 +34,11 @@ inline void store(uint16_t* p, Vector x) {
   const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packus_epi32(bits, bits), 0x08);
   _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(pairs));
 }
+inline void store_rounded(int16_t* p, Vector x) {  // to the nearest whole number, ties to even
+  const __m256i whole = _mm256_cvtps_epi32(x);
+  const __m256i pairs = _mm256_permute4x64_epi64(_mm256_packs_epi32(whole, whole), 0x08);
+  _mm_storeu_si128((__m128i*)p, _mm256_castsi256_si128(pairs));
+}
 inline Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
 inline Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
 inline Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }

@@ -33,6 +33,9 @@ inline void store(uint16_t* p, Vector x) {
   const __m512i bits = _mm512_srli_epi32(_mm512_castps_si512(rounded(x)), 16);
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(bits));
 }
+inline void store_rounded(int16_t* p, Vector x) {  // to the nearest whole number, ties to even
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x)));
+}
 inline Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
 inline Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
 inline Vector multiply(Vector a, Vector b) { return _mm512_mul_ps(a, b); }

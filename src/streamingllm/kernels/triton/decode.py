@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
 from torch import Tensor
 
 from streamingllm.errors import InputError
 from streamingllm.kernels.rows import SCALE_BYTES
-from streamingllm.kernels.triton.decode_kernels import attend_spans, merge_spans, write_tokens
+from streamingllm.kernels.triton.decode_kernels import attend_spans, merge_spans
 from streamingllm.kernels.triton.launch import (
     check,
     check_dtype,
@@ -26,12 +25,12 @@ from streamingllm.kernels.triton.launch import (
     operand_dtype,
     power_of_two,
     rows_per_tile,
+    split_columns,
 )
+from streamingllm.kernels.triton.write_kernel import write_tokens
 
 # Tiles of this size leave registers and shared memory for four programs on an A100 or H100.
 _TILE_BYTES = 16_384
-_PROGRAMS_PER_PROCESSOR = 4
-_MOST_SPANS = 32
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ def _attend(
     block_k, block_v = power_of_two(keys.dim), power_of_two(values.dim)
     block_n = min(128, rows_per_tile(max(block_k, block_v), dtype, _TILE_BYTES))
     num_columns = entries + (sink_entries if keys.is_quantized else 0)
-    span, num_spans = _split(num_columns, block_n, groups, num_processors(q.device))
+    span, num_spans = split_columns(num_columns, block_n, groups, num_processors(q.device))
     shape = (groups, num_spans, num_heads // num_kv_heads)
     highest, total = (q.new_empty(shape, dtype=torch.float32) for _ in range(2))
     out = q.new_empty((*shape, values.dim), dtype=torch.float32)
@@ -261,14 +260,6 @@ def _attend(
         num_stages=2,
     )
     return highest, total, out
-
-
-def _split(num_columns: int, block: int, groups: int, processors: int) -> tuple[int, int]:
-    """Return how many columns a span has, and how many spans keep every processor busy."""
-    wanted = max(1, min(_MOST_SPANS, _PROGRAMS_PER_PROCESSOR * processors // groups))
-    num_tiles = triton.cdiv(num_columns, block)
-    span = triton.cdiv(num_tiles, wanted) * block
-    return span, triton.cdiv(num_columns, span)
 
 
 def _merge(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache, reduce
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -12,6 +13,8 @@ from streamingllm.errors import InputError
 
 _OPERANDS = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 _SMALLEST_BLOCK = 16  # what `tl.dot` takes
+_PROGRAMS_PER_PROCESSOR = 4
+_MOST_SPANS = 32
 GREATEST_DIM = 256  # of a head: tiles of wider heads do not fit in shared memory
 
 
@@ -23,6 +26,14 @@ def power_of_two(x: int) -> int:
 def rows_per_tile(widest: int, dtype: torch.dtype, num_bytes: int) -> int:
     """Return how many rows of `widest` numbers fit in `num_bytes` of a GPU's shared memory."""
     return max(_SMALLEST_BLOCK, num_bytes // (widest * dtype.itemsize))
+
+
+def split_columns(num_columns: int, block: int, groups: int, processors: int) -> tuple[int, int]:
+    """Return how many columns a span has, and how many spans keep every processor busy."""
+    wanted = max(1, min(_MOST_SPANS, _PROGRAMS_PER_PROCESSOR * processors // groups))
+    num_tiles = triton.cdiv(num_columns, block)
+    span = triton.cdiv(num_tiles, wanted) * block
+    return span, triton.cdiv(num_columns, span)
 
 
 def operand_dtype(*tensors: Tensor) -> torch.dtype:
