@@ -13,10 +13,10 @@ from streamingllm.errors import ConfigError
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"window_size": 0}, "window_size=0: must be a whole number >= 1"),
+        ({"window_size": 0}, "window_size=0 is out of range; .* >= 1"),
         ({"window_size": 2.5}, "window_size=2.5"),
         ({"window_size": True}, "window_size=True"),
-        ({"num_sink_tokens": -1}, "num_sink_tokens=-1: must be a whole number >= 0"),
+        ({"num_sink_tokens": -1}, "num_sink_tokens=-1 is out of range; .* >= 0"),
         ({"max_rewind_tokens": -1}, "max_rewind_tokens=-1"),
         ({"chunk_size": 0}, "chunk_size=0"),
         ({"strategy": "magic"}, "strategy='magic': must be one of sinks, dense"),

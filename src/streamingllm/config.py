@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from streamingllm.checks import check_integer
 from streamingllm.errors import ConfigError
 
 CACHE_QUANTIZATIONS = ("none", "int8")
@@ -51,7 +52,7 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         for name, lowest in _LOWEST.items():
-            _check_integer(name, getattr(self, name), lowest)
+            check_integer(name, getattr(self, name), lowest)
         if self.strategy not in STRATEGIES:
             raise ConfigError(f"strategy={self.strategy!r}: must be one of {', '.join(STRATEGIES)}")
         if self.quantize_cache not in CACHE_QUANTIZATIONS:
@@ -91,7 +92,7 @@ class StreamConfig:
         Raises:
             ConfigError: the sinks (or the pinned prefix) leave no room for a window.
         """
-        _check_integer("cache_size", cache_size, 1)
+        check_integer("cache_size", cache_size, 1)
         if num_sink_tokens >= cache_size:
             raise ConfigError(
                 f"num_sink_tokens={num_sink_tokens}: must be smaller than cache_size={cache_size}, "
@@ -102,8 +103,3 @@ class StreamConfig:
 
 
 _LOWEST = {"num_sink_tokens": 0, "window_size": 1, "max_rewind_tokens": 0, "chunk_size": 1}
-
-
-def _check_integer(name: str, value: object, lowest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ConfigError(f"{name}={value!r}: must be a whole number >= {lowest}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from streamingllm.errors import InputError, StreamingLLMError
+from streamingllm.errors import InputError
 
 
 class HasModel(Protocol):
@@ -34,18 +34,6 @@ def model_of(model: PreTrainedModel | HasModel) -> PreTrainedModel:
             "what load_model returned"
         )
     return found
-
-
-def check_integer(
-    name: str, value: object, lowest: int, error: type[StreamingLLMError] = InputError
-) -> None:
-    """Refuse what is no integer or is too small.
-
-    Raises:
-        StreamingLLMError: of the type `error`.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise error(f"{name}={value!r}: must be a whole number >= {lowest}")
 
 
 @dataclass(frozen=True)

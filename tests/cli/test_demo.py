@@ -64,8 +64,8 @@ def test_json_can_have_standard_output_to_itself(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window-size", "0"], "window_size=0: must be a whole number >= 1"),
-        (["--max-tokens", "1"], "max_tokens=1: must be a whole number >= 2"),
+        (["--window-size", "0"], "window_size=0 is out of range"),
+        (["--max-tokens", "1"], "max_tokens=1 is out of range"),
         (["--plot", "/no/such/folder/plot.png"], "plot='/no/such/folder/plot.png': must be a file"),
         (["--text", "/no/such/file"], "text='/no/such/file'"),
     ],

@@ -20,9 +20,9 @@ from streamingllm.cache.slot_copies import ChunkCopies
 from streamingllm.cache.state import CacheState
 from streamingllm.cache.stream_positions import StreamPositions
 from streamingllm.cache.turns import TurnStarts
+from streamingllm.checks import check_integer
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, RewindError
-from streamingllm.inputs import check_integer
 from streamingllm.positions.base import PositionEncoding
 
 
@@ -253,7 +253,7 @@ class RingCache:
             RewindError: `num_tokens` is no whole number >= 0, more than was fed, or more than the
                 rewind buffer holds.
         """
-        check_integer("num_tokens", num_tokens, 0, RewindError)
+        check_integer("num_tokens", num_tokens, 0, error=RewindError)
         fed, most = min(self.positions.seen), min(self.max_rewind_now)
         if num_tokens > fed:
             raise RewindError(f"num_tokens={num_tokens}: only {fed} tokens have been fed")

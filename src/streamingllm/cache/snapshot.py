@@ -17,7 +17,7 @@ from safetensors.torch import load, save, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from streamingllm.errors import SnapshotError
+from streamingllm.errors import SnapshotError, first_line
 
 FORMAT = "streamingllm-stream"
 VERSION = 2
@@ -55,7 +55,7 @@ def write_snapshot(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]
         os.replace(partial, path)
         fsync_folder(path.parent)
     except (OSError, SafetensorError) as error:
-        raise SnapshotError(f"{path}: cannot be written ({_one_line(error)})") from error
+        raise SnapshotError(f"{path}: cannot be written ({first_line(error)})") from error
     finally:
         if partial is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -85,7 +85,7 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             _check_header(header, str(path))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise SnapshotError(f"{path}: cannot be read ({_one_line(error)})") from error
+        raise SnapshotError(f"{path}: cannot be read ({first_line(error)})") from error
     return tensors, _checked_facts(tensors, header, str(path))
 
 
@@ -107,7 +107,7 @@ def snapshot_from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]
         _check_header(header, "snapshot")
         tensors = load(data)
     except (struct.error, ValueError, AttributeError, SafetensorError) as error:
-        raise SnapshotError(f"snapshot: cannot be read ({_one_line(error)})") from error
+        raise SnapshotError(f"snapshot: cannot be read ({first_line(error)})") from error
     return tensors, _checked_facts(tensors, header, "snapshot")
 
 
@@ -149,7 +149,3 @@ def _digest(tensors: dict[str, Tensor], facts: str) -> str:
 
 def _bytes_of(tensor: Tensor) -> bytes:
     return tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 
+from streamingllm.checks import check_integer
 from streamingllm.cli.environment import configure_kernels
-from streamingllm.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamingllm.engine import Engine
@@ -86,8 +86,7 @@ def use_threads(threads: int | None) -> None:
     """
     if threads is None:
         return
-    if threads < 1:
-        raise ConfigError(f"threads={threads}: must be a whole number >= 1")
+    check_integer("threads", threads, 1)
     import torch
 
     torch.set_num_threads(threads)

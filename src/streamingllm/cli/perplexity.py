@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from streamingllm.checks import check_integer
 from streamingllm.cli.files import check_writable, write_whole
 from streamingllm.cli.loading import load_shown, use_threads
 from streamingllm.cli.options import (
@@ -130,8 +131,8 @@ def check_max_tokens(max_tokens: int | None) -> None:
     Raises:
         ConfigError: `max_tokens` is less than two.
     """
-    if max_tokens is not None and max_tokens < 2:
-        raise ConfigError(f"max_tokens={max_tokens}: must be a whole number >= 2")
+    if max_tokens is not None:
+        check_integer("max_tokens", max_tokens, 2)
 
 
 def report(result: PerplexityResult) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamingllm.errors import ConfigError
+from streamingllm.checks import check_integer
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,7 @@ def chosen_seed(seed: int | None) -> int:
     """
     if seed is None:
         return secrets.randbits(32)
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"seed={seed}: must be a whole number from 0 to 2**63 - 1")
+    check_integer("seed", seed, 0, 2**63 - 1)
     return seed
 
 
@@ -58,5 +57,4 @@ def check_max_new_tokens(max_new_tokens: int) -> None:
     Raises:
         ConfigError: `max_new_tokens` is less than 0.
     """
-    if max_new_tokens < 0:
-        raise ConfigError(f"max_new_tokens={max_new_tokens}: must be a whole number >= 0")
+    check_integer("max_new_tokens", max_new_tokens, 0)

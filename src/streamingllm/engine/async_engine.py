@@ -10,13 +10,14 @@ from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
+from streamingllm.checks import check_integer
 from streamingllm.engine.engine import Engine
 from streamingllm.engine.output_buffer import OutputBuffer
 from streamingllm.engine.outputs import EngineStats, StepOutput
 from streamingllm.engine.step_thread import StepThread
 from streamingllm.engine.stream_state import StreamState
 from streamingllm.errors import InputError
-from streamingllm.stream.sampling import GREEDY, SamplingParams, check_integer
+from streamingllm.stream.sampling import GREEDY, SamplingParams
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from streamingllm.checks import check_integer
 from streamingllm.engine.model_runner import ModelRunner
 from streamingllm.engine.outputs import StepOutput
 from streamingllm.engine.prefill_budget import PrefillBudget
@@ -16,7 +17,6 @@ from streamingllm.errors import CapacityError
 from streamingllm.finish_reason import FinishReason
 from streamingllm.stream.generation_state import GenerationState
 from streamingllm.stream.next_token import TokenLogprobs, choose_tokens, token_logprobs
-from streamingllm.stream.sampling import check_integer
 
 
 class Scheduler:

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from streamingllm.attention.step_plan import RingBuffers
 from streamingllm.cache.state import CacheState
+from streamingllm.checks import check_integer
 from streamingllm.config import StreamConfig
 from streamingllm.errors import ConfigError, InputError
-from streamingllm.inputs import check_integer
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import run_model
 
@@ -201,7 +201,7 @@ class SlotPool:
 def _longest_prefix(config: StreamConfig, max_pinned_tokens: int | None) -> int:
     if max_pinned_tokens is None:
         return config.num_sink_tokens
-    check_integer("max_pinned_tokens", max_pinned_tokens, 0, ConfigError)
+    check_integer("max_pinned_tokens", max_pinned_tokens, 0)
     if max_pinned_tokens >= config.cache_size:
         raise ConfigError(
             f"max_pinned_tokens={max_pinned_tokens}: must be smaller than cache_size="
@@ -215,7 +215,7 @@ def _affordable(
 ) -> int:
     """Return how many streams there may be."""
     if max_streams is not None:
-        check_integer("max_streams", max_streams, 1, ConfigError)
+        check_integer("max_streams", max_streams, 1)
     if memory_budget_bytes is None:
         return max_streams or _DEFAULT_MAX_STREAMS
     fitting = memory_budget_bytes // bytes_per_stream

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from streamingllm.checks import check_integer
 from streamingllm.config import StreamConfig
-from streamingllm.errors import ConfigError, InputError
+from streamingllm.errors import InputError
 from streamingllm.kernels import native, operators, reference
 from streamingllm.stream import Stream
 
@@ -86,8 +87,7 @@ class PerplexityRun:
             raise InputError(
                 f"ids has shape {tuple(ids.shape)}: must be [T] with at least 2 tokens"
             )
-        if segment_size < 2:
-            raise ConfigError(f"segment_size={segment_size}: must be a whole number >= 2")
+        check_integer("segment_size", segment_size, 2)
         self.stream = Stream(model, config)
         self.segment_size = segment_size
         self.seconds = 0.0

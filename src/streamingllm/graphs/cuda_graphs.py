@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from streamingllm.errors import first_line
+
 MOST_GRAPHS = 64  # an engine has one for each number of streams
 _log = logging.getLogger("streamingllm")
 
@@ -151,7 +153,7 @@ class CapturedSteps:
             try:
                 kind.graph = self._recorder.capture(lambda: step(kind.numbers), pool)
             except RuntimeError as error:
-                _log.warning("decode steps are not captured: %s", str(error).partition("\n")[0])
+                _log.warning("decode steps are not captured: %s", first_line(error))
                 self._kinds.clear()
                 self._can_capture = False
                 return step(kind.numbers)

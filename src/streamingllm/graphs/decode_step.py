@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.attention.step_plan import RingBuffers, StepLayout
+from streamingllm.errors import first_line
 from streamingllm.graphs.aot_cache import (
     Compilation,
     fingerprint,
@@ -175,7 +176,7 @@ class DecodeStep:
         try:
             self._compiled[many] = load_package(path, self._tensors())
         except RuntimeError as error:
-            _log.warning("a kept step cannot be read: %s", str(error).partition("\n")[0])
+            _log.warning("a kept step cannot be read: %s", first_line(error))
             path.unlink(missing_ok=True)
         return many in self._compiled
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from streamingllm.errors import first_line
 from streamingllm.kernels import (
     operators,  # noqa: F401  (their signatures come before their code)
     reference,
@@ -36,8 +37,7 @@ def load() -> bool:
         for dtype in _DTYPES:
             _try(triton.decode_attention, dtype)
     except Exception as error:  # compilers fail in ways of their own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        _log.warning("no Triton kernels, decoding will be slower: %s", reason)
+        _log.warning("no Triton kernels, decoding will be slower: %s", first_line(error))
         return False
     for name in _OPERATORS:
         ours, truth = getattr(triton, name), getattr(reference, name)

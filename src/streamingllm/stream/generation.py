@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from streamingllm.inputs import check_integer
+from streamingllm.checks import check_integer
+from streamingllm.errors import InputError
 from streamingllm.kernels.threads import one_thread
 from streamingllm.stream.next_token import TokenChooser
 from streamingllm.stream.sampling import SamplingParams
@@ -44,7 +45,7 @@ def generate_rows(
 ) -> Iterator[list[int | None]]:
     """Generate tokens; see `Stream.generate_batch`."""
     if max_new_tokens is not None:
-        check_integer("max_new_tokens", max_new_tokens, 0)
+        check_integer("max_new_tokens", max_new_tokens, 0, error=InputError)
     sampling.check_tokens_only()
     device = streams.next_logits_of_rows.device
     stop_ids = sorted({*stop_token_ids, *sampling.stop_token_ids})

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from streamingllm.checks import check_integer
 from streamingllm.errors import ConfigError, UnsupportedFeatureError
 from streamingllm.stream.grammar import Grammar
 
@@ -172,19 +173,6 @@ def _check_number(name: str, value: object, low: float, high: float, is_open: bo
     if not low <= value <= high or (is_open and value == low):
         bounds = f"greater than {low:g}, at most {high:g}" if is_open else f"{low:g} to {high:g}"
         raise ConfigError(f"{name}={value!r} is out of range; choose a number {bounds}")
-
-
-def check_integer(name: str, value: object, low: int, high: int | None = None) -> None:
-    """Refuse a value that is no integer from `low` to `high`; a bool is none.
-
-    Raises:
-        ConfigError: the value is of another type or out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name}={value!r} is no integer; choose a whole number >= {low}")
-    if value < low or (high is not None and value > high):
-        allowed = f">= {low}" if high is None else f"from {low} to {high}"
-        raise ConfigError(f"{name}={value!r} is out of range; choose a whole number {allowed}")
 
 
 GREEDY = SamplingParams()

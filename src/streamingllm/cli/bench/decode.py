@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamingllm.checks import check_integer
 from streamingllm.cli.bench.setup import (
     BenchSettings,
     StartUp,
@@ -27,7 +28,6 @@ from streamingllm.cli.options import (
 from streamingllm.cli.output import JsonOption, human_console, write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
-from streamingllm.errors import ConfigError
 from streamingllm.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -112,5 +112,4 @@ def check_positive(name: str, value: int) -> None:
     Raises:
         ConfigError: it is not.
     """
-    if value < 1:
-        raise ConfigError(f"{name}={value}: must be a whole number >= 1")
+    check_integer(name, value, 1)
