@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from streamingllm import Engine, StreamConfig
-from streamingllm.errors import InputError
-from tests.engine.driver import ENDLESS, free, run, start, tokens_of
+from streamingllm.errors import InputError, RewindError
+from tests.engine.driver import ENDLESS, Record, free, run, start, tokens_of
 from tests.reference.tiny_lm import tiny_lm
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=28, chunk_size=64, max_rewind_tokens=4)
@@ -239,3 +239,27 @@ def test_an_engine_belongs_to_the_first_thread_that_steps() -> None:
         thread.join()
         assert len(refused) == 3
         assert all("thread='another'" in message for message in refused)
+
+
+def test_a_rewind_that_is_refused_changes_nothing() -> None:
+    with Engine(tiny_lm(), CONFIG, max_streams=1) as engine:
+        record = Record(engine)
+        stream_id = record.start(list(range(60)), free(9))
+        record.take(list(run(engine, close=False)))
+        num_refused = 0
+        # One token at a time to the end of the rewind buffer, and on.
+        for _ in range(2 * CONFIG.max_rewind_tokens):
+            before = engine.export_state(stream_id)
+            try:
+                engine.rewind(stream_id, 1)
+            except RewindError:
+                num_refused += 1
+                after = engine.export_state(stream_id)
+                assert (after.pending, after.token_tail) == (before.pending, before.token_tail)
+            else:
+                record.rewind(stream_id, 1)
+        assert 0 < num_refused < 2 * CONFIG.max_rewind_tokens
+        engine.submit(stream_id, [5], free(12))
+        record.read(stream_id, [5])
+        record.take(list(run(engine, close=False)))
+        record.check()

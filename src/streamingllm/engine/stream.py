@@ -167,23 +167,27 @@ class EngineStream:
                 f"num_tokens={num_tokens} is more than this stream can take back now; choose at "
                 f"most {most} or raise max_rewind_tokens"
             )
+        # Continuing needs a token to feed, so the one that stays last is taken back as well.
+        if num_tokens >= num_pending and seen:
+            num_unseen = min(seen, num_tokens - num_pending + 1)
+            # First, because a refusal leaves the pending tokens as they are.
+            taken = self._unsee(num_unseen, feed_again=seen > num_tokens - num_pending)
+        else:
+            taken = []
         for _ in range(min(num_tokens, num_pending)):
             self.pending.pop()
-        # Continuing needs a token to feed, so the one that stays last is taken back as well.
-        if not self.pending and seen:
-            self._unsee(min(seen, num_tokens - num_pending + 1), seen > num_tokens - num_pending)
+        self.pending.extend(taken)
         end = self.num_seen_tokens + len(self.pending)
         while self.turn_starts and self.turn_starts[-1] > end:
             self.turn_starts.pop()
 
-    def _unsee(self, num_tokens: int, feed_last_again: bool) -> None:
-        """Take tokens off the cache; the first of them may be pending again."""
+    def _unsee(self, num_tokens: int, *, feed_again: bool) -> list[int]:
+        """Take tokens off the cache; return the first of them if it is to be fed again."""
         assert self.slot is not None
-        self.slot.cache.rewind(num_tokens, fed_again=int(feed_last_again))
+        self.slot.cache.rewind(num_tokens, fed_again=int(feed_again))
         self.num_seen_tokens -= num_tokens
         taken = [self.token_tail.pop() for _ in range(num_tokens)]
-        if feed_last_again:
-            self.pending.append(taken[-1])
+        return taken[-1:] if feed_again else []
 
     def copy(self, stream_id: str, generation: GenerationState | None) -> EngineStream:
         """Return a stream without a slot that stands where this one does.
