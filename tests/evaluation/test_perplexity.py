@@ -146,7 +146,7 @@ def test_ids_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_a_segment_of_one_token_is_refused(ids: Tensor) -> None:
-    with pytest.raises(ConfigError, match="segment_size=1 is out of range; .* >= 2"):
+    with pytest.raises(ConfigError, match="segment_size=1 is out of range"):
         measure_perplexity(tiny_llama(), ids, config("sinks"), segment_size=1)
 
 
