@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,26 @@ def test_a_model_that_cannot_be_exported_stays_uncompiled(
     message = "the decode step stays uncompiled: its experts are chosen on the host"
     assert [record.getMessage() for record in caplog.records] == [message]
     torch.testing.assert_close(steps_of(stream, more), stream_of(ids).feed(more), **CLOSE)
+
+
+def test_other_threads_are_kept_out_while_a_step_is_exported(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = stream_of(tokens(20))
+    lock: Any = sink_strategy(stream).cache.attachment.exclusive()
+    entered: list[bool] = []
+
+    def export(*args: object, **kwargs: object) -> None:
+        thread = threading.Thread(target=lambda: entered.append(lock.acquire(blocking=False)))
+        thread.start()
+        thread.join()
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr(torch.export, "export", export)
+    assert not stream.compile()
+    assert entered == [False]
+    assert lock.acquire(blocking=False)
+    lock.release()
 
 
 def test_a_damaged_artefact_is_not_used(

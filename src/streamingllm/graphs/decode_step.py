@@ -78,6 +78,7 @@ class DecodeStep:
     ) -> None:
         join_siblings(model)
         device = model.device
+        self._attachment = attachment
         self._num_geometries = max(geometry_of) + 1
         self._module = StepModule(model, attachment, tuple(encodings), geometry_of)
         self._config = model.config.to_diff_dict()
@@ -115,7 +116,7 @@ class DecodeStep:
         if compiled is not None:
             rings = [x for layer in buffers for x in layer if x is not None]
             return compiled([numbers, *rings])[0]
-        with torch.inference_mode():
+        with self._attachment.exclusive(), torch.inference_mode():
             try:
                 logits: Tensor = self._module(numbers, buffers)
             except BaseException:
@@ -159,7 +160,8 @@ class DecodeStep:
 
     def _export(self, many: bool, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
         dynamic = _dynamic_dimensions(many, inputs)
-        with torch.no_grad():
+        # An exporter puts weights without values into the model, which no other thread may see.
+        with self._attachment.exclusive(), torch.no_grad():
             return torch.export.export(self._module, inputs, dynamic_shapes=dynamic, strict=False)
 
     def _fuse(self, many: bool, inputs: tuple[Any, ...], captured: CapturedSteps) -> None:
