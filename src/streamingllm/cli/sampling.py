@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     import torch
 
 TemperatureOption = Annotated[
-    float, typer.Option(help="0 takes the argmax token; more is more varied.")
+    float, typer.Option(help="0 takes the most probable token; higher values vary more.")
 ]
 TopPOption = Annotated[
     float, typer.Option("--top-p", help="Sample among tokens that together have this probability.")
 ]
 TopKOption = Annotated[
-    int, typer.Option("--top-k", help="Sample among so many argmax tokens; 0 is all.")
+    int, typer.Option("--top-k", help="Sample among this number of most probable tokens; 0 is all.")
 ]
 MinPOption = Annotated[
-    float, typer.Option("--min-p", help="Leave out tokens below this share of the argmax.")
+    float, typer.Option("--min-p", help="Leave out tokens below this share of the greatest probability.")
 ]
 RepetitionPenaltyOption = Annotated[
     float, typer.Option(help="Divide the scores of recent tokens by this.")
