@@ -19,10 +19,11 @@ TopPOption = Annotated[
     float, typer.Option("--top-p", help="Sample among tokens that together have this probability.")
 ]
 TopKOption = Annotated[
-    int, typer.Option("--top-k", help="Sample among this number of most probable tokens; 0 is all.")
+    int, typer.Option("--top-k", help="Sample among this number of probable tokens; 0 is all.")
 ]
 MinPOption = Annotated[
-    float, typer.Option("--min-p", help="Leave out tokens below this share of the greatest probability.")
+    float,
+    typer.Option("--min-p", help="Leave out tokens below this share of the greatest probability."),
 ]
 RepetitionPenaltyOption = Annotated[
     float, typer.Option(help="Divide the scores of recent tokens by this.")
