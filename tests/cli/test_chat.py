@@ -253,8 +253,8 @@ def test_a_paste_of_several_lines_is_one_turn(
     [
         (["--cache-size", "11"], "cache_size=11 leaves no room beside the 11 tokens"),
         (["--top-p", "0"], "top_p=0.0 is out of range"),
-        (["--max-new-tokens", "-1"], "max_new_tokens=-1: must be"),
-        (["--max-rewind-tokens", "-1"], "max_rewind_tokens=-1: must be"),
+        (["--max-new-tokens", "-1"], "max_new_tokens=-1 is out of range"),
+        (["--max-rewind-tokens", "-1"], "max_rewind_tokens=-1 is out of range"),
     ],
 )
 def test_bad_settings_are_one_line(

@@ -117,11 +117,11 @@ def test_end_tokens_can_be_ignored(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window-size", "0"], "window_size=0: must be"),
-        (["--num-sink-tokens", "-1"], "num_sink_tokens=-1: must be"),
+        (["--window-size", "0"], "window_size=0 is out of range"),
+        (["--num-sink-tokens", "-1"], "num_sink_tokens=-1 is out of range"),
         (["--temperature", "-1"], "temperature=-1.0 is out of range"),
-        (["--max-new-tokens", "-1"], "max_new_tokens=-1: must be"),
-        (["--seed", "-1"], "seed=-1: must be"),
+        (["--max-new-tokens", "-1"], "max_new_tokens=-1 is out of range"),
+        (["--seed", "-1"], "seed=-1 is out of range"),
         (["--stop", ""], "stop_strings contains ''; give each"),
         (["--prompt-file", "-"], "prompt: must be given either"),
         (["--chat"], "has no chat template"),
