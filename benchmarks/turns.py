@@ -34,7 +34,7 @@ _RULES = {"token": "token", "turn of user and assistant": "turn", "turn of one m
 
 @dataclass
 class Reading:
-    """What one rule came to on one history.
+    """Figures of one rule on one history.
 
     Args:
         sums: negative log-likelihood of each answer, in nats.

@@ -1,4 +1,4 @@
-"""What fails fails alone, and a step that fails can be done again."""
+"""A stream that fails fails alone, and a step that fails can be done again."""
 
 from __future__ import annotations
 
