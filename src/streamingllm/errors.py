@@ -37,6 +37,10 @@ class CapacityError(StreamingLLMError):
     """An engine is full: the message names the bound that was met."""
 
 
+class ContextLengthError(InputError):
+    """A request does not fit into the cache, and nothing may be dropped for it."""
+
+
 class SessionNotFoundError(StreamingLLMError, LookupError):
     """A store holds no session of that id."""
 

@@ -1,0 +1,1 @@
+"""Serve sessions over HTTP and WebSocket: routes and schemas only."""

@@ -1,0 +1,1 @@
+"""Requests and answers of each API, field by field."""
