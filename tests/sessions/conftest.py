@@ -12,3 +12,9 @@ from tests.reference.tiny_chat import write_tiny_chat
 def tiny_chat(tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
     """A tiny random model in float64 with one token per byte and a chat template."""
     return load_model(write_tiny_chat(tmp_path_factory.mktemp("chat")), dtype="float64")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run coroutines in asyncio, as the server does."""
+    return "asyncio"

@@ -46,7 +46,7 @@ def test_a_second_save_writes_only_what_is_new(tiny_chat: LanguageModel, tmp_pat
         conversation.save(path)
         with SqliteStore(path, mode="read") as store:
             (summary,) = store.list()
-            tokens = store._database.execute("SELECT count(*) FROM tokens").fetchall()
+            tokens = store.database.connection.execute("SELECT count(*) FROM tokens").fetchall()
             rows.append((summary.epoch, tokens[0][0]))
     assert rows == [(number, number) for number in range(1, 11)]
     conversation.reread(3)

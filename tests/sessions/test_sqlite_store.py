@@ -183,13 +183,13 @@ def test_the_cost_of_a_save_does_not_grow_with_age(
     with SqliteStore(path, journal="delete") as store:
         epoch, num_tokens = store.create("a", {}), 0
         for number in range(400):
-            before, rows = vfs.num_bytes, store._database.total_changes()
+            before, rows = vfs.num_bytes, store.database.connection.total_changes()
             with store.transaction():
                 epoch = store.commit_turn("a", epoch, turn(2 * number, num_tokens, 20, 180))
                 num_tokens += 200
                 store.put_snapshot("a", epoch, Snapshot(num_tokens, snapshot))
             written.append(vfs.num_bytes - before)
-            changed.append(store._database.total_changes() - rows)
+            changed.append(store.database.connection.total_changes() - rows)
     assert len(set(changed[1:])) == 1
     # The tree of a table grows by a level now and then, which is a page more to write.
     assert max(written[300:]) <= max(written[1:50]) + 8 * 4096

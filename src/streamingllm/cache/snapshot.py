@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.errors import SnapshotError, first_line
+from streamingllm.files import fsync_folder
 
 FORMAT = "streamingllm-stream"
 VERSION = 2
@@ -60,17 +61,6 @@ def write_snapshot(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]
         if partial is not None:
             with contextlib.suppress(FileNotFoundError):
                 partial.unlink()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Write a folder's entries to the disk: a file that was put in its place is there for good."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

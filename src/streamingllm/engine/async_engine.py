@@ -13,7 +13,7 @@ from typing import TypeVar
 from streamingllm.checks import check_integer
 from streamingllm.engine.engine import Engine
 from streamingllm.engine.output_buffer import OutputBuffer
-from streamingllm.engine.outputs import EngineStats, StepOutput
+from streamingllm.engine.outputs import EngineStats, StepOutput, Usage
 from streamingllm.engine.step_thread import StepThread
 from streamingllm.engine.stream_state import StreamState
 from streamingllm.errors import InputError
@@ -122,9 +122,21 @@ class AsyncEngine:
         """Take back the last tokens of an idle stream; see `Engine.rewind`."""
         await self._call(partial(self._engine.rewind, stream_id, num_tokens))
 
-    async def mark_turn(self, stream_id: str) -> None:
-        """Start a turn with the next token submitted; see `Engine.mark_turn`."""
-        await self._call(partial(self._engine.mark_turn, stream_id))
+    async def mark_turn(self, stream_id: str, num_tokens_ahead: int = 0) -> None:
+        """Start a turn with the next token submitted, or a later one; see `Engine.mark_turn`."""
+        await self._call(partial(self._engine.mark_turn, stream_id, num_tokens_ahead))
+
+    async def abort(self, stream_id: str) -> None:
+        """End a stream's text where it is; its reader gets a last output."""
+        await self._call(partial(self._engine.abort, stream_id))
+
+    async def num_tokens(self, stream_id: str) -> int:
+        """Return how many tokens a stream has, those that the model has not seen included."""
+        return await self._call(partial(self._engine.num_tokens, stream_id))
+
+    async def usage(self, stream_id: str) -> Usage:
+        """Return the counts of a stream and of its last request."""
+        return await self._call(partial(self._engine.usage, stream_id))
 
     async def export_state(self, stream_id: str) -> StreamState:
         """Return a copy of a stream's state; see `Engine.export_state`."""

@@ -40,6 +40,7 @@ class StepOutput:
         usage: counts after the step.
         logprobs: one entry per token if `SamplingParams.logprobs` asks for them.
         sample_index: number of the sample, 0 to n - 1.
+        stop_string: that ended the text, if one did.
         error: why the stream failed; None unless `finish_reason` is "failed".
     """
 
@@ -50,6 +51,7 @@ class StepOutput:
     usage: Usage = field(default_factory=Usage)
     logprobs: tuple[TokenLogprobs, ...] = ()
     sample_index: int = 0
+    stop_string: str | None = None
     error: Exception | None = None
 
 

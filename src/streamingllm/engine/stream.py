@@ -121,6 +121,7 @@ class EngineStream:
             self.usage,
             logprobs,
             self.sample_index,
+            None if self.generation is None else self.generation.stop_string,
             error,
         )
 

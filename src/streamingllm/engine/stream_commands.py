@@ -225,10 +225,24 @@ class StreamCommands:
         """
         self._stream(stream_id, "rewind", "idle").rewind(num_tokens)
 
-    def mark_turn(self, stream_id: str) -> None:
-        """Start a turn of a conversation with the next token submitted, for eviction by turns."""
+    def mark_turn(self, stream_id: str, num_tokens_ahead: int = 0) -> None:
+        """Start a turn of a conversation, for eviction by turns.
+
+        Args:
+            stream_id: of an open stream.
+            num_tokens_ahead: tokens to submit before the turn starts; 0 starts it with the next.
+
+        Raises:
+            InputError: a turn that starts later is marked.
+        """
         stream = self._stream(stream_id)
-        stream.turn_starts.append(stream.num_seen_tokens + len(stream.pending))
+        start = stream.num_seen_tokens + len(stream.pending) + num_tokens_ahead
+        if stream.turn_starts and stream.turn_starts[-1] > start:
+            raise InputError(
+                f"num_tokens_ahead={num_tokens_ahead} is before a turn that is marked; mark turns "
+                "in the order of the stream"
+            )
+        stream.turn_starts.append(start)
 
     def export_state(self, stream_id: str) -> StreamState:
         """Return a copy of a stream's state; of several samples, the first one's."""

@@ -34,6 +34,7 @@ class StreamState:
         num_pinned_tokens: length of the pinned prefix.
         num_seen_tokens: tokens that the model has seen.
         num_prompt_tokens: tokens of the last request.
+        num_evicted_tokens: tokens that were evicted.
         token_tail: last tokens that the model has seen.
         pending: tokens that the model has not seen.
         turn_starts: stream positions of marked turns that the model has not reached.
@@ -47,6 +48,7 @@ class StreamState:
     num_pinned_tokens: int
     num_seen_tokens: int
     num_prompt_tokens: int
+    num_evicted_tokens: int
     token_tail: tuple[int, ...] = field(repr=False)
     pending: tuple[int, ...] = field(repr=False)
     turn_starts: tuple[int, ...]
@@ -78,6 +80,7 @@ class StreamState:
             num_pinned_tokens=stream.num_pinned_tokens,
             num_seen_tokens=stream.num_seen_tokens,
             num_prompt_tokens=stream.num_prompt_tokens,
+            num_evicted_tokens=stream.usage.num_evicted_tokens,
             token_tail=tuple(stream.token_tail),
             pending=tuple(stream.pending),
             turn_starts=tuple(stream.turn_starts),
@@ -135,6 +138,7 @@ class StreamState:
             "num_pinned_tokens": self.num_pinned_tokens,
             "num_seen_tokens": self.num_seen_tokens,
             "num_prompt_tokens": self.num_prompt_tokens,
+            "num_evicted_tokens": self.num_evicted_tokens,
             "turn_starts": list(self.turn_starts),
             "generation": self.generation,
             "finish_reason": self.finish_reason,

@@ -16,6 +16,7 @@ from streamingllm.errors import (
     SnapshotError,
     StreamingLLMError,
 )
+from streamingllm.files import fsync_folder
 from streamingllm.sessions.sqlite_schema import is_database
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.store import Snapshot, StoredSession, TurnCommit
@@ -163,8 +164,4 @@ def _replacing(path: Path) -> Iterator[Path]:
     with temporary_file(path, path.parent) as partial:
         yield partial
         os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        fsync_folder(path.parent)

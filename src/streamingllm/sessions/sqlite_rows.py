@@ -10,6 +10,7 @@ from typing import Any
 import apsw
 
 from streamingllm.errors import InputError
+from streamingllm.sessions.history_digest import next_digest
 from streamingllm.sessions.message_json import message_from_json, message_to_json
 from streamingllm.sessions.token_log import ids_from_bytes, ids_to_bytes
 from streamingllm.sessions.transcript import Message
@@ -58,13 +59,26 @@ class SessionRows:
             digest = _checked(digest, ids, expected)
             yield ids_from_bytes(ids)
 
-    def append_messages(self, number: int, messages: Iterable[Message]) -> None:
-        """Append messages, the first of which is that of a number."""
+    def append_messages(self, number: int, messages: Iterable[Message], scope: bytes) -> None:
+        """Append messages, the first of which is that of a number.
+
+        Args:
+            number: of the first.
+            messages: to append.
+            scope: of the history, see `scope_of`.
+        """
         digest = self._last_digest("messages", "number")
+        history = self._last_history()
         for at, message in enumerate(messages, start=number):
             body = message_to_json(message)
             digest = digest_of(digest, body.encode())
-            self.run("INSERT INTO messages VALUES (?, ?, ?, ?)", at, body, digest)
+            key = b""  # the pinned system prompt is no part of a history
+            if at > 0 or message.role != "system":
+                history = next_digest(history, message)
+                key = digest_of(scope, history)
+            self.run(
+                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", at, body, digest, key, history
+            )
 
     def append_token_ids(self, first: int, ids: array[int]) -> None:
         """Append token ids, the first of which is that of a stream position."""
@@ -75,7 +89,7 @@ class SessionRows:
             self.run("INSERT INTO tokens VALUES (?, ?, ?, ?)", first + start, packed, digest)
 
     def take_back(self, num_messages: int, num_tokens: int) -> None:
-        """Keep the first messages and token ids, and a snapshot that has seen no more of them."""
+        """Keep the first messages and token ids."""
         self.run("DELETE FROM messages WHERE session = ? AND number >= ?", num_messages)
         self.run("DELETE FROM tokens WHERE session = ? AND first >= ?", num_tokens)
         last = "SELECT first, ids FROM tokens WHERE session = ? ORDER BY first DESC LIMIT 1"
@@ -84,18 +98,16 @@ class SessionRows:
             if first + len(ids) > num_tokens:
                 self.run("DELETE FROM tokens WHERE session = ? AND first = ?", first)
                 self.append_token_ids(first, ids[: num_tokens - first])
-        for (seen,) in self.run("SELECT num_tokens FROM snapshots WHERE session = ?"):
-            if seen > num_tokens:
-                self.delete_snapshot()
-
-    def delete_snapshot(self) -> None:
-        """Delete the snapshot, if there is one."""
-        self.run("DELETE FROM snapshots WHERE session = ?")
-        self.run("DELETE FROM parts WHERE session = ?")
 
     def run(self, statement: str, *values: Any) -> Rows:
         """Run a statement whose first value is the session's id."""
         return [*self._database.execute(statement, (self._id, *values))]
+
+    def _last_history(self) -> bytes:
+        rows = self.run(
+            "SELECT history FROM messages WHERE session = ? ORDER BY number DESC LIMIT 1"
+        )
+        return bytes(rows[0][0]) if rows else b""
 
     def _last_digest(self, table: str, order: str) -> bytes:
         rows = self.run(
@@ -111,6 +123,11 @@ def digest_of(*contents: bytes) -> bytes:
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)
     return digest.digest()
+
+
+def scope_of(owner: str, group: str) -> bytes:
+    """Return what keeps histories of other owners and chats apart."""
+    return digest_of(owner.encode(), group.encode())
 
 
 def _checked(digest: bytes, content: bytes, expected: bytes) -> bytes:

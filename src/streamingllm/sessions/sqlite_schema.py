@@ -10,7 +10,7 @@ import apsw
 from streamingllm.errors import SnapshotError
 
 _APPLICATION_ID = 0x534C4C4D  # "SLLM"
-_VERSION = 1
+_VERSION = 2
 _BUSY_MILLISECONDS = 5000
 _FLAGS = {
     "create": apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE,
@@ -26,16 +26,26 @@ CREATE TABLE sessions (
     created_seconds REAL NOT NULL,
     updated_seconds REAL NOT NULL,
     metadata TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    chat TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    num_pinned INTEGER NOT NULL,
+    parent TEXT,
+    num_shared INTEGER NOT NULL,
     digest BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX sessions_by_age ON sessions (updated_seconds);
+CREATE INDEX sessions_by_age ON sessions (owner, updated_seconds);
+CREATE INDEX sessions_by_parent ON sessions (parent) WHERE parent IS NOT NULL;
 CREATE TABLE messages (
     session TEXT NOT NULL,
     number INTEGER NOT NULL,
     body TEXT NOT NULL,
     digest BLOB NOT NULL,
+    history_key BLOB NOT NULL,
+    history BLOB NOT NULL,
     PRIMARY KEY (session, number)
 ) STRICT;
+CREATE INDEX messages_by_history ON messages (history_key);
 CREATE TABLE tokens (
     session TEXT NOT NULL,
     first INTEGER NOT NULL,
@@ -46,7 +56,9 @@ CREATE TABLE tokens (
 CREATE TABLE snapshots (
     session TEXT PRIMARY KEY NOT NULL,
     num_tokens INTEGER NOT NULL,
-    digest BLOB NOT NULL
+    digest BLOB NOT NULL,
+    num_bytes INTEGER NOT NULL,
+    file TEXT
 ) STRICT;
 CREATE TABLE parts (
     session TEXT NOT NULL,

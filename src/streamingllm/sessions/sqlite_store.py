@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import apsw
-
-from streamingllm.errors import (
-    InputError,
-    SessionConflictError,
-    SessionNotFoundError,
-    SnapshotError,
+from streamingllm.errors import InputError, SessionConflictError, SessionNotFoundError
+from streamingllm.sessions.snapshot_files import SnapshotFiles
+from streamingllm.sessions.sqlite_database import SqliteDatabase
+from streamingllm.sessions.sqlite_rows import SessionRows, digest_of, scope_of
+from streamingllm.sessions.sqlite_snapshots import SnapshotRows
+from streamingllm.sessions.sqlite_summaries import SummaryRows
+from streamingllm.sessions.store import (
+    SessionSummary,
+    Snapshot,
+    SnapshotRecord,
+    StoredSession,
+    TurnCommit,
 )
-from streamingllm.sessions.sqlite_rows import SessionRows, digest_of
-from streamingllm.sessions.sqlite_schema import open_database
-from streamingllm.sessions.store import SessionSummary, Snapshot, StoredSession, TurnCommit
 from streamingllm.sessions.token_log import TokenLog
 from streamingllm.sessions.transcript import Transcript
 
-_PART_BYTES = 4 << 20  # a row holds less than a gigabyte
-_COLUMNS = "id, epoch, num_messages, num_tokens, created_seconds, updated_seconds, metadata, digest"
+_MAX_CANDIDATES = 8
+_NEWEST_FIRST = "ORDER BY updated_seconds DESC, id LIMIT ?"
 
 
 class SqliteStore:
@@ -40,6 +41,7 @@ class SqliteStore:
         path: of the database.
         mode: "create" makes a missing one, "write" and "read" need one that is there.
         journal: "wal" for many writers; "delete" leaves one file behind when it is closed.
+        snapshots: folder of snapshots; None keeps them in the database.
 
     Raises:
         SnapshotError: the file cannot be opened, or is no database of this release.
@@ -51,11 +53,13 @@ class SqliteStore:
         *,
         mode: Literal["create", "write", "read"] = "create",
         journal: Literal["wal", "delete"] = "wal",
+        snapshots: Path | None = None,
     ) -> None:
         self.path = path
-        self._lock = threading.RLock()
-        self._is_open = False  # whether a transaction is
-        self._database = open_database(path, mode, journal)
+        self.database = SqliteDatabase(path, mode, journal)
+        self._summaries = SummaryRows(self.database.connection)
+        files = None if snapshots is None else SnapshotFiles(snapshots)
+        self._snapshots = SnapshotRows(self.database, files)
 
     def __enter__(self) -> SqliteStore:
         return self
@@ -70,36 +74,31 @@ class SqliteStore:
 
     def close(self) -> None:
         """Close the database."""
-        with self._lock:
-            self._database.close()
+        self.database.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make all calls in the body durable together, or none of them.
+    def transaction(self) -> AbstractContextManager[None]:
+        """Make all calls in the body durable together; see `SqliteDatabase.transaction`."""
+        return self.database.transaction()
 
-        Raises:
-            SnapshotError: the database cannot be written; it is as it was before.
-        """
-        with self._within("BEGIN IMMEDIATE"):
-            try:
-                yield
-            except apsw.Error as error:
-                raise self._unusable(error) from error
-
-    def create(self, session_id: str, metadata: Mapping[str, Any]) -> int:
+    def create(
+        self,
+        session_id: str,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        owner: str = "",
+        group: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> int:
         """Create an empty session and return its epoch; see `SessionStore`."""
         now = time.time()
-        with self.transaction():
-            rows = self._rows(session_id)
-            if rows.run("SELECT 1 FROM sessions WHERE id = ?"):
-                raise SessionConflictError(f"session_id={session_id!r} exists; use another id")
-            self._put(SessionSummary(session_id, 0, 0, 0, now, now, dict(metadata)))
+        facts = (dict(metadata or {}), owner, group, dict(settings or {}))
+        self._create(SessionSummary(session_id, 0, 0, 0, now, now, *facts))
         return 0
 
-    def get(self, session_id: str) -> StoredSession:
+    def get(self, session_id: str, owner: str | None = None) -> StoredSession:
         """Return a session; see `SessionStore`."""
-        with self._reading():
-            summary, rows = self._summary(session_id), self._rows(session_id)
+        with self.database.reading():
+            summary, rows = self._summary(session_id, owner), self._rows(session_id)
             transcript, token_log = Transcript(), TokenLog()
             for message in rows.messages():
                 transcript.append(message)
@@ -110,86 +109,178 @@ class SqliteStore:
                 raise InputError(f"it holds {counts[0]} messages and {counts[1]} token ids")
         return StoredSession(summary, transcript, token_log)
 
-    def list(self, *, limit: int = 100) -> list[SessionSummary]:
-        """Return the sessions that changed last; see `SessionStore`."""
-        select = f"SELECT {_COLUMNS} FROM sessions ORDER BY updated_seconds DESC, id LIMIT ?"
-        with self._reading():
-            return [_as_summary(*row) for row in self._database.execute(select, (limit,))]
+    def summary(self, session_id: str, owner: str | None = None) -> SessionSummary:
+        """Return a session without its messages; see `SessionStore`."""
+        with self.database.reading():
+            return self._summary(session_id, owner)
 
-    def delete(self, session_id: str) -> None:
+    def list(
+        self, owner: str | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Sequence[SessionSummary]:
+        """Return the sessions that changed last; see `SessionStore`."""
+        condition = "1"
+        values: list[Any] = []
+        if owner is not None:
+            condition, values = "owner = ?", [owner]
+        if after is not None:
+            updated, session_id = _cursor(after)
+            condition += " AND (updated_seconds < ? OR (updated_seconds = ? AND id > ?))"
+            values += [updated, updated, session_id]
+        with self.database.reading():
+            return self._summaries.where(f"{condition} {_NEWEST_FIRST}", *values, limit)
+
+    def branches(self, session_id: str, owner: str) -> Sequence[SessionSummary]:
+        """Return the sessions that share messages with one; see `SessionStore`."""
+        with self.database.reading():
+            parent = self._summary(session_id, owner).parent_id
+            found = (
+                "owner = ? AND id <> ? AND (parent IN (?, ?) OR id = ?) ORDER BY created_seconds"
+            )
+            return self._summaries.where(found, owner, session_id, session_id, parent, parent)
+
+    def find_prefix(
+        self, owner: str, digests: Sequence[bytes], group: str = ""
+    ) -> Sequence[tuple[str, int]]:
+        """Return sessions that begin with a history; see `SessionStore`."""
+        scope = scope_of(owner, group)
+        find = (
+            "SELECT session FROM messages JOIN sessions ON id = session WHERE history_key = ? "
+            f"{_NEWEST_FIRST}"
+        )
+        with self.database.reading():
+            for num_known in range(len(digests), 0, -1):
+                key = digest_of(scope, digests[num_known - 1])
+                found = self.database.run(find, key, _MAX_CANDIDATES)
+                if found:
+                    return [(session_id, num_known) for (session_id,) in found]
+        return []
+
+    def fork(
+        self,
+        session_id: str,
+        owner: str,
+        new_id: str,
+        num_messages: int,
+        num_tokens: int,
+        *,
+        settings: Mapping[str, Any],
+    ) -> int:
+        """Create a session with the first part of another; see `SessionStore`."""
+        now = time.time()
+        with self.database.transaction():
+            source = self._summary(session_id, owner)
+            rows, scope = self._rows(session_id), scope_of(owner, source.group)
+            branch = replace(
+                source,
+                id=new_id,
+                epoch=0,
+                num_messages=num_messages,
+                num_tokens=num_tokens,
+                created_seconds=now,
+                updated_seconds=now,
+                settings=dict(settings),
+                parent_id=session_id,
+                num_shared_messages=num_messages,
+            )
+            self._create(branch)
+            copy = self._rows(new_id)
+            copy.append_messages(0, islice(rows.messages(), num_messages), scope)
+            first = 0
+            for ids in rows.token_ids():
+                copy.append_token_ids(first, ids[: max(0, num_tokens - first)])
+                first += len(ids)
+        return 0
+
+    def update_metadata(self, session_id: str, owner: str, metadata: Mapping[str, Any]) -> None:
+        """Replace the metadata of a session; see `SessionStore`."""
+        with self.database.transaction():
+            stored = self._summary(session_id, owner)
+            self._summaries.put(replace(stored, metadata=dict(metadata)))
+
+    def delete(self, session_id: str, owner: str | None = None) -> None:
         """Delete a session; see `SessionStore`."""
-        with self.transaction():
-            self._summary(session_id)
+        with self.database.transaction():
+            self._summary(session_id, owner)
             rows = self._rows(session_id)
             rows.take_back(0, 0)
-            rows.delete_snapshot()
+            self._snapshots.delete(session_id)
             rows.run("DELETE FROM sessions WHERE id = ?")
+
+    def expire(self, now: float, max_age_seconds: float) -> int:
+        """Delete the sessions that have not changed for so long; see `SessionStore`."""
+        oldest = "SELECT id FROM sessions WHERE updated_seconds < ?"
+        with self.database.transaction():
+            doomed = self.database.run(oldest, now - max_age_seconds)
+            for (session_id,) in doomed:
+                self.delete(session_id)
+        return len(doomed)
+
+    def count(self) -> int:
+        """Return the number of sessions."""
+        with self.database.reading():
+            ((count,),) = self.database.run("SELECT count(*) FROM sessions")
+        return int(count)
 
     def commit_turn(self, session_id: str, epoch: int, turn: TurnCommit) -> int:
         """Append a turn and return the new epoch; see `SessionStore`."""
-        with self.transaction():
+        with self.database.transaction():
             stored = self._summary_at(session_id, epoch)
             after = _after(stored, turn)
             rows = self._rows(session_id)
             rows.take_back(turn.num_messages_before, turn.num_tokens_before)
-            rows.append_messages(turn.num_messages_before, turn.messages)
+            self._snapshots.delete_beyond(session_id, turn.num_tokens_before)
+            scope = scope_of(stored.owner, stored.group)
+            rows.append_messages(turn.num_messages_before, turn.messages, scope)
             rows.append_token_ids(turn.num_tokens_before, turn.token_ids)
-            self._put(after)
+            self._summaries.put(after)
         return after.epoch
 
     def put_snapshot(self, session_id: str, epoch: int, snapshot: Snapshot) -> None:
         """Replace the snapshot of a session; see `SessionStore`."""
-        with self.transaction():
-            stored = self._summary_at(session_id, epoch)
-            if not 0 <= snapshot.num_tokens <= stored.num_tokens:
-                raise InputError(
-                    f"num_tokens={snapshot.num_tokens} of the snapshot is not 0 to "
-                    f"{stored.num_tokens}, the tokens stored; commit the turn first"
-                )
-            rows = self._rows(session_id)
-            rows.delete_snapshot()
-            digest = _snapshot_digest(snapshot)
-            rows.run("INSERT INTO snapshots VALUES (?, ?, ?)", snapshot.num_tokens, digest)
-            for number, first in enumerate(range(0, len(snapshot.content), _PART_BYTES)):
-                part = snapshot.content[first : first + _PART_BYTES]
-                rows.run("INSERT INTO parts VALUES (?, ?, ?)", number, part)
+        file = self._snapshots.write_file(session_id, snapshot.content)
+        try:
+            with self.database.transaction():
+                stored = self._summary_at(session_id, epoch)
+                if not 0 <= snapshot.num_tokens <= stored.num_tokens:
+                    raise InputError(
+                        f"num_tokens={snapshot.num_tokens} of the snapshot is not 0 to "
+                        f"{stored.num_tokens}, the tokens stored; commit the turn first"
+                    )
+                self._snapshots.put(session_id, snapshot, file)
+        except BaseException:
+            self._snapshots.delete_file(file)
+            raise
 
     def get_snapshot(self, session_id: str) -> Snapshot | None:
         """Return the newest snapshot; see `SessionStore`."""
-        with self._reading():
+        with self.database.reading():
             self._summary(session_id)
-            rows = self._rows(session_id)
-            found = rows.run("SELECT num_tokens, digest FROM snapshots WHERE session = ?")
-            parts = rows.run("SELECT content FROM parts WHERE session = ? ORDER BY number")
-            if not found:
-                return None
-            ((num_tokens, digest),) = found
-            snapshot = Snapshot(num_tokens, b"".join(part for (part,) in parts))
-            if _snapshot_digest(snapshot) != digest:
-                raise InputError("the checksum of its snapshot does not fit")
-        return snapshot
+            return self._snapshots.get(session_id)
+
+    def drop_snapshot(self, session_id: str) -> None:
+        """Delete the snapshot of a session, if there is one."""
+        with self.database.transaction():
+            self._snapshots.delete(session_id)
+
+    def snapshots(self) -> Sequence[SnapshotRecord]:
+        """Return what snapshots there are, the oldest first."""
+        with self.database.reading():
+            return self._snapshots.records()
+
+    def _create(self, summary: SessionSummary) -> None:
+        with self.database.transaction():
+            if self._summaries.get(summary.id) is not None:
+                raise SessionConflictError(f"session_id={summary.id!r} exists; use another id")
+            self._summaries.put(summary)
 
     def _rows(self, session_id: str) -> SessionRows:
-        return SessionRows(self._database, session_id)
+        return SessionRows(self.database.connection, session_id)
 
-    def _put(self, summary: SessionSummary) -> None:
-        metadata = json.dumps(summary.metadata, ensure_ascii=False, sort_keys=True)
-        self._rows(summary.id).run(
-            f"INSERT OR REPLACE INTO sessions ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            summary.epoch,
-            summary.num_messages,
-            summary.num_tokens,
-            summary.created_seconds,
-            summary.updated_seconds,
-            metadata,
-            _summary_digest(summary, metadata),
-        )
-
-    def _summary(self, session_id: str) -> SessionSummary:
-        rows = self._rows(session_id).run(f"SELECT {_COLUMNS} FROM sessions WHERE id = ?")
-        if not rows:
+    def _summary(self, session_id: str, owner: str | None = None) -> SessionSummary:
+        summary = self._summaries.get(session_id)
+        if summary is None or owner not in (None, summary.owner):
             raise SessionNotFoundError(f"session_id={session_id!r} is not in {self.path}")
-        return _as_summary(*rows[0])
+        return summary
 
     def _summary_at(self, session_id: str, epoch: int) -> SessionSummary:
         stored = self._summary(session_id)
@@ -199,41 +290,6 @@ class SqliteStore:
                 "another writer has changed it; read it again"
             )
         return stored
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Read one state of the database; say in one line what is wrong with it."""
-        with self._within("BEGIN"):
-            try:
-                yield
-            except (apsw.Error, ValueError, TypeError) as error:
-                reason = " ".join(str(error).split())
-                raise SnapshotError(
-                    f"{self.path}: is damaged ({reason}); restore a backup"
-                ) from error
-
-    @contextmanager
-    def _within(self, begin: str) -> Iterator[None]:
-        """Run the body in a transaction, or in the one that is open."""
-        with self._lock:
-            if self._is_open:
-                yield
-                return
-            try:
-                self._database.execute(begin)
-                self._is_open = True
-                yield
-                self._database.execute("COMMIT")
-            except apsw.Error as error:
-                raise self._unusable(error) from error
-            finally:
-                self._is_open = False
-                if self._database.in_transaction:
-                    with suppress(apsw.Error):
-                        self._database.execute("ROLLBACK")
-
-    def _unusable(self, error: Exception) -> SnapshotError:
-        return SnapshotError(f"{self.path}: cannot be used ({error}); it is unchanged")
 
 
 def _after(stored: SessionSummary, turn: TurnCommit) -> SessionSummary:
@@ -256,22 +312,16 @@ def _after(stored: SessionSummary, turn: TurnCommit) -> SessionSummary:
         num_messages=turn.num_messages_before + len(turn.messages),
         num_tokens=num_tokens,
         updated_seconds=time.time(),
+        settings=stored.settings if turn.settings is None else dict(turn.settings),
+        num_pinned_tokens=stored.num_pinned_tokens
+        if turn.num_pinned_tokens is None
+        else turn.num_pinned_tokens,
     )
 
 
-def _as_summary(*row: Any) -> SessionSummary:
-    session_id, epoch, num_messages, num_tokens, created, updated, metadata, digest = row
-    counts = (epoch, num_messages, num_tokens)
-    summary = SessionSummary(session_id, *counts, created, updated, json.loads(metadata))
-    if _summary_digest(summary, metadata) != digest:
-        raise InputError("a checksum does not fit")
-    return summary
-
-
-def _summary_digest(summary: SessionSummary, metadata: str) -> bytes:
-    facts = (summary.id, summary.epoch, summary.num_messages, summary.num_tokens, metadata)
-    return digest_of(*(str(fact).encode() for fact in facts))
-
-
-def _snapshot_digest(snapshot: Snapshot) -> bytes:
-    return digest_of(str(snapshot.num_tokens).encode(), snapshot.content)
+def _cursor(after: str) -> tuple[float, str]:
+    updated, _, session_id = after.partition("/")
+    try:
+        return float(updated), session_id
+    except ValueError as error:
+        raise InputError(f"after={after!r} is no cursor; pass one that a list returned") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,12 +20,16 @@ class TurnCommit:
         num_tokens_before: token ids that stay.
         messages: to append, with their stream positions.
         token_ids: to append.
+        settings: of the session from now on; None leaves them.
+        num_pinned_tokens: of the session from now on; None leaves it.
     """
 
     num_messages_before: int
     num_tokens_before: int
     messages: tuple[Message, ...] = ()
     token_ids: array[int] = field(default_factory=lambda: array("I"))
+    settings: Mapping[str, Any] | None = None
+    num_pinned_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,13 @@ class SessionSummary:
         num_tokens: of its token log.
         created_seconds: since 1970, when it was created.
         updated_seconds: since 1970, when a turn was committed last.
-        metadata: JSON-able facts that it was created with.
+        metadata: JSON-able facts of its makers.
+        owner: whose it is; others cannot see it.
+        group: id of a chat whose branches are sessions.
+        settings: JSON-able facts that its turns depend on.
+        num_pinned_tokens: length of its pinned prefix.
+        parent_id: session that it is a branch of.
+        num_shared_messages: first messages that it shares with that.
     """
 
     id: str
@@ -62,6 +72,32 @@ class SessionSummary:
     created_seconds: float
     updated_seconds: float
     metadata: Mapping[str, Any]
+    owner: str = ""
+    group: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    num_pinned_tokens: int = 0
+    parent_id: str | None = None
+    num_shared_messages: int = 0
+
+    @property
+    def cursor(self) -> str:
+        """Place in a list after which it goes on."""
+        return f"{self.updated_seconds!r}/{self.id}"
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """Describe a snapshot that is stored.
+
+    Args:
+        session_id: of its session.
+        num_tokens: that the stream had seen.
+        nbytes: of its content.
+    """
+
+    session_id: str
+    num_tokens: int
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +122,15 @@ class SessionStore(Protocol):
     thread.
     """
 
-    def create(self, session_id: str, metadata: Mapping[str, Any]) -> int:
+    def create(
+        self,
+        session_id: str,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        owner: str = "",
+        group: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> int:
         """Create an empty session and return its epoch.
 
         Raises:
@@ -94,25 +138,84 @@ class SessionStore(Protocol):
         """
         ...
 
-    def get(self, session_id: str) -> StoredSession:
-        """Return a session.
+    def get(self, session_id: str, owner: str | None = None) -> StoredSession:
+        """Return a session; of an owner, if one is given.
 
         Raises:
-            SessionNotFoundError: there is none of that id.
+            SessionNotFoundError: there is none of that id, or it is another owner's.
             SnapshotError: it is damaged.
         """
         ...
 
-    def list(self, *, limit: int = 100) -> list[SessionSummary]:
-        """Return the sessions that changed last, the newest first."""
+    def summary(self, session_id: str, owner: str | None = None) -> SessionSummary:
+        """Return a session without its messages; see `get`."""
         ...
 
-    def delete(self, session_id: str) -> None:
-        """Delete a session.
+    def list(
+        self, owner: str | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Sequence[SessionSummary]:
+        """Return the sessions that changed last, the newest first, after a cursor."""
+        ...
+
+    def branches(self, session_id: str, owner: str) -> Sequence[SessionSummary]:
+        """Return the sessions that share messages with one: its parent, siblings and children."""
+        ...
+
+    def find_prefix(
+        self, owner: str, digests: Sequence[bytes], group: str = ""
+    ) -> Sequence[tuple[str, int]]:
+        """Return the sessions that begin with the longest known part of a history.
+
+        Args:
+            owner: of the sessions.
+            digests: of the history, by `history_digests`.
+            group: of the sessions.
+
+        Returns:
+            ids, and the length of the part in messages; those that changed last first.
+        """
+        ...
+
+    def fork(
+        self,
+        session_id: str,
+        owner: str,
+        new_id: str,
+        num_messages: int,
+        num_tokens: int,
+        *,
+        settings: Mapping[str, Any],
+    ) -> int:
+        """Create a session with the first messages and token ids of another; return its epoch.
 
         Raises:
-            SessionNotFoundError: there is none of that id.
+            SessionConflictError: there is one of the new id.
+            SessionNotFoundError: there is none to fork.
         """
+        ...
+
+    def update_metadata(self, session_id: str, owner: str, metadata: Mapping[str, Any]) -> None:
+        """Replace the metadata of a session; its epoch stays.
+
+        Raises:
+            SessionNotFoundError: there is none of that id, or it is another owner's.
+        """
+        ...
+
+    def delete(self, session_id: str, owner: str | None = None) -> None:
+        """Delete a session, with its snapshot.
+
+        Raises:
+            SessionNotFoundError: there is none of that id, or it is another owner's.
+        """
+        ...
+
+    def expire(self, now: float, max_age_seconds: float) -> int:
+        """Delete the sessions that have not changed for so long; return how many."""
+        ...
+
+    def count(self) -> int:
+        """Return the number of sessions."""
         ...
 
     def commit_turn(self, session_id: str, epoch: int, turn: TurnCommit) -> int:
@@ -144,4 +247,12 @@ class SessionStore(Protocol):
             SessionNotFoundError: there is no session of that id.
             SnapshotError: it is damaged.
         """
+        ...
+
+    def drop_snapshot(self, session_id: str) -> None:
+        """Delete the snapshot of a session, if there is one."""
+        ...
+
+    def snapshots(self) -> Sequence[SnapshotRecord]:
+        """Return what snapshots there are, the oldest first."""
         ...

@@ -113,11 +113,35 @@ class ChatTemplate:
             last_token_id: of the stream; an answer that ended by itself is not closed twice.
         """
         ids = self._next_turn(messages, answer).encode(self._lm, is_first=False)
+        return self._once_closed(ids, last_token_id)
+
+    def _once_closed(self, ids: list[int], last_token_id: int | None) -> list[int]:
+        """Leave out the mark that ends an answer if the stream has it already."""
         mark = self._first_control_token(ids)
         if mark is None:
             return ids
         is_closed = last_token_id == ids[mark] or last_token_id in self.end_token_ids
         return ids[mark + 1 :] if is_closed else ids
+
+    def user_turn_ids(
+        self, *, is_first: bool, answer: Message | None = None, last_token_id: int | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Return the token ids before and after what a user says, up to the answer.
+
+        Args:
+            is_first: whether it is the first turn.
+            answer: which the turn follows.
+            last_token_id: of the stream; an answer that ended by itself is not closed twice.
+        """
+        word = placeholder_for([as_json(message) for message in self._system])
+        user = Message.of_text("user", word)
+        rendered = self._first_turn([user]) if is_first else self._next_turn([user], answer)
+        at = str(rendered).find(word)
+        if at < 0:
+            raise self._changes_what_was_said()
+        before = rendered.drop_after(at).encode(self._lm, is_first=is_first and not self.opening)
+        after = rendered.drop(at + len(word)).encode(self._lm, is_first=False)
+        return (before if is_first else self._once_closed(before, last_token_id)), after
 
     def _first_turn(self, messages: Messages) -> RenderedText:
         new = as_messages(messages)
@@ -167,7 +191,7 @@ class ChatTemplate:
         rendered = self._render([*self._system, user])
         before, found, _ = str(rendered).partition(word)
         if not found:
-            raise self._changes_what_wasanswer_ending_with()
+            raise self._changes_what_was_said()
         length = len(before.rstrip())
         if self._system:
             self._check_place_of_system_prompt(word, user)
@@ -228,10 +252,10 @@ class ChatTemplate:
     def _after(self, word: str, rendered: RenderedText) -> RenderedText:
         text = str(rendered)
         if word not in text:
-            raise self._changes_what_wasanswer_ending_with()
+            raise self._changes_what_was_said()
         return rendered.drop(text.rfind(word) + len(word))
 
-    def _changes_what_wasanswer_ending_with(self) -> UnsupportedFeatureError:
+    def _changes_what_was_said(self) -> UnsupportedFeatureError:
         return UnsupportedFeatureError(
             f"{self._lm.name} cannot chat in a stream: its chat template changes what was said; "
             "use a model with another template"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from uuid import uuid4
@@ -140,6 +140,21 @@ class Transcript:
         if number < 0 or not self[number].first <= position < self[number].stop:
             return None
         return self[number]
+
+    def number_of(self, message_id: str) -> int | None:
+        """Return the number of the message with an id, the last one first; None without one."""
+        for number in range(len(self) - 1, -1, -1):
+            if self[number].id == message_id:
+                return number
+        return None
+
+    def first_message_from(self, position: int) -> int | None:
+        """Return the number of the first message that stands at a stream position or after it.
+
+        None if there is none; found by bisection.
+        """
+        number = bisect_left(self._messages, position, key=_first)
+        return number if number < len(self) else None
 
     def turn(self, number: int) -> list[Message]:
         """Return the messages of turn 0, 1, ...; a negative number counts from the end."""

@@ -45,7 +45,7 @@ class GenerationState:
         if not params.ignore_eos:
             self._eos_token_ids |= lm.eos_token_ids
         self._tokenizer = lm.tokenizer
-        self._detokenizer = Detokenizer(lm.tokenizer)
+        self._detokenizer = Detokenizer(lm.tokenizer, params.shown_token_ids)
         self._stops = StopStrings(params.stop_strings)
         generator = _seeded(params, lm.model.device) if params.temperature > 0.0 else None
         self.chooser = TokenChooser(params, window_size, generator, matcher)
@@ -55,6 +55,11 @@ class GenerationState:
         """Return whether `max_new_tokens` are generated."""
         most = self.params.max_new_tokens
         return most is not None and self.num_generated_tokens >= most
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the text, if one did."""
+        return self._stops.found
 
     def append(self, token: int) -> tuple[str, FinishReason | None]:
         """Add a token; return the text that is certain now, and why it ends here, if it does.

@@ -43,6 +43,7 @@ class SamplingParams:
         stop_strings: the text ends before the first of them.
         stop_token_ids: the text ends with the first of these, in addition to the model's eos.
         ignore_eos: the model's eos does not end the text.
+        shown_token_ids: special tokens whose text is part of the text.
         grammar: grammar of the text; the text ends with it.
         n: samples to generate from one prompt.
         logprobs: number of most probable tokens to report for each token, with the logarithms of
@@ -65,6 +66,7 @@ class SamplingParams:
     stop_strings: Sequence[str] = ()
     stop_token_ids: Collection[int] = ()
     ignore_eos: bool = False
+    shown_token_ids: Collection[int] = ()
     grammar: Grammar | None = None
     n: int = 1
     logprobs: int | None = None
@@ -81,6 +83,7 @@ class SamplingParams:
         # Copies that nobody can change, so that parameters can be keys.
         object.__setattr__(self, "stop_strings", tuple(self.stop_strings))
         object.__setattr__(self, "stop_token_ids", tuple(sorted({*self.stop_token_ids})))
+        object.__setattr__(self, "shown_token_ids", tuple(sorted({*self.shown_token_ids})))
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))
         if self.grammar is not None and self.ignore_eos:
             raise ConfigError(
@@ -127,6 +130,7 @@ class SamplingParams:
             "logit_bias": [[token, bias] for token, bias in self.logit_bias.items()],
             "stop_strings": list(self.stop_strings),
             "stop_token_ids": list(self.stop_token_ids),
+            "shown_token_ids": list(self.shown_token_ids),
             "grammar": grammar,
         }
 
@@ -160,8 +164,9 @@ class SamplingParams:
             check_integer("seed", self.seed, 0, _MAX_SEED)
         if self.logprobs is not None:
             check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
-        for token in self.stop_token_ids:
-            check_integer("stop_token_ids", token, 0)
+        for name in ("stop_token_ids", "shown_token_ids"):
+            for token in getattr(self, name):
+                check_integer(name, token, 0)
         if not isinstance(self.ignore_eos, bool):
             raise ConfigError(f"ignore_eos={self.ignore_eos!r} is no bool; set True or False")
 

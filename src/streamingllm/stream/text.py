@@ -28,12 +28,17 @@ class Detokenizer:
     Args:
         tokenizer: special tokens, as it names them, are hidden: they have no text here, but stop
             strings find it by `hidden_text`.
+        shown_token_ids: special tokens that are not hidden.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, shown_token_ids: Collection[int] = ()
+    ) -> None:
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.items()
-        self._special_texts = {i: token.content for i, token in added if token.special}
+        self._special_texts = {
+            i: token.content for i, token in added if token.special and i not in shown_token_ids
+        }
         self._context: list[int] = []
         self._context_text = ""
         self._held: list[int] = []

@@ -1,0 +1,296 @@
+"""Make sessions, branches of sessions, and sessions with another system prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from streamingllm.errors import InputError, SessionNotFoundError
+from streamingllm.sessions.residency import ResidencyPolicy
+from streamingllm.sessions.session import Session
+from streamingllm.sessions.session_archive import SessionArchive
+from streamingllm.sessions.session_settings import SessionSettings
+from streamingllm.sessions.session_table import SessionTable, new_session_id
+from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.template_cache import TemplateCache
+from streamingllm.sessions.transcript import Message, Transcript
+from streamingllm.sessions.turn import TurnRequest
+
+_SYSTEM = "system"
+Tools = Sequence[Mapping[str, Any]]
+
+
+class Branching:
+    """Create and fork sessions; every one begins with what it pins.
+
+    Args:
+        table: sessions in memory.
+        store: of durable ones.
+        templates: encodes what is pinned.
+        residency: copies streams.
+        settings: the operator's.
+        cache_size: tokens that a stream can see.
+        max_pinned_tokens: longest pinned prefix.
+    """
+
+    def __init__(
+        self,
+        table: SessionTable,
+        store: SqliteStore,
+        templates: TemplateCache,
+        residency: ResidencyPolicy,
+        settings: SessionSettings,
+        *,
+        cache_size: int,
+        max_pinned_tokens: int,
+    ) -> None:
+        self._table = table
+        self._store = store
+        self._templates = templates
+        self._residency = residency
+        self._settings = settings
+        self._cache_size = cache_size
+        self._max_pinned_tokens = max_pinned_tokens
+
+    async def create(
+        self,
+        owner: str,
+        session_id: str | None = None,
+        *,
+        group: str = "",
+        system_prompt: str | None = None,
+        tools: Tools | None = None,
+        variables: Mapping[str, Any] | None = None,
+        eviction: Literal["token", "turn"] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        is_stored: bool = True,
+    ) -> Session:
+        """Create a session that has seen its system prompt only.
+
+        Raises:
+            InputError: the system prompt and the tools are longer than what may be pinned.
+            SessionConflictError: the owner has a session of that id.
+            UnsupportedFeatureError: the template has no place for them.
+        """
+        # Checked before anything is stored, so that a refusal leaves nothing behind.
+        draft = Session(session_id or new_session_id(), owner)
+        await self._pin(
+            draft,
+            self._settings.system_prompt if system_prompt is None else system_prompt,
+            tuple(tools or ()),
+            dict(variables or {}),
+        )
+        return await self._table.create(
+            owner,
+            draft.id,
+            is_stored=is_stored,
+            group=group,
+            system_prompt=draft.system_prompt,
+            tools=draft.tools,
+            variables=draft.variables,
+            eviction=eviction or self._settings.eviction,
+            num_pinned_tokens=draft.num_pinned_tokens,
+            transcript=draft.transcript,
+            token_log=draft.token_log,
+            metadata=dict(metadata or {}),
+        )
+
+    async def fork(
+        self,
+        session: Session,
+        num_messages: int,
+        *,
+        session_id: str | None = None,
+        is_stored: bool = True,
+    ) -> Session:
+        """Return a branch that shares the first messages; the session's lock is held."""
+        branch = Session(
+            session_id or new_session_id(),
+            session.owner,
+            group=session.group,
+            system_prompt=session.system_prompt,
+            tools=session.tools,
+            variables=session.variables,
+            eviction=session.eviction,
+            num_pinned_tokens=session.num_pinned_tokens,
+            num_unfed=session.num_unfed,
+            is_feeding=session.is_feeding,
+            cache_size=session.cache_size,
+            transcript=session.transcript.fork(),
+            token_log=session.token_log.fork(),
+            metadata=dict(session.metadata),
+            reminded_seconds=session.reminded_seconds,
+            num_stored_messages=session.num_stored_messages,
+            num_stored_tokens=session.num_stored_tokens,
+        )
+        branch.place.num_evicted = session.num_forgotten_tokens
+        branch.place.num_streamed = branch.place.num_agreeing = 0
+        branch.truncate(num_messages)
+        if session.epoch is not None and is_stored:
+            branch.epoch = await asyncio.to_thread(
+                self._store.fork,
+                session.key,
+                session.owner,
+                branch.key,
+                branch.num_stored_messages,
+                branch.num_stored_tokens,
+                settings=branch.settings(),
+            )
+        await self._residency.branch(session, branch)
+        self._table.add(branch)
+        return branch
+
+    async def keep_old_branch(self, session: Session) -> None:
+        """Keep what an edit is going to replace as a branch of its own."""
+        await self.fork(session, len(session.transcript), is_stored=session.is_stored)
+
+    async def cut_out(self, session: Session, message_id: str) -> None:
+        """Cut one message out; the rest of its turn, and later ones, are fed again.
+
+        Raises:
+            InputError: there is no such message, or it is the pinned system prompt.
+        """
+        number = session.transcript.number_of(message_id)
+        if number is None:
+            raise InputError(f"message_id={message_id!r} is not in the session; list its messages")
+        if number == 0 and session.transcript[0].role == _SYSTEM:
+            raise InputError(
+                f"message_id={message_id!r} is the system prompt; send another one instead"
+            )
+        rest = [session.transcript[i] for i in range(number + 1, len(session.transcript))]
+        first = min(number, len(session.transcript) - session.num_unfed)
+        starts = (session.transcript.turn_start(n) for n in range(session.transcript.num_turns))
+        first = max((start for start in starts if start <= first), default=first)
+        before = [session.transcript[i] for i in range(first, number)]
+        session.truncate(first)
+        session.append_unfed([*before, *rest])
+
+    async def fill(self, session: Session, archive: SessionArchive) -> None:
+        """Let a new session say what an archive says."""
+        draft = Session(session.id, session.owner)
+        await self._pin(draft, archive.system_prompt, archive.tools, dict(archive.variables))
+        session.system_prompt, session.tools = draft.system_prompt, draft.tools
+        session.variables, session.eviction = draft.variables, archive.eviction
+        session.metadata = dict(archive.metadata)
+        session.num_pinned_tokens = draft.num_pinned_tokens
+        session.token_log, session.transcript = draft.token_log, draft.transcript
+        pinned = draft.num_pinned_tokens
+        fits = list(archive.token_ids[:pinned]) == draft.token_log[:pinned].tolist()
+        said = _said_in(archive.messages)
+        if fits and archive.token_ids:
+            session.token_log.extend(archive.token_ids[pinned:])
+            for message in said[: len(said) - archive.num_unfed]:
+                session.transcript.append(message)
+            said = said[len(said) - archive.num_unfed :]
+        session.append_unfed(said)
+
+    async def draft(self, request: TurnRequest) -> Session:
+        """Return a session like the one that a request goes on with, to count its tokens.
+
+        Raises:
+            SessionNotFoundError: the request names a message of a session that is not there.
+        """
+        if request.identity.kind in ("session", "point"):
+            try:
+                return await self._table.get(request.owner, request.identity.id)
+            except SessionNotFoundError:
+                if request.identity.kind == "point":
+                    raise
+        session = Session(new_session_id(), request.owner, cache_size=self._cache_size)
+        wanted = self._settings.system_prompt
+        if request.system_prompt is not None:
+            wanted = request.system_prompt
+        await self._pin(
+            session, wanted, tuple(request.tools or ()), dict(request.template_variables)
+        )
+        return session
+
+    def fits(self, session: Session, request: TurnRequest) -> bool:
+        """Tell whether a session pins what a request asks for."""
+        return self._wanted(session, request) == (
+            session.system_prompt,
+            session.tools,
+            dict(session.variables),
+        )
+
+    async def adopt(self, session: Session, request: TurnRequest) -> None:
+        """Give a session the system prompt, tools and eviction that a request brings.
+
+        When what is pinned changes, the token log is made anew and the stream is replayed from it.
+        """
+        if request.eviction is not None:
+            session.eviction = request.eviction
+        if self.fits(session, request):
+            return
+        system_prompt, tools, variables = self._wanted(session, request)
+        draft = Session(session.id, session.owner)
+        await self._pin(draft, system_prompt, tools, variables)
+        await self._replace_pinned(session, draft)
+
+    def _wanted(
+        self, session: Session, request: TurnRequest
+    ) -> tuple[str, tuple[Mapping[str, Any], ...], dict[str, Any]]:
+        return (
+            session.system_prompt if request.system_prompt is None else request.system_prompt,
+            session.tools if request.tools is None else _plain(request.tools),
+            {**session.variables, **request.template_variables},
+        )
+
+    async def _pin(
+        self,
+        session: Session,
+        system_prompt: str,
+        tools: tuple[Mapping[str, Any], ...],
+        variables: dict[str, Any],
+    ) -> None:
+        """Let an empty session begin with the opening of its template."""
+        session.system_prompt, session.tools = system_prompt, _plain(tools)
+        session.variables = variables
+        opening = await self._templates.opening_ids(session)
+        if len(opening) > self._max_pinned_tokens:
+            raise InputError(
+                f"system prompt and tools have {len(opening)} tokens, more than max_pinned_tokens="
+                f"{self._max_pinned_tokens}; shorten them or let the operator raise it"
+            )
+        session.num_pinned_tokens = len(opening)
+        session.token_log.extend(opening)
+        if system_prompt:
+            said = Message.of_text(_SYSTEM, system_prompt)
+            session.transcript.append(replace(said, stop=len(opening)))
+
+    async def _replace_pinned(self, session: Session, draft: Session) -> None:
+        """Put another opening before all that was said since."""
+        await self._residency.drop(session)
+        old_pinned = session.num_pinned_tokens
+        shift = draft.num_pinned_tokens - old_pinned
+        draft.token_log.extend(session.token_log[old_pinned:])
+        transcript = Transcript()
+        for message in [*draft.transcript, *_said(session.transcript)]:
+            is_pinned = message.role == _SYSTEM and not len(transcript) and draft.system_prompt
+            moved = 0 if is_pinned else shift
+            transcript.append(
+                replace(message, first=message.first + moved, stop=message.stop + moved)
+            )
+        session.system_prompt, session.tools = draft.system_prompt, draft.tools
+        session.variables = draft.variables
+        session.num_pinned_tokens = draft.num_pinned_tokens
+        session.token_log, session.transcript = draft.token_log, transcript
+        session.num_stored_messages = session.num_stored_tokens = 0
+
+
+def _said(transcript: Transcript) -> list[Message]:
+    """Return the messages after the pinned system prompt."""
+    return _said_in(list(transcript))
+
+
+def _said_in(messages: Sequence[Message]) -> list[Message]:
+    messages = list(messages)
+    return messages[1:] if messages and messages[0].role == _SYSTEM else messages
+
+
+def _plain(tools: Tools) -> tuple[Mapping[str, Any], ...]:
+    """Return tools as they come back from the store, so that they compare equal."""
+    return tuple(json.loads(json.dumps(list(tools))))

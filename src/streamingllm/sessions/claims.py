@@ -1,0 +1,181 @@
+"""Find the session that a request goes on with, and claim it for a turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from streamingllm.errors import InputError, SessionConflictError, SessionNotFoundError
+from streamingllm.sessions.branching import Branching
+from streamingllm.sessions.history_digest import history_digests
+from streamingllm.sessions.matching import Alignment, align, num_system_messages
+from streamingllm.sessions.session import Session
+from streamingllm.sessions.session_table import SessionTable
+from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.transcript import Message
+from streamingllm.sessions.turn import TurnRequest
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Hold a session whose lock is held, and what is new to it.
+
+    Args:
+        session: to go on with.
+        new: messages to feed.
+    """
+
+    session: Session
+    new: tuple[Message, ...]
+
+
+class Claims:
+    """Resolve the identity of a request to a session; see `Identity`.
+
+    Args:
+        table: sessions in memory.
+        store: finds sessions by their history.
+        branching: makes branches.
+    """
+
+    def __init__(self, table: SessionTable, store: SqliteStore, branching: Branching) -> None:
+        self._table = table
+        self._store = store
+        self._branching = branching
+
+    @asynccontextmanager
+    async def claim(self, request: TurnRequest) -> AsyncIterator[Claim]:
+        """Lock the session of a request, at the place where it goes on.
+
+        Raises:
+            SessionNotFoundError: the request names a session or a message that is not there.
+            InputError: the request has no message.
+        """
+        session, alignment = await self._locked(request)
+        try:
+            if alignment.is_edit and alignment.num_kept < len(session.transcript):
+                await self._branching.keep_old_branch(session)
+            if alignment.num_kept < len(session.transcript):
+                session.truncate(alignment.num_kept)
+            await self._branching.adopt(session, request)
+            yield Claim(session, alignment.new)
+        finally:
+            session.lock.release()
+
+    async def _locked(self, request: TurnRequest) -> tuple[Session, Alignment]:
+        kind = request.identity.kind
+        if request.is_side_task or kind == "new":
+            session = await self._created(request)
+            await session.lock.acquire()
+            return session, Alignment(len(session.transcript), request.messages)
+        if kind == "session":
+            return await self._named(request)
+        if kind == "point":
+            return await self._at_point(request)
+        return await self._matched(request)
+
+    async def _named(self, request: TurnRequest) -> tuple[Session, Alignment]:
+        while True:
+            try:
+                session = await self._table.get(request.owner, request.identity.id)
+            except SessionNotFoundError:
+                try:
+                    session = await self._created(request, request.identity.id)
+                except SessionConflictError:
+                    continue  # made by another request meanwhile
+            await session.lock.acquire()
+            if not session.is_deleted:
+                return session, align(session.transcript, request.messages)
+            session.lock.release()
+
+    async def _at_point(self, request: TurnRequest) -> tuple[Session, Alignment]:
+        session = await self._table.get(request.owner, request.identity.id)
+        await session.lock.acquire()
+        number = session.transcript.number_of(request.identity.after)
+        if session.is_deleted or number is None:
+            session.lock.release()
+            raise SessionNotFoundError(
+                f"message_id={request.identity.after!r} is not there any more; name a later one"
+            )
+        return await self._at(session, number + 1, request, request.messages)
+
+    async def _matched(self, request: TurnRequest) -> tuple[Session, Alignment]:
+        group = request.identity.id if request.identity.kind == "chat" else ""
+        digests = history_digests(request.messages[:-1])
+        for session, num_known in await self._candidates(request, group, digests):
+            await session.lock.acquire()
+            first = num_system_messages(session.transcript)
+            kept = first + num_known
+            known = [
+                session.transcript[i] for i in range(first, min(kept, len(session.transcript)))
+            ]
+            if session.is_deleted or history_digests(known)[-1:] != [digests[num_known - 1]]:
+                session.lock.release()
+                continue
+            return await self._at(session, kept, request, request.messages[num_known:])
+        session = await self._created(request, group=group)
+        await session.lock.acquire()
+        return session, Alignment(len(session.transcript), request.messages)
+
+    async def _candidates(
+        self, request: TurnRequest, group: str, digests: list[bytes]
+    ) -> list[tuple[Session, int]]:
+        """Return sessions that know the longest beginning of a history, the best one first."""
+        if not digests:
+            return []
+        found: list[tuple[Session, int]] = []
+        for key, num_known in await asyncio.to_thread(
+            self._store.find_prefix, request.owner, digests, group
+        ):
+            try:
+                found.append(
+                    (await self._table.get(request.owner, key.partition("/")[2]), num_known)
+                )
+            except SessionNotFoundError:
+                continue
+        found += self._table.find_volatile(request.owner, group, digests)
+
+        def rank(candidate: tuple[Session, int]) -> tuple[int, bool, bool]:
+            session, num_known = candidate
+            is_end = len(session.transcript) == num_known + num_system_messages(session.transcript)
+            return (-num_known, not self._branching.fits(session, request), not is_end)
+
+        longest = max((num_known for _, num_known in found), default=0)
+        return sorted((c for c in found if c[1] == longest), key=rank)
+
+    async def _at(
+        self, session: Session, num_kept: int, request: TurnRequest, new: tuple[Message, ...]
+    ) -> tuple[Session, Alignment]:
+        """Go on in place at the end of a session, else on a branch; the session is locked."""
+        if num_kept >= len(session.transcript):
+            return session, Alignment(num_kept, tuple(new))
+        try:
+            branch = await self._branching.fork(session, num_kept, is_stored=request.is_stored)
+        finally:
+            session.lock.release()
+        await branch.lock.acquire()
+        return branch, Alignment(num_kept, tuple(new))
+
+    async def _created(
+        self, request: TurnRequest, session_id: str | None = None, group: str = ""
+    ) -> Session:
+        if not request.messages:
+            raise InputError("messages is empty; send at least one message")
+        return await self._branching.create(
+            request.owner,
+            session_id,
+            group=group,
+            system_prompt=request.system_prompt,
+            tools=request.tools,
+            variables=request.template_variables,
+            eviction=request.eviction,
+            metadata=request.metadata,
+            is_stored=request.is_stored and not request.is_side_task,
+        )
+
+
+def without_answer(request: TurnRequest) -> TurnRequest:
+    """Return the request as one that leaves its session as it is."""
+    return replace(request, is_side_task=True)

@@ -1,0 +1,193 @@
+"""Sessions without end on one engine: turns, branches, tiers, durability."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+
+from streamingllm.engine import AsyncEngine
+from streamingllm.models import LanguageModel
+from streamingllm.sessions.branching import Branching
+from streamingllm.sessions.claims import Claims
+from streamingllm.sessions.feed_runner import FeedRunner
+from streamingllm.sessions.housekeeping import Housekeeping
+from streamingllm.sessions.residency import ResidencyPolicy
+from streamingllm.sessions.session import Session
+from streamingllm.sessions.session_admin import SessionAdmin
+from streamingllm.sessions.session_settings import SessionSettings
+from streamingllm.sessions.session_table import SessionTable
+from streamingllm.sessions.session_types import (
+    ManagerStats,
+    TextRequest,
+)
+from streamingllm.sessions.snapshot_shelf import SnapshotShelf
+from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.template_cache import TemplateCache
+from streamingllm.sessions.text_runner import TextRunner
+from streamingllm.sessions.turn import SessionView, TurnEvent, TurnRequest
+from streamingllm.sessions.turn_runner import TurnRunner
+
+
+class SessionManager(SessionAdmin):
+    """Answer turns of sessions that never end, and keep them.
+
+    All coroutines run in one event loop. Tokenising, files and the engine have threads of their
+    own.
+
+    Args:
+        engine: with `eviction="turn"`; sessions that evict by token mark no turn. `close` closes
+            it.
+        lm: its model and tokenizer.
+        store: of sessions; `close` closes it.
+        settings: limits, tiers, and what the operator decides.
+        num_slots: of the engine.
+        bytes_per_stream: of one slot.
+        cache_size: of a stream.
+        max_pinned_tokens: longest pinned prefix.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        lm: LanguageModel,
+        store: SqliteStore,
+        settings: SessionSettings,
+        *,
+        num_slots: int,
+        bytes_per_stream: int,
+        cache_size: int,
+        max_pinned_tokens: int,
+    ) -> None:
+        table, shelf = SessionTable(store, cache_size), SnapshotShelf(store, settings.disk_bytes)
+        self._templates = TemplateCache(lm)
+        residency = ResidencyPolicy(
+            engine,
+            shelf,
+            settings,
+            num_slots=num_slots,
+            bytes_per_stream=bytes_per_stream,
+            window_size=cache_size,
+        )
+        branching = Branching(
+            table,
+            store,
+            self._templates,
+            residency,
+            settings,
+            cache_size=cache_size,
+            max_pinned_tokens=max_pinned_tokens,
+        )
+        super().__init__(engine, lm, store, table, branching, residency, shelf)
+        self.settings = settings
+        self.cache_size = cache_size
+        self._claims = Claims(self._table, store, self._branching)
+        self._turns = TurnRunner(
+            engine, lm, self._table, self._templates, self._residency, settings, cache_size
+        )
+        self._texts = TextRunner(engine, lm, self._templates, self._residency, cache_size)
+        self._feeds = FeedRunner(
+            engine, self._table, self._templates, self._residency, self._branching, self._turns
+        )
+        self._housekeeping = Housekeeping(self._table, store, self._residency, settings)
+        self._num_running = 0
+
+    # Turns.
+
+    async def respond(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
+        """Feed what was said and stream the answer; closing the iterator cancels the turn.
+
+        Yields:
+            `TurnStarted` once nothing can be refused any more; deltas; `SampleEnded` of each
+            sample and `TurnEnded` once the turn is durable.
+
+        Raises:
+            CapacityError: too many turns wait.
+            ContextLengthError: `truncation="disabled"`, and the request does not fit.
+            InputError: a message cannot be fed, or the pinned prefix is too long.
+            SessionNotFoundError: the request names a session that is not there.
+            UnsupportedFeatureError: the chat template has no place for a message or a tool.
+        """
+        self._residency.slots.check_capacity()
+        self._num_running += 1
+        session: Session | None = None
+        try:
+            async with self._claims.claim(request) as claim:
+                session = claim.session
+                events = self._turns.run(session, request, claim.new)
+                async with contextlib.aclosing(events):
+                    async for event in events:
+                        yield event
+                if request.is_side_task:
+                    await self._discard(session)
+        except BaseException:
+            if session is not None and request.is_side_task:
+                await asyncio.shield(self._discard(session))
+            raise
+        finally:
+            self._num_running -= 1
+            if session is not None:
+                await asyncio.shield(self._residency.rest(session))
+
+    async def complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
+        """Go on from a text, without a chat template and without a session; see `respond`."""
+        self._residency.slots.check_capacity()
+        self._num_running += 1
+        try:
+            async with contextlib.aclosing(self._texts.run(request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._num_running -= 1
+
+    async def count_tokens(self, request: TurnRequest) -> int:
+        """Return how many tokens the answer to a request would build on."""
+        session = await self._branching.draft(request)
+        return await self._turns.count_tokens(session, request.messages)
+
+    async def feed(self, owner: str, session_id: str, text: str) -> SessionView:
+        """Append text to the unending feed of a session and let the model read it.
+
+        Raises:
+            SessionNotFoundError: the owner has none of that id.
+        """
+        async with self._held(owner, session_id) as session:
+            await self._feeds.feed(session, text)
+            view = session.view()
+        await self._residency.rest(session)
+        return view
+
+    async def ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
+        """Answer a question about a feed, which goes on meanwhile; see `respond`."""
+        self._residency.slots.check_capacity()
+        session = await self._table.get(request.owner, session_id)
+        self._num_running += 1
+        try:
+            async with contextlib.aclosing(self._feeds.ask(session, request)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._num_running -= 1
+
+    async def stats(self) -> ManagerStats:
+        """Return counts and bytes by tier."""
+        return await self._housekeeping.stats(
+            await self.engine.stats(), self._shelf, self._num_running
+        )
+
+    # The life of the manager.
+
+    def start(self) -> None:
+        """Begin to write snapshots of idle sessions and to delete expired ones."""
+        self._housekeeping.start()
+
+    async def close(self, *, drain_seconds: float = 0.0) -> None:
+        """Let running turns end, write snapshots, close the engine and the store."""
+        await self._housekeeping.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(drain_seconds or None):
+                while self._num_running and drain_seconds:
+                    await asyncio.sleep(0.05)
+        await self._residency.snapshot_idle(0.0)
+        await self.engine.close()
+        self.store.close()

@@ -1,0 +1,66 @@
+"""Settings of a session manager: limits, tiers, and what the operator decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from streamingllm.checks import check_integer
+from streamingllm.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """Decide how sessions are kept.
+
+    Args:
+        eviction: of sessions that do not choose: "token", or whole turns ("turn").
+        system_prompt: of sessions that bring none; pinned.
+        host_bytes: bound on the states of idle sessions in memory.
+        disk_bytes: bound on the snapshots on disk.
+        max_waiting: turns that may wait for a slot.
+        snapshot_after_seconds: a session idle for so long gets a snapshot.
+        restore: "exact" replays every token since the last snapshot; "tail" replays the pinned
+            prefix and the last `replay_tokens`, which loses what older tokens left in the keys.
+        replay_tokens: of "tail"; 0 for four times the window.
+        on_disconnect: "keep" the partial answer when a client goes away, or "rollback" to the last
+            complete turn.
+        session_ttl_seconds: a session unchanged for so long is deleted; None for never.
+        disclosure: text that goes with the first answer of a session; "" for none.
+        reminder: text that is repeated; "" for none.
+        reminder_seconds: between two reminders.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+
+    eviction: Literal["token", "turn"] = "token"
+    system_prompt: str = ""
+    host_bytes: int = 1 << 30
+    disk_bytes: int = 8 << 30
+    max_waiting: int = 256
+    snapshot_after_seconds: float = 10.0
+    restore: Literal["exact", "tail"] = "exact"
+    replay_tokens: int = 0
+    on_disconnect: Literal["keep", "rollback"] = "keep"
+    session_ttl_seconds: float | None = None
+    disclosure: str = ""
+    reminder: str = ""
+    reminder_seconds: float = 3 * 3600.0
+
+    def __post_init__(self) -> None:
+        for name in ("host_bytes", "disk_bytes", "max_waiting", "replay_tokens"):
+            check_integer(name, getattr(self, name), 0)
+        choices = {
+            "eviction": ("token", "turn"),
+            "restore": ("exact", "tail"),
+            "on_disconnect": ("keep", "rollback"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                value = getattr(self, name)
+                raise ConfigError(f"{name}={value!r} is unknown; choose {' or '.join(allowed)}")
+        for name in ("snapshot_after_seconds", "session_ttl_seconds", "reminder_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name}={value!r} is no number of seconds > 0; choose a greater")

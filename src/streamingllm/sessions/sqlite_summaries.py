@@ -1,0 +1,93 @@
+"""Rows that describe sessions, each with a digest of itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import apsw
+
+from streamingllm.errors import InputError
+from streamingllm.sessions.sqlite_rows import digest_of
+from streamingllm.sessions.store import SessionSummary
+
+_COLUMNS = (
+    "id, epoch, num_messages, num_tokens, created_seconds, updated_seconds, metadata, owner, chat, "
+    "settings, num_pinned, parent, num_shared, digest"
+)
+
+
+class SummaryRows:
+    """Read and write the rows that describe sessions.
+
+    Args:
+        database: of the sessions.
+    """
+
+    def __init__(self, database: apsw.Connection) -> None:
+        self._database = database
+
+    def get(self, session_id: str) -> SessionSummary | None:
+        """Return a session; None if there is none of that id."""
+        found = self.where("id = ?", session_id)
+        return found[0] if found else None
+
+    def where(self, condition: str, *values: Any) -> list[SessionSummary]:
+        """Return the sessions that a condition of SQL holds for."""
+        statement = f"SELECT {_COLUMNS} FROM sessions WHERE {condition}"
+        return [_as_summary(*row) for row in self._database.execute(statement, values)]
+
+    def put(self, summary: SessionSummary) -> None:
+        """Insert or replace a session."""
+        metadata, settings = _json(summary.metadata), _json(summary.settings)
+        marks = ", ".join("?" for _ in _COLUMNS.split(","))
+        self._database.execute(
+            f"INSERT OR REPLACE INTO sessions ({_COLUMNS}) VALUES ({marks})",
+            (
+                summary.id,
+                summary.epoch,
+                summary.num_messages,
+                summary.num_tokens,
+                summary.created_seconds,
+                summary.updated_seconds,
+                metadata,
+                summary.owner,
+                summary.group,
+                settings,
+                summary.num_pinned_tokens,
+                summary.parent_id,
+                summary.num_shared_messages,
+                _digest(summary, metadata, settings),
+            ),
+        )
+
+
+def _as_summary(*row: Any) -> SessionSummary:
+    *facts, digest = row
+    metadata, settings = facts[6], facts[9]
+    facts[6], facts[9] = json.loads(metadata), json.loads(settings)
+    summary = SessionSummary(*facts)
+    if _digest(summary, metadata, settings) != digest:
+        raise InputError("a checksum does not fit")
+    return summary
+
+
+def _json(value: Any) -> str:
+    return json.dumps(dict(value), ensure_ascii=False, sort_keys=True)
+
+
+def _digest(summary: SessionSummary, metadata: str, settings: str) -> bytes:
+    facts = (
+        summary.id,
+        summary.epoch,
+        summary.num_messages,
+        summary.num_tokens,
+        metadata,
+        summary.owner,
+        summary.group,
+        settings,
+        summary.num_pinned_tokens,
+        summary.parent_id,
+        summary.num_shared_messages,
+    )
+    return digest_of(*(str(fact).encode() for fact in facts))

@@ -1,0 +1,270 @@
+"""Run one turn: feed what was said, stream the answer, make it durable."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+
+from streamingllm.engine import AsyncEngine, Usage
+from streamingllm.errors import ContextLengthError, InputError, StreamingLLMError
+from streamingllm.finish_reason import FinishReason
+from streamingllm.models import LanguageModel
+from streamingllm.sessions.answer import Answer
+from streamingllm.sessions.answer_parser import parser_for
+from streamingllm.sessions.notices import notices_due
+from streamingllm.sessions.residency import ResidencyPolicy
+from streamingllm.sessions.session import Session
+from streamingllm.sessions.session_settings import SessionSettings
+from streamingllm.sessions.session_table import SessionTable
+from streamingllm.sessions.template_cache import TemplateCache
+from streamingllm.sessions.transcript import Message, new_message_id
+from streamingllm.sessions.turn import (
+    TurnEnded,
+    TurnEvent,
+    TurnRequest,
+    TurnStarted,
+    TurnUsage,
+)
+from streamingllm.sessions.turn_input import TurnInput
+from streamingllm.stream.sampling import SamplingParams
+
+
+@dataclass
+class _Turn:
+    """Hold what a running turn changes, so that it can be taken back."""
+
+    session: Session
+    request: TurnRequest
+    num_messages_before: int
+    pending: tuple[Message, ...]
+    num_cached: int
+    num_fed: int = 0
+    answer_first: int = 0
+    has_submitted: bool = False
+    has_answer: bool = False
+    has_ended: bool = False
+
+
+class TurnRunner:
+    """Run the turns of sessions whose lock is held.
+
+    Args:
+        engine: generates.
+        lm: its model and tokenizer.
+        table: sessions, and the store of those that are durable.
+        templates: encodes messages.
+        residency: brings sessions to the device.
+        settings: what happens when a client goes away.
+        cache_size: tokens that a stream can see.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        lm: LanguageModel,
+        table: SessionTable,
+        templates: TemplateCache,
+        residency: ResidencyPolicy,
+        settings: SessionSettings,
+        cache_size: int,
+    ) -> None:
+        self._engine = engine
+        self._lm = lm
+        self._table = table
+        self._templates = templates
+        self._residency = residency
+        self._settings = settings
+        self._cache_size = cache_size
+
+    async def run(
+        self, session: Session, request: TurnRequest, new: tuple[Message, ...]
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Feed messages to a session and stream its answer; see `SessionManager.respond`."""
+        pending = tuple(
+            session.transcript[i]
+            for i in range(len(session.transcript) - session.num_unfed, len(session.transcript))
+        )
+        told = await self._templates.encode(session, (*pending, *new))
+        params = await self._params(session, request, told)
+        turn = _Turn(
+            session,
+            request,
+            len(session.transcript) - len(pending),
+            pending,
+            num_cached=len(session.token_log) - session.num_forgotten_tokens,
+            num_fed=len(told.ids),
+        )
+        stream_id = await self._residency.bring(session)
+        session.is_running = True
+        answers = await self._answers(session, request, told.prefill, params.n)
+        try:
+            self._append_input(turn, told)
+            notices = notices_due(session, self._settings)
+            yield TurnStarted(
+                session.view(notices),
+                answers[0].message_id,
+                turn.num_cached + turn.num_fed,
+                turn.num_cached,
+            )
+            async with contextlib.aclosing(
+                self._generate(turn, stream_id, params, answers)
+            ) as events:
+                async for event in events:
+                    yield event
+            usage = await self._finish(turn, answers)
+            for answer in answers:
+                yield answer.ended()
+            yield TurnEnded(session.view(notices), usage)
+        finally:
+            session.is_running = False
+            if not turn.has_ended:
+                await asyncio.shield(self._abandon(turn, answers[0]))
+
+    async def count_tokens(self, session: Session, new: tuple[Message, ...]) -> int:
+        """Return how many tokens an answer would build on."""
+        told = await self._templates.encode(session, new)
+        return len(session.token_log) - session.num_forgotten_tokens + len(told.ids)
+
+    # The parts of a turn.
+
+    async def _params(
+        self, session: Session, request: TurnRequest, told: TurnInput
+    ) -> SamplingParams:
+        template = await self._templates.template(session)
+        parser = parser_for(self._lm, session.tools)
+        params = replace(
+            request.params,
+            stop_token_ids={
+                *request.params.stop_token_ids,
+                *template.end_token_ids,
+                *parser.stop_token_ids,
+            },
+            shown_token_ids=parser.shown_token_ids,
+        )
+        if not told.ids and not len(session.token_log):
+            raise InputError("messages is empty; send at least one message")
+        if request.truncation == "disabled":
+            return self._bounded(session, params, len(told.ids))
+        return params
+
+    def _bounded(self, session: Session, params: SamplingParams, num_new: int) -> SamplingParams:
+        """Refuse a request that does not fit; end the answer before it would no longer."""
+        total = len(session.token_log) + num_new
+        room = self._cache_size - total
+        if room < 1 or session.num_forgotten_tokens:
+            raise ContextLengthError(
+                f"truncation='disabled': the request of {total} tokens exceeds the context size of "
+                f"{self._cache_size} tokens; shorten it or send truncation='auto'"
+            )
+        most = params.max_new_tokens
+        return replace(params, max_new_tokens=room if most is None else min(most, room))
+
+    async def _answers(
+        self, session: Session, request: TurnRequest, prefill: str, num_samples: int
+    ) -> list[Answer]:
+        tools = () if request.tool_mode == "none" else session.tools
+        return [
+            Answer(sample, parser_for(self._lm, tools), new_message_id(), prefill)
+            for sample in range(num_samples)
+        ]
+
+    def _append_input(self, turn: _Turn, told: TurnInput) -> None:
+        session = turn.session
+        session.transcript.truncate(turn.num_messages_before)
+        session.num_stored_messages = min(session.num_stored_messages, turn.num_messages_before)
+        session.num_unfed = 0
+        for message in told.messages:
+            session.transcript.append(message)
+        session.token_log.extend(told.ids)
+        turn.answer_first = told.answer_first
+
+    async def _generate(
+        self, turn: _Turn, stream_id: str, params: SamplingParams, answers: list[Answer]
+    ) -> AsyncGenerator[TurnEvent, None]:
+        session, place = turn.session, turn.session.place
+        missing = session.token_log[place.num_streamed :].tolist()
+        if session.eviction == "turn":
+            await self._mark_turns(session, stream_id)
+        outputs = self._engine.generate(stream_id, missing, params, deadline=turn.request.deadline)
+        turn.has_submitted = True
+        place.extend(len(missing))
+        async with contextlib.aclosing(outputs):
+            async for output in outputs:
+                if output.sample_index == 0:
+                    session.token_log.extend(output.token_ids)
+                    place.extend(len(output.token_ids))
+                    self._note_usage(session, output.usage)
+                for event in answers[output.sample_index].add(output):
+                    yield event
+
+    async def _mark_turns(self, session: Session, stream_id: str) -> None:
+        """Mark the turns that start within what is fed now."""
+        place = session.place
+        for number in range(session.transcript.num_turns - 1, -1, -1):
+            start = session.transcript[session.transcript.turn_start(number)].first
+            if start < place.num_streamed:
+                first = number + 1
+                break
+        else:
+            first = 0
+        for number in range(first, session.transcript.num_turns):
+            start = session.transcript[session.transcript.turn_start(number)].first
+            await self._engine.mark_turn(stream_id, start - place.num_streamed)
+
+    def _note_usage(self, session: Session, usage: Usage) -> None:
+        if usage.num_cached_tokens:
+            session.place.num_evicted = usage.num_evicted_tokens
+
+    async def _finish(self, turn: _Turn, answers: list[Answer]) -> TurnUsage:
+        """Append the answer and commit; what fails takes the turn back."""
+        session, answer = turn.session, answers[0]
+        if answer.reason is FinishReason.FAILED:
+            raise answer.error or StreamingLLMError("the stream failed; retry")
+        self._append_answer(turn, answer)
+        await asyncio.shield(self._table.commit(session))
+        turn.has_ended = True
+        return TurnUsage(
+            num_cached_tokens=turn.num_cached,
+            num_fed_tokens=turn.num_fed,
+            num_generated_tokens=sum(a.num_tokens for a in answers),
+            num_reasoning_tokens=sum(a.num_reasoning_tokens for a in answers),
+            num_evicted_tokens=session.num_forgotten_tokens,
+        )
+
+    def _append_answer(self, turn: _Turn, answer: Answer) -> None:
+        session, turn.has_answer = turn.session, True
+        session.transcript.append(
+            replace(
+                answer.message(with_prefill=True),
+                first=turn.answer_first,
+                stop=len(session.token_log),
+            )
+        )
+
+    async def _abandon(self, turn: _Turn, answer: Answer) -> None:
+        """Keep the partial answer, or go back to the last complete turn."""
+        session, place = turn.session, turn.session.place
+        if turn.has_submitted and place.stream_id is not None:
+            try:
+                total = await self._engine.num_tokens(place.stream_id) + place.num_skipped
+            except InputError:  # the stream failed and is closed, or the engine is
+                await self._residency.drop(session)
+            else:
+                place.num_agreeing = min(place.num_streamed, total)
+                place.num_streamed = total
+        keeps = (
+            self._settings.on_disconnect == "keep"
+            and answer.num_tokens > 0
+            and not turn.has_answer  # which could not be stored
+            and answer.reason is not FinishReason.FAILED
+        )
+        if keeps:
+            answer.flush()
+            self._append_answer(turn, answer)
+        else:
+            session.truncate(turn.num_messages_before)
+            session.append_unfed(turn.pending)
+        with contextlib.suppress(StreamingLLMError):  # the next commit repeats it
+            await self._table.commit(session)
