@@ -1,0 +1,1 @@
+"""Answers and streams of the APIs, made from the events of a turn."""

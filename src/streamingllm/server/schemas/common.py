@@ -1,0 +1,219 @@
+"""Parts of requests and answers that several APIs share."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+MAX_JSON_DEPTH = 64
+
+
+class ApiModel(BaseModel):
+    """Hold a part of a request; a field that is not here is refused by its name.
+
+    Clients send fields that are null or empty without meaning them, so those are left out first.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        names = {info.alias or name for name, info in cls.model_fields.items()}
+        return {
+            name: value
+            for name, value in data.items()
+            if name in names or not (value is None or value == [] or value == {})
+        }
+
+
+class AnswerModel(BaseModel):
+    """Document a part of an answer."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class RequestModel(ApiModel):
+    """Hold the body of a request, all of which can be written as JSON again."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_json(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for name, value in data.items():
+                check_json(name, value)
+        return data
+
+
+def check_json(name: str, value: Any) -> None:
+    """Refuse what Python's reader takes but JSON does not allow, and endless nesting.
+
+    Raises:
+        ValueError: the value holds half of a character or NaN, or is nested too deep.
+    """
+    pending = [(value, 1)] if isinstance(value, dict | list) else []
+    while pending:
+        inner, depth = pending.pop()
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError(f"{name} is nested deeper than {MAX_JSON_DEPTH}; send a flatter value")
+        items = inner.values() if isinstance(inner, dict) else inner
+        pending += [(item, depth + 1) for item in items if isinstance(item, dict | list)]
+    try:
+        json.dumps({name: value}, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError) as error:  # UnicodeEncodeError is a ValueError
+        shown = ascii(name[:40])
+        raise ValueError(f"{shown} is no JSON ({type(error).__name__}); send UTF-8 text") from error
+
+
+JsonObject = dict[str, Any]
+"""Any object of JSON."""
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, Field(max_length=64)],
+        Annotated[str, Field(max_length=512)],
+    ],
+    Field(max_length=16),
+]
+"""Up to 16 names and texts that a client attaches."""
+
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+
+StopStrings = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=1024)]],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    Field(max_length=16),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1, "maxLength": 1024},
+                {
+                    "type": "array",
+                    "maxItems": 16,
+                    "items": {"type": "string", "minLength": 1, "maxLength": 1024},
+                },
+            ]
+        },
+        mode="validation",
+    ),
+]
+"""One stop string, or up to 16."""
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, Field(gt=0, le=10)]
+TopK = Annotated[int, Field(ge=0, le=2**31)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+TokenCount = Annotated[int, Field(ge=1, lt=2**31)]
+SampleCount = Annotated[int, Field(ge=1, le=128)]
+LogitBias = Annotated[
+    dict[
+        Annotated[str, Field(pattern=r"^[0-9]{1,9}$")],
+        Annotated[float, Field(ge=-100, le=100)],
+    ],
+    Field(max_length=1024),
+]
+
+
+class TextPart(ApiModel):
+    """Hold one text of a message."""
+
+    type: Literal["text"]
+    text: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_other_types(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("type"), str) and data["type"] != "text":
+            raise ValueError(
+                f"type={data['type'][:40]!r} of a content part is not supported; this model reads "
+                "text only, so send type='text'"
+            )
+        return data
+
+
+def _as_parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+TextContent = Annotated[
+    list[TextPart],
+    BeforeValidator(_as_parts),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "type": {"const": "text", "type": "string"},
+                            "text": {"type": "string"},
+                        },
+                        "required": ["type", "text"],
+                        "additionalProperties": False,
+                    },
+                },
+            ]
+        },
+        mode="validation",
+    ),
+]
+"""A text, or a list of parts that are texts."""
+
+
+class StreamingOptions(ApiModel):
+    """Hold our own settings of a request.
+
+    Args:
+        session_id: session to go on with; made if it is missing.
+        eviction: evict by token or by whole turns, from now on.
+        truncation: "disabled" refuses what does not fit, instead of evicting.
+    """
+
+    session_id: str | None = None
+    eviction: Literal["token", "turn"] | None = None
+    truncation: Literal["auto", "disabled"] = "auto"
+
+
+class Forgetting(AnswerModel):
+    """Say what the model sees of a session and what it has forgotten."""
+
+    session_id: str
+    seen_tokens: int
+    visible_tokens: int
+    forgotten_tokens: int
+    pinned_tokens: int
+    first_visible_message: int | None = Field(
+        description="Number of the first message that is visible in full, from 0."
+    )
+    first_visible_message_id: str | None = None
+    notices: list[str] = Field(default_factory=list)
+
+
+class ErrorDetail(AnswerModel):
+    """Say what was wrong with a request."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(AnswerModel):
+    """Wrap an error as the OpenAI API does."""
+
+    error: ErrorDetail

@@ -1,0 +1,37 @@
+"""The model that a server serves, by its names."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from streamingllm.server.errors import ApiError
+
+
+def served_model_id(request: Request) -> str:
+    """Return the id of the model that is served."""
+    settings = request.app.state.settings
+    return str(settings.model_id or request.app.state.manager.lm.name)
+
+
+def model_names(request: Request) -> tuple[str, ...]:
+    """Return the names that requests may use for the model, its id first."""
+    aliases = request.app.state.settings.model_aliases
+    return (served_model_id(request), *aliases)
+
+
+def check_model(request: Request, name: str | None) -> str:
+    """Return the id of the served model for a name that a request uses.
+
+    Raises:
+        ApiError: no model of that name is served (404).
+    """
+    names = model_names(request)
+    if name is not None and name not in names:
+        shown = name[:128]
+        raise ApiError(
+            404,
+            f"model={shown!r} is not served here; use {' or '.join(map(repr, names))}",
+            code="model_not_found",
+            param="model",
+        )
+    return names[0]

@@ -1,0 +1,88 @@
+"""Run turns for HTTP requests: refuse early, stop when the client goes away, answer or stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from streamingllm.server.encoders.common import TurnOutcome, collect, first_event
+from streamingllm.server.forgetting import view_headers
+from streamingllm.server.sse import SseResponse
+from streamingllm.sessions.turn import TurnEvent, TurnStarted
+
+T = TypeVar("T")
+Encode = Callable[[TurnStarted, AsyncIterator[TurnEvent]], AsyncIterator[bytes]]
+
+
+async def streamed_turn(
+    request: Request, events: AsyncGenerator[TurnEvent, None], encode: Encode
+) -> Response:
+    """Return a stream of what `encode` makes of a turn that was accepted.
+
+    Raises:
+        StreamingLLMError: the turn is refused.
+    """
+    started = await _started(request, events)
+
+    async def encoded() -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(events):
+            async for chunk in encode(started, events):
+                yield chunk
+
+    return SseResponse(encoded(), headers=view_headers(started.view))
+
+
+async def answered_turn(
+    request: Request,
+    events: AsyncGenerator[TurnEvent, None],
+    body: Callable[[TurnOutcome], dict[str, Any]],
+) -> Response:
+    """Return what `body` makes of a whole turn.
+
+    Raises:
+        StreamingLLMError: the turn is refused or fails.
+    """
+    started = await _started(request, events)
+    async with contextlib.aclosing(events):
+        outcome = await while_connected(request, collect(started, events))
+    assert outcome.ended is not None
+    return JSONResponse(body(outcome), headers=view_headers(outcome.ended.view))
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Wait for work, and cancel it when the client goes away.
+
+    Raises:
+        ClientDisconnect: the client has gone.
+    """
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+
+
+async def _started(request: Request, events: AsyncGenerator[TurnEvent, None]) -> TurnStarted:
+    try:
+        return await while_connected(request, first_event(events))
+    except BaseException:
+        await events.aclose()
+        raise
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
