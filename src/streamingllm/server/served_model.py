@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+from importlib.metadata import version
+
 from fastapi import Request
 
 from streamingllm.server.errors import ApiError
@@ -35,3 +38,10 @@ def check_model(request: Request, name: str | None) -> str:
             param="model",
         )
     return names[0]
+
+
+def fingerprint(request: Request) -> str:
+    """Return a name for what decides an answer: the weights and the version of the program."""
+    lm = request.app.state.manager.lm
+    facts = f"{lm.source} {lm.model.dtype} {version('streamingllm')}"
+    return f"fp_{blake2b(facts.encode(), digest_size=5).hexdigest()}"

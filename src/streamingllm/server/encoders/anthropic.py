@@ -89,6 +89,8 @@ def usage_fields(usage: TurnUsage) -> dict[str, Any]:
         "cache_read_input_tokens": usage.num_cached_tokens,
         "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
         "output_tokens": usage.num_generated_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.num_reasoning_tokens},
+        "inference_geo": None,
         "server_tool_use": None,
         "service_tier": "standard",
         "evicted_tokens": usage.num_evicted_tokens,
@@ -106,7 +108,7 @@ class _BlockWriter:
     def write(self, event: TextDelta | ToolCallDelta) -> Iterator[bytes]:
         """Yield the events of a delta."""
         if isinstance(event, ToolCallDelta):
-            start = {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
+            start = _tool_use(event.id, event.name, {})
             yield from self._ensure("tool_use", event.number, start)
             if event.arguments:
                 yield self._delta("input_json_delta", partial_json=event.arguments)
@@ -162,6 +164,7 @@ def _message(facts: MessageFacts, message_id: str) -> dict[str, Any]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
+        "stop_details": None,
         "container": None,
     }
 
@@ -174,7 +177,7 @@ def _stop_fields(ended: SampleEnded) -> dict[str, Any]:
     else:
         reason = "end_turn" if ended.stop_string is None else "stop_sequence"
     stop_string = ended.stop_string if reason == "stop_sequence" else None
-    return {"stop_reason": reason, "stop_sequence": stop_string}
+    return {"stop_reason": reason, "stop_sequence": stop_string, "stop_details": None}
 
 
 def _blocks(ended: SampleEnded, signature: str) -> Iterator[dict[str, Any]]:
@@ -183,5 +186,9 @@ def _blocks(ended: SampleEnded, signature: str) -> Iterator[dict[str, Any]]:
     if ended.message.text or not ended.tool_calls:
         yield {"type": "text", "text": ended.message.text, "citations": None}
     for call in ended.tool_calls:
-        arguments = arguments_object(call.arguments)
-        yield {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+        yield _tool_use(call.id, call.name, arguments_object(call.arguments))
+
+
+def _tool_use(call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    caller = {"type": "direct"}
+    return {"type": "tool_use", "id": call_id, "name": name, "input": arguments, "caller": caller}

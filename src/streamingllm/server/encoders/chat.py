@@ -33,6 +33,7 @@ class ChatFacts:
         id: of the answer.
         created: seconds since 1970.
         model: that answers.
+        fingerprint: of the weights and the program.
         num_samples: of the answer.
         includes_usage: whether a stream ends with the usage.
         token_texts: of the model's tokens, if their probabilities were asked for.
@@ -41,6 +42,7 @@ class ChatFacts:
     id: str
     created: int
     model: str
+    fingerprint: str
     num_samples: int = 1
     includes_usage: bool = False
     token_texts: TokenTexts | None = None
@@ -53,7 +55,7 @@ class ChatFacts:
             "created": self.created,
             "model": self.model,
             "service_tier": "default",
-            "system_fingerprint": None,
+            "system_fingerprint": self.fingerprint,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,20 @@ from streamingllm.server.encoders.common import TurnOutcome, forgetting
 from streamingllm.server.token_texts import TokenTexts
 from streamingllm.sessions.turn import SampleEnded, TextDelta, TurnEvent, TurnStarted, TurnUsage
 from streamingllm.stream.next_token import TokenLogprobs
+
+
+class _OffsetDecoder:
+    """Find where tokens begin in the text that their bytes are."""
+
+    def __init__(self) -> None:
+        self._decoder = getincrementaldecoder("utf-8")(errors="replace")
+        self._num_characters = 0
+
+    def offset_of(self, token_bytes: bytes) -> int:
+        """Return the number of characters before a token, which is the next one."""
+        offset = self._num_characters
+        self._num_characters += len(self._decoder.decode(token_bytes))
+        return offset
 
 
 @dataclass
@@ -29,7 +44,7 @@ class PromptEncoder:
     num_samples: int
     echoed: str = ""
     token_texts: TokenTexts | None = None
-    _offsets: dict[int, int] = field(default_factory=dict)
+    _decoders: dict[int, _OffsetDecoder] = field(default_factory=dict)
 
     def choices(self, outcome: TurnOutcome) -> list[dict[str, Any]]:
         """Return the choices of a prompt that is done."""
@@ -71,21 +86,16 @@ class PromptEncoder:
     def _logprobs(self, sample: int, found: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
         if self.token_texts is None:
             return None
-        tokens = [self._name(one.token_id) for one in found]
-        offsets = []
-        at = self._offsets.get(sample, 0)
-        for one in found:
-            offsets.append(at)
-            at += len(self.token_texts.text_of(one.token_id))
-        self._offsets[sample] = at
+        decoder = self._decoders.setdefault(sample, _OffsetDecoder())
+        token_bytes = [self.token_texts.bytes_of(one.token_id) for one in found]
         return {
-            "tokens": tokens,
+            "tokens": [self._name(one.token_id) for one in found],
             "token_logprobs": [max(one.logprob, LEAST_LOGPROB) for one in found],
             "top_logprobs": [
                 {self._name(token): max(logprob, LEAST_LOGPROB) for token, logprob in one.top}
                 for one in found
             ],
-            "text_offset": offsets,
+            "text_offset": [decoder.offset_of(piece) for piece in token_bytes],
         }
 
     def _name(self, token_id: int) -> str:

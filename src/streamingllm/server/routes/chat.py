@@ -17,7 +17,7 @@ from streamingllm.server.sampling import default_params, requested_params
 from streamingllm.server.schemas.chat import ChatRequest, NamedToolChoice
 from streamingllm.server.schemas.chat_answers import ChatCompletion, ChatCompletionChunk
 from streamingllm.server.schemas.common import ErrorBody
-from streamingllm.server.served_model import check_model
+from streamingllm.server.served_model import check_model, fingerprint
 from streamingllm.server.token_texts import TokenTexts
 from streamingllm.server.turns import answered_turn, streamed_turn
 from streamingllm.sessions.turn import ToolMode, TurnRequest
@@ -45,6 +45,7 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
         id=new_id("chatcmpl-"),
         created=int(time.time()),
         model=model,
+        fingerprint=fingerprint(request),
         num_samples=turn.params.n,
         includes_usage=body.includes_usage,
         token_texts=TokenTexts(manager.lm.tokenizer) if body.logprobs else None,

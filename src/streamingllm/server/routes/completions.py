@@ -23,7 +23,7 @@ from streamingllm.server.encoders.completions import PromptEncoder, sum_of, text
 from streamingllm.server.sampling import default_params, requested_params
 from streamingllm.server.schemas.common import ErrorBody
 from streamingllm.server.schemas.completions import Completion, CompletionRequest, Prompt
-from streamingllm.server.served_model import check_model
+from streamingllm.server.served_model import check_model, fingerprint
 from streamingllm.server.sse import SseResponse, sse_event
 from streamingllm.server.token_texts import TokenTexts
 from streamingllm.server.turns import while_connected
@@ -66,7 +66,7 @@ class _Completion:
             "object": "text_completion",
             "created": int(time.time()),
             "model": check_model(request, body.model),
-            "system_fingerprint": None,
+            "system_fingerprint": fingerprint(request),
         }
         self._params = requested_params(
             body,

@@ -102,7 +102,7 @@ class ChatCompletion(AnswerModel):
     choices: list[ChatChoice]
     usage: CompletionUsage
     service_tier: Literal["default"]
-    system_fingerprint: str | None
+    system_fingerprint: str
     streamingllm: Forgetting
 
 
@@ -151,5 +151,5 @@ class ChatCompletionChunk(AnswerModel):
     choices: list[ChatChunkChoice]
     usage: CompletionUsage | None = None
     service_tier: Literal["default"]
-    system_fingerprint: str | None
+    system_fingerprint: str
     streamingllm: Forgetting | None = None

@@ -103,5 +103,5 @@ class Completion(AnswerModel):
     model: str
     choices: list[CompletionChoice]
     usage: CompletionUsage | None = None
-    system_fingerprint: str | None = None
+    system_fingerprint: str
     streamingllm: Forgetting | None = None
