@@ -4,12 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+CLIENTS := .venv-clients
+INSTALLED_CLIENTS := $(CLIENTS)/.installed
 
 export PIP_DEFAULT_TIMEOUT ?= 120
 export PIP_RETRIES ?= 10
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test test-clients bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/streamingllm demo
@@ -17,6 +19,12 @@ demo: $(INSTALLED)
 # Two workers of one thread each, because more threads compete for the cores of a small machine.
 test: $(INSTALLED_DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# Drive a server with clients of other makers, which have an environment of their own.
+test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS)
+	OMP_NUM_THREADS=1 STREAMINGLLM_COMMAND=$(abspath $(BIN))/streamingllm \
+		$(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini \
+		--rootdir tests/clients --confcutdir tests/clients tests/clients
 
 # Compare with peers, each in an environment of its own under .bench/ (several gigabytes).
 bench: $(INSTALLED_DEV)
@@ -35,7 +43,7 @@ format: $(INSTALLED_DEV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .bench
+	rm -rf $(VENV) $(CLIENTS) .bench
 
 # The stamp is written last, so the next make repeats an interrupted install.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -45,4 +53,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Groups of dependencies need pip 25.1.
+$(INSTALLED_CLIENTS): pyproject.toml constraints-clients.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install 'pip>=25.1'
+	$(CLIENTS)/bin/python -m pip install -c constraints-clients.txt --group clients
 	touch $@

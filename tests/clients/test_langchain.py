@@ -47,9 +47,7 @@ def test_a_stream_joins_to_the_answer(openai_url: str) -> None:
 
 
 def test_structured_output(openai_url: str) -> None:
-    model = model_of(openai_url, max_tokens=100).with_structured_output(
-        City, method="json_schema"
-    )
+    model = model_of(openai_url, max_tokens=100).with_structured_output(City, method="json_schema")
     assert isinstance(model.invoke("Name a city."), City)
 
 

@@ -140,9 +140,7 @@ def test_a_tool_call_streams(client: OpenAI) -> None:
         ({"audio": {"format": "wav", "voice": "alloy"}}, "audio"),
     ],
 )
-def test_what_is_not_supported_is_named(
-    client: OpenAI, fields: dict[str, Any], param: str
-) -> None:
+def test_what_is_not_supported_is_named(client: OpenAI, fields: dict[str, Any], param: str) -> None:
     with pytest.raises(BadRequestError) as refused:
         ask(client, **fields)
     assert refused.value.param == param

@@ -160,7 +160,7 @@ async def test_logprobs_tell_tokens_and_bytes() -> None:
     ]
     body = await completion(events, token_texts=TokenTexts(tokenizer))
     content = body["choices"][0]["logprobs"]["content"]
-    assert bytes(sum((entry["bytes"] for entry in content), [])).decode() == "h\N{EURO SIGN}"
+    assert b"".join(bytes(entry["bytes"]) for entry in content).decode() == "h\N{EURO SIGN}"
     assert content[0]["token"] == "h"
     assert [top["logprob"] for top in content[0]["top_logprobs"]] == [-0.5, -9999.0]
     chunks = await stream(events, token_texts=TokenTexts(tokenizer))

@@ -49,7 +49,7 @@ def test_a_task_of_open_webui_is_a_side_task() -> None:
 def test_an_id_that_no_header_can_carry_is_refused(wrong: str) -> None:
     with pytest.raises(InputError, match="x-session-id="):
         identity_of({"x-session-id": wrong})
-    with pytest.raises(InputError, match="metadata.session_id="):
+    with pytest.raises(InputError, match=r"metadata\.session_id="):
         identity_of({}, {"session_id": wrong})
 
 

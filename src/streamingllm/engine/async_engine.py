@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TypeVar
@@ -80,6 +81,16 @@ class AsyncEngine:
         async with contextlib.aclosing(self._outputs(stream_id, submit, params.n)) as outputs:
             async for output in outputs:
                 yield output
+
+    async def check(self, params: SamplingParams) -> None:
+        """Refuse parameters that `generate` would refuse, before anything is fed.
+
+        Raises:
+            InputError: the grammar is wrong, or a token id is out of the vocabulary.
+            UnsupportedFeatureError: grammars are not available here.
+        """
+        if params.grammar is not None or params.logit_bias or params.stop_token_ids:
+            await asyncio.to_thread(self._engine.inputs.generations, replace(params, n=1))
 
     async def continue_text(self, stream_id: str) -> AsyncGenerator[StepOutput, None]:
         """Let a text go on that was forked, or exported and opened again, before it ended.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from streamingllm.errors import InputError
 from streamingllm.server.schemas.generation import GenerationRequest
@@ -13,25 +13,6 @@ from streamingllm.stream.sampling import SamplingParams
 
 _NUM_SEEDS = 2**63
 _LEAST_TOP_P = 1e-9  # only the most probable token has room below it
-
-
-class SamplingDefaults(Protocol):
-    """Name the settings of a server that decide how tokens are chosen."""
-
-    @property
-    def temperature(self) -> float:
-        """Of requests that choose none."""
-        ...
-
-    @property
-    def top_p(self) -> float:
-        """Of requests that choose none."""
-        ...
-
-    @property
-    def max_output_tokens(self) -> int | None:
-        """Bound of every answer."""
-        ...
 
 
 def sampling_params(
@@ -57,14 +38,14 @@ def sampling_params(
     """Return the parameters of a request; a field that is None keeps the operator's default.
 
     Args:
-        defaults: of the operator; its `max_new_tokens` bounds every request.
+        defaults: of the operator.
         temperature: 0 is greedy.
         top_p: 0 keeps the most probable token alone.
         top_k: 0 for all.
         min_p: share of the greatest probability.
         repetition_penalty: 1 for none.
-        frequency_penalty: for each time a token was generated.
-        presence_penalty: for a token that was generated.
+        frequency_penalty: each time that a token was generated lowers its score by this.
+        presence_penalty: a token that was generated has its score lowered by this.
         logit_bias: by token id in decimal digits.
         max_tokens: to generate at most.
         seed: any 64-bit integer.
@@ -87,7 +68,7 @@ def sampling_params(
         "frequency_penalty": frequency_penalty,
         "presence_penalty": presence_penalty,
         "logit_bias": None if logit_bias is None else {int(t): b for t, b in logit_bias.items()},
-        "max_new_tokens": _bounded(max_tokens, defaults.max_new_tokens),
+        "max_new_tokens": max_tokens,
         "seed": None if seed is None else seed % _NUM_SEEDS,
         "stop_strings": None if stop is None else tuple(stop),
         "stop_token_ids": None if stop_token_ids is None else tuple(stop_token_ids),
@@ -97,15 +78,6 @@ def sampling_params(
         "logprobs": logprobs,
     }
     return replace(defaults, **{name: value for name, value in given.items() if value is not None})
-
-
-def default_params(settings: SamplingDefaults) -> SamplingParams:
-    """Return the operator's parameters for requests that choose none."""
-    return SamplingParams(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_new_tokens=settings.max_output_tokens,
-    )
 
 
 def json_grammar(format_type: str, schema: Mapping[str, Any] | None = None) -> Grammar | None:
@@ -158,9 +130,3 @@ def requested_params(
         n=body.n,
         logprobs=logprobs,
     )
-
-
-def _bounded(asked: int | None, bound: int | None) -> int | None:
-    if asked is None or bound is None:
-        return asked if bound is None else bound
-    return min(asked, bound)

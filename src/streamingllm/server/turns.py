@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -12,18 +13,29 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from streamingllm.server.encoders.common import TurnOutcome, collect, first_event
+from streamingllm.server.errors import ApiError, api_error_of
 from streamingllm.server.forgetting import view_headers
 from streamingllm.server.sse import SseResponse
 from streamingllm.sessions.turn import TurnEvent, TurnStarted
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Encode = Callable[[TurnStarted, AsyncIterator[TurnEvent]], AsyncIterator[bytes]]
 
 
 async def streamed_turn(
-    request: Request, events: AsyncGenerator[TurnEvent, None], encode: Encode
+    request: Request,
+    events: AsyncGenerator[TurnEvent, None],
+    encode: Encode,
+    error_event: Callable[[ApiError], bytes],
 ) -> Response:
     """Return a stream of what `encode` makes of a turn that was accepted.
+
+    Args:
+        request: of the client.
+        events: of the turn.
+        encode: makes the bytes of the stream, one item for each event.
+        error_event: makes the last event of a stream that fails.
 
     Raises:
         StreamingLLMError: the turn is refused.
@@ -35,7 +47,22 @@ async def streamed_turn(
             async for chunk in encode(started, events):
                 yield chunk
 
-    return SseResponse(encoded(), headers=view_headers(started.view))
+    return SseResponse(guarded(encoded(), error_event), headers=view_headers(started.view))
+
+
+async def guarded(
+    chunks: AsyncGenerator[bytes, None], error_event: Callable[[ApiError], bytes]
+) -> AsyncGenerator[bytes, None]:
+    """Yield chunks; an error after the stream began is its last event."""
+    async with contextlib.aclosing(chunks):
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except Exception as error:
+            found = api_error_of(error)
+            if found.status >= 500:
+                logger.exception("A stream failed after it began.")
+            yield error_event(found)
 
 
 async def answered_turn(

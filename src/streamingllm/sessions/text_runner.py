@@ -56,6 +56,7 @@ class TextRunner:
         """Feed the prompt and stream the text; see `SessionManager.complete`."""
         ids = await self._ids(request)
         params = self._params(request, len(ids))
+        await self._engine.check(params)
         answers = [
             Answer(sample, parser_for(None, ()), new_message_id()) for sample in range(params.n)
         ]

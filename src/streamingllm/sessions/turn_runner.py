@@ -143,6 +143,7 @@ class TurnRunner:
             },
             shown_token_ids=parser.shown_token_ids,
         )
+        await self._engine.check(request.params)
         if not told.ids and not len(session.token_log):
             raise InputError("messages is empty; send at least one message")
         if request.truncation == "disabled":

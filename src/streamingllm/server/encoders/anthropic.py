@@ -8,6 +8,7 @@ from typing import Any
 
 from streamingllm.finish_reason import FinishReason
 from streamingllm.server.encoders.common import TurnOutcome, forgetting, to_json
+from streamingllm.server.errors import ApiError, error_body
 from streamingllm.server.messages import arguments_object
 from streamingllm.server.sse import sse_event
 from streamingllm.sessions.turn import (
@@ -79,6 +80,11 @@ async def message_events(
         streamingllm=facts.seen(outcome),
     )
     yield _event("message_stop")
+
+
+def error_event(error: ApiError) -> bytes:
+    """Return the event of a stream that fails after it began."""
+    return sse_event(to_json(error_body("anthropic", error)), "error")
 
 
 def usage_fields(usage: TurnUsage) -> dict[str, Any]:

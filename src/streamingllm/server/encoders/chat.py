@@ -8,6 +8,7 @@ from typing import Any
 
 from streamingllm.finish_reason import FinishReason
 from streamingllm.server.encoders.common import TurnOutcome, forgetting, to_json
+from streamingllm.server.errors import ApiError, error_body
 from streamingllm.server.sse import sse_event
 from streamingllm.server.token_texts import TokenTexts
 from streamingllm.sessions.transcript import ToolCall
@@ -101,6 +102,11 @@ async def chat_chunks(
     if facts.includes_usage:
         yield chunk([], usage=usage_fields(outcome.usage), **seen)
     yield DONE
+
+
+def error_event(error: ApiError) -> bytes:
+    """Return the event of a stream that fails after it began."""
+    return sse_event(to_json(error_body("openai", error)))
 
 
 def usage_fields(usage: TurnUsage) -> dict[str, Any]:

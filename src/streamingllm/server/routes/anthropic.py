@@ -14,9 +14,14 @@ from streamingllm.server.anthropic_messages import (
     reasoning_of,
     tool_mode_of,
 )
-from streamingllm.server.encoders.anthropic import MessageFacts, message_body, message_events
+from streamingllm.server.encoders.anthropic import (
+    MessageFacts,
+    error_event,
+    message_body,
+    message_events,
+)
 from streamingllm.server.identity import identity_of
-from streamingllm.server.sampling import default_params, json_grammar, sampling_params
+from streamingllm.server.sampling import json_grammar, sampling_params
 from streamingllm.server.schemas.anthropic import CountTokensRequest, MessagesRequest
 from streamingllm.server.schemas.anthropic_answers import (
     AnthropicError,
@@ -66,7 +71,10 @@ async def create_message(request: Request, body: MessagesRequest) -> Response:
     events = manager.respond(turn)
     if body.stream:
         return await streamed_turn(
-            request, events, lambda started, rest: message_events(facts, started, rest)
+            request,
+            events,
+            lambda started, rest: message_events(facts, started, rest),
+            error_event,
         )
     return await answered_turn(request, events, lambda outcome: message_body(facts, outcome))
 
@@ -100,7 +108,7 @@ def _params(request: Request, body: MessagesRequest) -> SamplingParams:
     if format_ is None and body.output_config is not None:
         format_ = body.output_config.format
     return sampling_params(
-        default_params(request.app.state.settings),
+        request.app.state.settings.sampling_defaults(),
         temperature=body.temperature,
         top_p=body.top_p,
         top_k=body.top_k,

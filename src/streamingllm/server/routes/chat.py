@@ -8,14 +8,19 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from streamingllm.server.encoders.chat import ChatFacts, chat_chunks, chat_completion
+from streamingllm.server.encoders.chat import (
+    ChatFacts,
+    chat_chunks,
+    chat_completion,
+    error_event,
+)
 from streamingllm.server.encoders.common import new_id
 from streamingllm.server.identity import identity_of
 from streamingllm.server.messages import chat_messages, chat_tools, split_system_prompt
 from streamingllm.server.reasoning import reasoning_variables
-from streamingllm.server.sampling import default_params, requested_params
+from streamingllm.server.sampling import requested_params
 from streamingllm.server.schemas.chat import ChatRequest, NamedToolChoice
-from streamingllm.server.schemas.chat_answers import ChatCompletion, ChatCompletionChunk
+from streamingllm.server.schemas.chat_answers import ChatCompletion
 from streamingllm.server.schemas.common import ErrorBody
 from streamingllm.server.served_model import check_model, fingerprint
 from streamingllm.server.token_texts import TokenTexts
@@ -27,7 +32,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ChatCompletion,
         "description": "The answer, or a stream of chunks that ends with `data: [DONE]`.",
-        "content": {"text/event-stream": {"schema": ChatCompletionChunk.model_json_schema()}},
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
     400: {"model": ErrorBody, "description": "The request is wrong; `param` names the field."},
     404: {"model": ErrorBody, "description": "The model is not served here."},
@@ -53,7 +58,10 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     events = manager.respond(turn)
     if body.stream:
         return await streamed_turn(
-            request, events, lambda started, rest: chat_chunks(facts, started, rest)
+            request,
+            events,
+            lambda started, rest: chat_chunks(facts, started, rest),
+            error_event,
         )
     return await answered_turn(request, events, lambda outcome: chat_completion(facts, outcome))
 
@@ -72,7 +80,7 @@ def _turn_request(request: Request, body: ChatRequest) -> TurnRequest:
         messages=messages,
         params=requested_params(
             body,
-            default_params(request.app.state.settings),
+            request.app.state.settings.sampling_defaults(),
             max_tokens=body.max_completion_tokens or body.max_tokens,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         ),

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from streamingllm.server.encoders.chat import DONE
+from streamingllm.server.encoders.chat import DONE, error_event
 from streamingllm.server.encoders.common import (
     TurnOutcome,
     collect,
@@ -20,13 +20,13 @@ from streamingllm.server.encoders.common import (
     to_json,
 )
 from streamingllm.server.encoders.completions import PromptEncoder, sum_of, text_forgetting
-from streamingllm.server.sampling import default_params, requested_params
+from streamingllm.server.sampling import requested_params
 from streamingllm.server.schemas.common import ErrorBody
 from streamingllm.server.schemas.completions import Completion, CompletionRequest, Prompt
 from streamingllm.server.served_model import check_model, fingerprint
 from streamingllm.server.sse import SseResponse, sse_event
 from streamingllm.server.token_texts import TokenTexts
-from streamingllm.server.turns import while_connected
+from streamingllm.server.turns import guarded, while_connected
 from streamingllm.sessions.session_types import TextRequest
 from streamingllm.sessions.turn import TurnEvent, TurnStarted
 
@@ -37,7 +37,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Completion,
         "description": "The texts, or a stream of pieces that ends with `data: [DONE]`.",
-        "content": {"text/event-stream": {"schema": Completion.model_json_schema()}},
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
     400: {"model": ErrorBody, "description": "The request is wrong; `param` names the field."},
     404: {"model": ErrorBody, "description": "The model is not served here."},
@@ -70,7 +70,7 @@ class _Completion:
         }
         self._params = requested_params(
             body,
-            default_params(request.app.state.settings),
+            request.app.state.settings.sampling_defaults(),
             max_tokens=DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens,
             logprobs=body.logprobs,
         )
@@ -108,7 +108,7 @@ class _Completion:
         except BaseException:
             await events.aclose()
             raise
-        return SseResponse(self._chunks(started, events), headers={})
+        return SseResponse(guarded(self._chunks(started, events), error_event), headers={})
 
     async def _chunks(
         self, started: TurnStarted, events: AsyncGenerator[TurnEvent, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
@@ -16,6 +16,7 @@ from streamingllm.server.schemas.common import (
     StreamingOptions,
     TokenCount,
     TopK,
+    as_parts,
 )
 
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -39,6 +40,11 @@ class TextBlock(Block):
 
     type: Literal["text"]
     text: str
+
+
+Texts = Annotated[
+    list[TextBlock], BeforeValidator(as_parts, json_schema_input_type=str | list[TextBlock])
+]
 
 
 class ThinkingBlock(Block):
@@ -66,16 +72,12 @@ class ToolUseBlock(Block):
     caller: JsonObject | None = None
 
 
-def _as_blocks(value: Any) -> Any:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
 class ToolResultBlock(Block):
     """Hold the result of a tool call; one that is an error is told so to the model."""
 
     type: Literal["tool_result"]
     tool_use_id: CallId
-    content: Annotated[list[TextBlock], BeforeValidator(_as_blocks)] | None = None
+    content: Texts | None = None
     is_error: bool | None = None
 
 
@@ -89,21 +91,26 @@ class UserTurn(ApiModel):
     """Hold what a user says, and results of tools."""
 
     role: Literal["user"]
-    content: Annotated[list[UserBlock], BeforeValidator(_as_blocks)]
+    content: Annotated[
+        list[UserBlock], BeforeValidator(as_parts, json_schema_input_type=str | list[UserBlock])
+    ]
 
 
 class AssistantTurn(ApiModel):
     """Hold an earlier answer; as the last message, the answer goes on from it."""
 
     role: Literal["assistant"]
-    content: Annotated[list[AssistantBlock], BeforeValidator(_as_blocks)]
+    content: Annotated[
+        list[AssistantBlock],
+        BeforeValidator(as_parts, json_schema_input_type=str | list[AssistantBlock]),
+    ]
 
 
 class SystemTurn(ApiModel):
     """Instruct the model between two turns."""
 
     role: Literal["system"]
-    content: Annotated[list[TextBlock], BeforeValidator(_as_blocks)]
+    content: Texts
 
 
 Turn = Annotated[UserTurn | AssistantTurn | SystemTurn, Field(discriminator="role")]
@@ -187,7 +194,7 @@ class CountTokensRequest(RequestModel):
 
     model: str
     messages: list[Turn] = Field(min_length=1)
-    system: Annotated[list[TextBlock], BeforeValidator(_as_blocks)] | None = None
+    system: Texts | None = None
     tools: list[CustomTool] | None = Field(default=None, max_length=128)
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None

@@ -10,7 +10,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    WithJsonSchema,
     model_validator,
 )
 
@@ -90,23 +89,14 @@ Metadata = Annotated[
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 
+_StopString = Annotated[str, Field(min_length=1, max_length=1024)]
 StopStrings = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=1024)]],
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-    Field(max_length=16),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "minLength": 1, "maxLength": 1024},
-                {
-                    "type": "array",
-                    "maxItems": 16,
-                    "items": {"type": "string", "minLength": 1, "maxLength": 1024},
-                },
-            ]
-        },
-        mode="validation",
+    list[_StopString],
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=_StopString | Annotated[list[_StopString], Field(max_length=16)],
     ),
+    Field(max_length=16),
 ]
 """One stop string, or up to 16."""
 
@@ -144,33 +134,13 @@ class TextPart(ApiModel):
         return data
 
 
-def _as_parts(value: Any) -> Any:
+def as_parts(value: Any) -> Any:
+    """Return a text as a list of one part; anything else is left to be checked."""
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
 TextContent = Annotated[
-    list[TextPart],
-    BeforeValidator(_as_parts),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "type": {"const": "text", "type": "string"},
-                            "text": {"type": "string"},
-                        },
-                        "required": ["type", "text"],
-                        "additionalProperties": False,
-                    },
-                },
-            ]
-        },
-        mode="validation",
-    ),
+    list[TextPart], BeforeValidator(as_parts, json_schema_input_type=str | list[TextPart])
 ]
 """A text, or a list of parts that are texts."""
 

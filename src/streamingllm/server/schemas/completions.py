@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from streamingllm.server.schemas.chat_answers import CompletionUsage
 from streamingllm.server.schemas.common import AnswerModel, Forgetting
 from streamingllm.server.schemas.generation import GenerationRequest
 
 MAX_PROMPTS = 64
-_TOKENS = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
-Prompt = str | list[int]
+_SOME = Field(min_length=1, max_length=MAX_PROMPTS)
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Prompt = str | _TokenIds
 
 
 def _as_prompts(value: Any) -> Any:
@@ -30,24 +31,14 @@ def _is_integer(value: object) -> bool:
 
 Prompts = Annotated[
     list[Prompt],
-    BeforeValidator(_as_prompts),
-    Field(min_length=1, max_length=MAX_PROMPTS),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                _TOKENS,
-                {
-                    "type": "array",
-                    "minItems": 1,
-                    "maxItems": MAX_PROMPTS,
-                    "items": {"type": "string"},
-                },
-                {"type": "array", "minItems": 1, "maxItems": MAX_PROMPTS, "items": _TOKENS},
-            ]
-        },
-        mode="validation",
+    BeforeValidator(
+        _as_prompts,
+        json_schema_input_type=str
+        | _TokenIds
+        | Annotated[list[str], _SOME]
+        | Annotated[list[_TokenIds], _SOME],
     ),
+    _SOME,
 ]
 """A text, texts, token ids, or lists of token ids."""
 
