@@ -20,7 +20,6 @@ class City(BaseModel):
     name: str
 
 
-@tool
 def get_weather(city: str) -> str:
     """Get the current weather of a city."""
     return f"sunny in {city}"
@@ -52,7 +51,7 @@ def test_structured_output(openai_url: str) -> None:
 
 
 def test_a_bound_tool_is_called(openai_url: str) -> None:
-    model = model_of(openai_url, max_tokens=100).bind_tools([get_weather], tool_choice="any")
+    model = model_of(openai_url, max_tokens=100).bind_tools([tool(get_weather)], tool_choice="any")
     answer = model.invoke("What is the weather in Paris?")
     assert isinstance(answer, AIMessage)
     assert answer.tool_calls[0]["name"] == "get_weather"

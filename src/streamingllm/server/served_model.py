@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import Request
 
+from streamingllm import __version__
 from streamingllm.server.errors import ApiError
+
+_LOCAL_SOURCES = ("folder:", "gguf:")
 
 
 def served_model_id(request: Request) -> str:
-    """Return the id of the model that is served."""
-    settings = request.app.state.settings
-    return str(settings.model_id or request.app.state.manager.lm.name)
+    """Return the id of the model that is served; that of a file is its name, not its path."""
+    lm = request.app.state.manager.lm
+    is_local = lm.source.startswith(_LOCAL_SOURCES)
+    return Path(lm.name).name.removesuffix(".gguf") if is_local else str(lm.name)
 
 
 def model_names(request: Request) -> tuple[str, ...]:
@@ -43,5 +47,5 @@ def check_model(request: Request, name: str | None) -> str:
 def fingerprint(request: Request) -> str:
     """Return a name for what decides an answer: the weights and the version of the program."""
     lm = request.app.state.manager.lm
-    facts = f"{lm.source} {lm.model.dtype} {version('streamingllm')}"
+    facts = f"{lm.source} {lm.model.dtype} {__version__}"
     return f"fp_{blake2b(facts.encode(), digest_size=5).hexdigest()}"

@@ -12,12 +12,14 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from streamingllm.server.encoders.common import TurnOutcome, collect, first_event
+from streamingllm.server.encoders.common import TurnOutcome, collect, first_event, to_json
 from streamingllm.server.errors import ApiError, api_error_of
-from streamingllm.server.forgetting import view_headers
-from streamingllm.server.sse import SseResponse
-from streamingllm.sessions.turn import TurnEvent, TurnStarted
+from streamingllm.server.forgetting import view_fields, view_headers
+from streamingllm.server.sse import SseResponse, sse_event
+from streamingllm.sessions.turn import TurnEnded, TurnEvent, TurnStarted
 
+EVENTS_HEADER = "x-streamingllm-events"
+VISIBILITY_EVENT = "streamingllm.visibility"
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Encode = Callable[[TurnStarted, AsyncIterator[TurnEvent]], AsyncIterator[bytes]]
@@ -31,6 +33,9 @@ async def streamed_turn(
 ) -> Response:
     """Return a stream of what `encode` makes of a turn that was accepted.
 
+    With the header `x-streamingllm-events: visibility`, events of our own tell what is visible
+    before the answer and after it.
+
     Args:
         request: of the client.
         events: of the turn.
@@ -42,9 +47,16 @@ async def streamed_turn(
     """
     started = await _started(request, events)
 
+    shows_visibility = request.headers.get(EVENTS_HEADER, "").strip() == "visibility"
+
     async def encoded() -> AsyncGenerator[bytes, None]:
+        ended: list[TurnEnded] = []
         async with contextlib.aclosing(events):
-            async for chunk in encode(started, events):
+            if shows_visibility:
+                yield _visibility(started)
+            async for chunk in encode(started, _noting_end(events, ended)):
+                if shows_visibility and ended:
+                    yield _visibility(ended.pop())
                 yield chunk
 
     return SseResponse(guarded(encoded(), error_event), headers=view_headers(started.view))
@@ -100,6 +112,21 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if not task.done():
             task.cancel()
             await asyncio.wait((task,))
+
+
+async def _noting_end(
+    events: AsyncIterator[TurnEvent], ended: list[TurnEnded]
+) -> AsyncIterator[TurnEvent]:
+    async for event in events:
+        if isinstance(event, TurnEnded):
+            ended.append(event)
+        yield event
+
+
+def _visibility(event: TurnStarted | TurnEnded) -> bytes:
+    """Return an event of our own, which clients that did not ask for it would refuse."""
+    fields = {"type": VISIBILITY_EVENT, "streamingllm": view_fields(event.view)}
+    return sse_event(to_json(fields), VISIBILITY_EVENT)
 
 
 async def _started(request: Request, events: AsyncGenerator[TurnEvent, None]) -> TurnStarted:
