@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -42,6 +43,15 @@ class Api:
         lines = response.text.split("\n")
         found = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
         return [data if data == "[DONE]" else json.loads(data) for data in found]
+
+    def leave(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> None:
+        """Begin to read an answer, and go away."""
+        if body.get("stream"):
+            with self._client.stream("POST", path, json=body, headers=headers) as response:
+                next(response.iter_bytes())
+            return
+        with contextlib.suppress(httpx2.ReadTimeout):
+            self._client.post(path, json=body, headers=headers, timeout=0.5)
 
     def token_id(self, token_bytes: bytes) -> int:
         """The token of some bytes."""

@@ -150,6 +150,17 @@ def test_a_side_task_leaves_the_session_as_it_is(api: Api) -> None:
     assert after["streamingllm"]["seen_tokens"] > first["streamingllm"]["seen_tokens"]
 
 
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_client_that_goes_away_ends_its_answer(api: Api, path: str, streams: bool) -> None:
+    """The session is free again; an answer without end would hold it for ever."""
+    headers = {"x-session-id": f"left{path.replace('/', '.')}{streams}"}
+    body = {"model": api.model, "messages": HELLO, "max_tokens": 10**9, "stream": streams}
+    api.leave(path, body, headers)
+    after = chat(api, [{"role": "user", "content": "Still there?"}], headers=headers)
+    assert after.status_code == 200
+
+
 REFUSED: dict[str, dict[str, Any]] = {
     "frobnicate": {"frobnicate": 1},
     "temperature": {"temperature": 9},
