@@ -118,8 +118,12 @@ def test_a_bias_forbids_a_token(api: Api) -> None:
 
 
 def test_an_answer_follows_a_schema(api: Api) -> None:
-    schema = {"type": "object", "properties": {"a": {"enum": [1]}}, "required": ["a"]}
-    schema["additionalProperties"] = False
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": [1]}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
     format_ = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
     (choice,) = answer(api, response_format=format_, max_tokens=40)["choices"]
     assert choice["message"]["content"].replace(" ", "") == '{"a":1}'
@@ -168,6 +172,14 @@ REFUSED: dict[str, dict[str, Any]] = {
     "n": {"n": "2"},
     "stop_token_ids": {"stop_token_ids": ["a"]},
 }
+
+
+def test_the_place_of_a_wrong_part_is_named(api: Api) -> None:
+    part = {"type": "image_url", "image_url": {"url": "data:"}}
+    text = {"type": "text", "text": "Look:"}
+    error = chat(api, [*HELLO, {"role": "user", "content": [text, part]}]).json()["error"]
+    assert error["param"] == "messages.1.content.1"
+    assert "image_url" in error["message"]
 
 
 @pytest.mark.parametrize("param", REFUSED)

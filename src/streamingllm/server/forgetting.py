@@ -1,0 +1,35 @@
+"""Say what a model sees of a session, and what it has forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamingllm.sessions.turn import SessionView
+
+
+def view_fields(view: SessionView) -> dict[str, Any]:
+    """Return the field `streamingllm` of an answer."""
+    return {
+        "session_id": view.session_id,
+        "seen_tokens": view.num_seen_tokens,
+        "visible_tokens": view.num_visible_tokens,
+        "forgotten_tokens": view.num_forgotten_tokens,
+        "pinned_tokens": view.num_pinned_tokens,
+        "first_visible_message": view.first_visible_message,
+        "first_visible_message_id": view.first_visible_message_id,
+        "notices": list(view.notices),
+    }
+
+
+def view_headers(view: SessionView) -> dict[str, str]:
+    """Return the headers of an answer that say the same; a text without a session names none."""
+    first = view.first_visible_message
+    counts = {
+        "seen": view.num_seen_tokens,
+        "visible": view.num_visible_tokens,
+        "forgotten": view.num_forgotten_tokens,
+        "first-visible-message": "none" if first is None else first,
+    }
+    visible = "; ".join(f"{name}={value}" for name, value in counts.items())
+    session = {"x-session-id": view.session_id} if view.session_id else {}
+    return {**session, "x-streamingllm-visible": visible}
