@@ -171,7 +171,13 @@ class Forgetting(AnswerModel):
         description="Number of the first message that is visible in full, from 0."
     )
     first_visible_message_id: str | None = None
-    notices: list[str] = Field(default_factory=list)
+    notices: list[str] = Field(
+        default_factory=list, description="Texts that the operator lets every client show."
+    )
+    message_id: str | None = Field(default=None, description="Id of the answer's message.")
+    ignored_fields: dict[str, str] | None = Field(
+        default=None, description="Fields of the request that had no effect, with the reasons."
+    )
 
 
 class ErrorDetail(AnswerModel):
