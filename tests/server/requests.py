@@ -35,6 +35,11 @@ class Api:
     def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         return self._client.post(path, json=body, headers=headers)
 
+    def send(self, path: str, body: bytes) -> Any:
+        """Post bytes that are called JSON."""
+        headers = {"content-type": "application/json"}
+        return self._client.post(path, content=body, headers=headers)
+
     def stream(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> list[Any]:
         """The data of the events of a stream, `[DONE]` as it is."""
         response = self.post(path, body, headers)

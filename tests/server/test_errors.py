@@ -16,6 +16,7 @@ from streamingllm.errors import (
 )
 from streamingllm.server.errors import ApiError, api_error_of, error_body
 from streamingllm.server.schemas.chat import ChatRequest
+from tests.server.requests import Api
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,19 @@ def test_kinds_of_a_union_are_no_part_of_a_path() -> None:
         ChatRequest.model_validate(body)
     found = api_error_of(RequestValidationError(wrong.value.errors(), body=body))
     assert found.param == "messages.0.content.0.text"
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"messages": ' + b"[" * 100_000])
+def test_a_body_that_is_no_json_is_refused(api: Api, body: bytes) -> None:
+    response = api.send("/v1/chat/completions", body)
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/v1/messages", 405)])
+def test_paths_that_are_not_there_have_errors_of_the_api_too(
+    api: Api, path: str, status: int
+) -> None:
+    response = api.get(path)
+    assert response.status_code == status
+    assert response.json()["error"]["type"]

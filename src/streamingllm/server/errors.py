@@ -34,6 +34,7 @@ _TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    405: "invalid_request_error",
     409: "conflict_error",
     413: "request_too_large",
     429: "rate_limit_error",
@@ -131,6 +132,8 @@ def _of_validation(problems: Sequence[Mapping[str, Any]], body: Any = None) -> A
     """Name the field of the first problem, the one that is not supported if there is one."""
     unknown = (p for p in problems if p["type"] == "extra_forbidden")
     problem = next(unknown, problems[0])
+    if problem["type"] == "json_invalid":
+        return ApiError(400, "The body is no JSON; send one object", code="invalid_json")
     param = ".".join(_field(problem["loc"], body)) or None
     if problem["type"] == "extra_forbidden":
         return ApiError(
