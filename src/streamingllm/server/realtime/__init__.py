@@ -1,0 +1,1 @@
+"""The realtime API over WebSocket, for text."""
