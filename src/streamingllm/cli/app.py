@@ -18,6 +18,7 @@ from streamingllm.cli.inspect import inspect
 from streamingllm.cli.perplexity import perplexity
 from streamingllm.cli.pull import pull
 from streamingllm.cli.run_record import package_version
+from streamingllm.cli.serve import serve
 from streamingllm.errors import StreamingLLMError
 
 _ERROR_EXIT_CODE = 2
@@ -36,6 +37,7 @@ app.command()(perplexity)
 app.command()(inspect)
 app.command()(pull)
 app.command()(compile)
+app.command()(serve)
 app.add_typer(bench.app, name="bench")
 
 

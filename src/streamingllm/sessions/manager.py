@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from streamingllm.engine import AsyncEngine
 from streamingllm.models import LanguageModel
@@ -27,6 +27,7 @@ from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.text_runner import TextRunner
 from streamingllm.sessions.turn import SessionView, TurnEvent, TurnRequest
 from streamingllm.sessions.turn_runner import TurnRunner
+from streamingllm.sessions.turn_timing import TurnClock, TurnTiming
 
 
 class SessionManager(SessionAdmin):
@@ -45,6 +46,9 @@ class SessionManager(SessionAdmin):
         bytes_per_stream: of one slot.
         cache_size: of a stream.
         max_pinned_tokens: longest pinned prefix.
+
+    Attributes:
+        on_turn: called with the durations of each turn that has ended.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class SessionManager(SessionAdmin):
         )
         self._housekeeping = Housekeeping(self._table, store, self._residency, settings)
         self._num_running = 0
+        self.on_turn: Callable[[TurnTiming], None] | None = None
 
     # Turns.
 
@@ -110,6 +115,7 @@ class SessionManager(SessionAdmin):
         """
         self._residency.slots.check_capacity()
         self._num_running += 1
+        clock = TurnClock()
         session: Session | None = None
         try:
             async with self._claims.claim(request) as claim:
@@ -117,6 +123,7 @@ class SessionManager(SessionAdmin):
                 events = self._turns.run(session, request, claim.new)
                 async with contextlib.aclosing(events):
                     async for event in events:
+                        clock.note(event)
                         yield event
                 if request.is_side_task:
                     await self._discard(session)
@@ -126,6 +133,8 @@ class SessionManager(SessionAdmin):
             raise
         finally:
             self._num_running -= 1
+            if self.on_turn is not None:
+                self.on_turn(clock.timing())
             if session is not None:
                 await asyncio.shield(self._residency.rest(session))
 

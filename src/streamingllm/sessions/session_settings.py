@@ -8,6 +8,14 @@ from typing import Literal
 from streamingllm.checks import check_integer
 from streamingllm.errors import ConfigError
 
+_SECONDS = (
+    "snapshot_after_seconds",
+    "session_ttl_seconds",
+    "reminder_seconds",
+    "turn_seconds",
+    "response_ttl_seconds",
+)
+
 
 @dataclass(frozen=True)
 class SessionSettings:
@@ -19,6 +27,8 @@ class SessionSettings:
         host_bytes: bound on the states of idle sessions in memory.
         disk_bytes: bound on the snapshots on disk.
         max_waiting: turns that may wait for a slot.
+        max_message_characters: of one message.
+        turn_seconds: an answer ends after so long; None for never.
         snapshot_after_seconds: a session idle for so long gets a snapshot.
         restore: "exact" replays every token since the last snapshot; "tail" replays the pinned
             prefix and the last `replay_tokens`, which loses what older tokens left in the keys.
@@ -26,6 +36,8 @@ class SessionSettings:
         on_disconnect: "keep" the partial answer when a client goes away, or "rollback" to the last
             complete turn.
         session_ttl_seconds: a session unchanged for so long is deleted; None for never.
+        response_ttl_seconds: a stored response is deleted after so long.
+        max_responses: that are stored; the oldest go first.
         disclosure: text that goes with the first answer of a session; "" for none.
         reminder: text that is repeated; "" for none.
         reminder_seconds: between two reminders.
@@ -39,17 +51,21 @@ class SessionSettings:
     host_bytes: int = 1 << 30
     disk_bytes: int = 8 << 30
     max_waiting: int = 256
+    max_message_characters: int = 4_000_000
+    turn_seconds: float | None = None
     snapshot_after_seconds: float = 10.0
     restore: Literal["exact", "tail"] = "exact"
     replay_tokens: int = 0
     on_disconnect: Literal["keep", "rollback"] = "keep"
     session_ttl_seconds: float | None = None
+    response_ttl_seconds: float = 30 * 86400.0
+    max_responses: int = 100_000
     disclosure: str = ""
     reminder: str = ""
     reminder_seconds: float = 3 * 3600.0
 
     def __post_init__(self) -> None:
-        for name in ("host_bytes", "disk_bytes", "max_waiting", "replay_tokens"):
+        for name in ("host_bytes", "disk_bytes", "max_waiting", "replay_tokens", "max_responses"):
             check_integer(name, getattr(self, name), 0)
         choices = {
             "eviction": ("token", "turn"),
@@ -60,7 +76,7 @@ class SessionSettings:
             if getattr(self, name) not in allowed:
                 value = getattr(self, name)
                 raise ConfigError(f"{name}={value!r} is unknown; choose {' or '.join(allowed)}")
-        for name in ("snapshot_after_seconds", "session_ttl_seconds", "reminder_seconds"):
+        for name in _SECONDS:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{name}={value!r} is no number of seconds > 0; choose a greater")

@@ -86,6 +86,7 @@ class TurnRunner:
             session.transcript[i]
             for i in range(len(session.transcript) - session.num_unfed, len(session.transcript))
         )
+        self._check_lengths(new)
         told = await self._templates.encode(session, (*pending, *new))
         params = await self._params(session, request, told)
         turn = _Turn(
@@ -128,6 +129,15 @@ class TurnRunner:
         return len(session.token_log) - session.num_forgotten_tokens + len(told.ids)
 
     # The parts of a turn.
+
+    def _check_lengths(self, messages: tuple[Message, ...]) -> None:
+        most = self._settings.max_message_characters
+        for number, message in enumerate(messages):
+            if len(message.text) > most:
+                raise InputError(
+                    f"messages[{number}] has {len(message.text)} characters, more than "
+                    f"max_message_characters={most}; send it in parts"
+                )
 
     async def _params(
         self, session: Session, request: TurnRequest, told: TurnInput
@@ -188,7 +198,8 @@ class TurnRunner:
         missing = session.token_log[place.num_streamed :].tolist()
         if session.eviction == "turn":
             await self._mark_turns(session, stream_id)
-        outputs = self._engine.generate(stream_id, missing, params, deadline=turn.request.deadline)
+        seconds = turn.request.deadline or self._settings.turn_seconds
+        outputs = self._engine.generate(stream_id, missing, params, deadline=seconds)
         turn.has_submitted = True
         place.extend(len(missing))
         async with contextlib.aclosing(outputs):

@@ -95,7 +95,7 @@ class RealtimeResponse:
     def _text(self, text: str) -> Iterator[Event]:
         if self._text_at is None:
             self._text_at = len(self._output)
-            item = {
+            item: dict[str, Any] = {
                 "id": self._answer_id,
                 "object": "realtime.item",
                 "type": "message",

@@ -1,0 +1,88 @@
+"""Run a server until a signal: drain, write snapshots, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from fastapi import FastAPI
+
+from streamingllm.server.settings import ServerSettings
+from streamingllm.sessions.manager import SessionManager
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_BACKLOG = 1024
+
+
+class Server(uvicorn.Server):
+    """Serve until a signal; running turns may end, a second signal cuts them off.
+
+    Args:
+        config: of uvicorn.
+        app: which is told that it drains.
+        on_ready: called with the port once requests are accepted.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, app: FastAPI, on_ready: Callable[[int], None]
+    ) -> None:
+        super().__init__(config)
+        self._app = app
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready(self.servers[0].sockets[0].getsockname()[1])
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take signals in the event loop."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._app.state.is_draining = True
+
+
+async def serve(
+    app: FastAPI, manager: SessionManager, settings: ServerSettings, on_ready: Callable[[int], None]
+) -> None:
+    """Serve an application until a signal, and close its manager.
+
+    Args:
+        app: to serve.
+        manager: of its sessions.
+        settings: address, and how long running turns may take to end.
+        on_ready: called with the port once requests are accepted.
+    """
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        backlog=_BACKLOG,
+        server_header=False,
+        ws_max_size=settings.max_body_bytes,
+        timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+    )
+    manager.start()
+    try:
+        await Server(config, app, on_ready).serve()
+    finally:
+        await manager.close(drain_seconds=settings.drain_seconds)

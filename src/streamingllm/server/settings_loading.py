@@ -1,0 +1,102 @@
+"""Load settings: flags first, then the environment, then a file, then defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ByteSize, Field, ValidationError, create_model
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from streamingllm.errors import ConfigError
+from streamingllm.server.settings import ServerSettings, help_of, kind_of, setting_fields
+
+ENV_PREFIX = "STREAMINGLLM_"
+_TYPES: dict[str, Any] = {
+    "text": str,
+    "texts": tuple[str, ...],
+    "integer": int,
+    "number": float,
+    "flag": bool,
+    "bytes": ByteSize,
+}
+
+
+def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> ServerSettings:
+    """Return the settings of a server.
+
+    Args:
+        flags: settings of the command line, without those that were not given.
+        file: TOML; None for none.
+
+    Raises:
+        ConfigError: a value is wrong, a name is unknown, or a file cannot be read.
+    """
+    if file is not None and not file.is_file():
+        raise ConfigError(f"config={str(file)!r} is no file; name a TOML file of settings")
+    try:
+        loaded = _model(file)(**flags)
+    except ValidationError as error:
+        raise _config_error(error) from error
+    except (SettingsError, ValueError) as error:  # TOML that is none, JSON in the environment
+        raise ConfigError(f"config={str(file)!r} cannot be read ({error}); mend it") from error
+    values = {name: getattr(loaded, name) for name in type(loaded).model_fields}
+    values["api_key"] = (*values["api_key"], *_keys_of(values["api_key_file"]))
+    return replace(ServerSettings(), **values)
+
+
+def _model(file: Path | None) -> type[BaseSettings]:
+    class Sources(BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=ENV_PREFIX, extra="forbid", toml_file=file, hide_input_in_errors=True
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings
+            return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+    found: dict[str, Any] = {}
+    for setting in setting_fields():
+        kind = _TYPES[kind_of(setting)]
+        is_optional = setting.default is None
+        annotation = kind | None if is_optional else kind
+        found[setting.name] = (annotation, Field(setting.default, description=help_of(setting)))
+    return create_model("Settings", __base__=Sources, **found)
+
+
+def _config_error(error: ValidationError) -> ConfigError:
+    problem = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return ConfigError(f"{name} is no setting; see `streamingllm serve --help`")
+    value = "" if name.startswith("api_key") else f"={problem.get('input')!r}"
+    message = str(problem["msg"])
+    return ConfigError(f"{name}{value} is wrong: {message[0].lower()}{message[1:]}; change it")
+
+
+def _keys_of(file: str) -> list[str]:
+    if not file:
+        return []
+    try:
+        lines = Path(file).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"api_key_file={file!r} cannot be read ({error}); name another"
+        ) from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
