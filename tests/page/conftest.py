@@ -84,7 +84,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any, address: str) -> Iterator[Driver]:
     """The page in a profile of its own; an error or a foreign request fails the test."""
     context = browser.new_context(viewport={"width": 1200, "height": 800}, accept_downloads=True)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(float(os.environ.get("STREAMINGLLM_PAGE_TIMEOUT", "60")) * 1000)
     driver = Driver(context.new_page(), address)
     yield driver
     driver.check()

@@ -45,7 +45,7 @@ class Driver:
             f" localStorage.setItem('streamingllm.settings', {json.dumps(text)})"
         )
         self.page.goto(self.address + path)
-        self.page.wait_for_selector(".sessions, .none")
+        self.page.wait_for_selector(".sessions, .none", state="attached")
 
     def say(self, text: str) -> None:
         """Send a message and wait until its answer is stored."""
@@ -61,6 +61,12 @@ class Driver:
     def wait_for_answer(self) -> None:
         """Wait until no answer runs."""
         self.page.wait_for_selector("[data-running]", state="detached")
+
+    def wait_for_count(self, selector: str, number: int) -> None:
+        """Wait until the page has so many elements."""
+        from playwright.sync_api import expect
+
+        expect(self.page.locator(selector)).to_have_count(number, timeout=20_000)
 
     def texts(self, role: str) -> list[str]:
         """Return the texts of all messages of a role."""

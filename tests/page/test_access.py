@@ -150,9 +150,13 @@ def test_the_policy_stops_what_does_not_belong_to_the_page(page: Driver) -> None
     blocked = page.page.evaluate(
         """async () => {
           const found = [];
-          document.addEventListener("securitypolicyviolation", (e) => found.push(e.effectiveDirective));
+          const note = (event) => found.push(event.effectiveDirective);
+          document.addEventListener("securitypolicyviolation", note);
           const script = document.createElement("script");
-          try { script.textContent = "window.broken = true"; document.head.append(script); } catch {}
+          try {
+            script.textContent = "window.broken = true";
+            document.head.append(script);
+          } catch {}
           const image = new Image();
           image.src = "https://other.test/x.png";
           await fetch("https://other.test/").catch(() => {});
@@ -163,3 +167,4 @@ def test_the_policy_stops_what_does_not_belong_to_the_page(page: Driver) -> None
     assert blocked[1] is False
     assert {"img-src", "connect-src"} <= set(blocked[0])
     page.errors.clear()  # these breaches were meant
+    page.hosts.discard("other.test")

@@ -53,7 +53,7 @@ def test_a_rewind_takes_back_what_follows(page: Driver) -> None:
     page.say("Second question.")
     page.page.locator(".message-assistant").first.hover()
     page.click("Rewind to here", within=".message-assistant")
-    page.page.wait_for_function("document.querySelectorAll('.message-user').length === 1")
+    page.wait_for_count(".message-user", 1)
     assert page.texts("assistant") == first
     assert page.api("GET", f"/v1/sessions/{page.session_id}")["seen_tokens"] == seen
     page.say("Third question.")
@@ -67,7 +67,7 @@ def test_a_fork_shares_the_past_and_leaves_the_other_alone(page: Driver) -> None
     old = page.session_id
     page.page.locator(".message-assistant").first.hover()
     page.click("Fork here", within=".message-assistant")
-    page.page.wait_for_function("document.querySelectorAll('.message-user').length === 1")
+    page.wait_for_count(".message-user", 1)
     assert page.session_id != old
     page.say("Something else.")
     assert page.texts("user") == ["First question.", "Something else."]

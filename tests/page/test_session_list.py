@@ -24,7 +24,7 @@ def test_search_finds_words_of_messages(page: Driver) -> None:
     _make(page, "Two", "The quagga runs.", "No.")
     page.open()
     page.page.fill("#search", "quagga")
-    page.page.wait_for_function("document.querySelectorAll('.session').length === 1")
+    page.wait_for_count(".session", 1)
     assert page.page.locator(".session-title").inner_text().strip() == "Two"
     page.page.fill("#search", "xylophonist")
     page.page.wait_for_selector("text=Nothing found.")
@@ -69,7 +69,7 @@ def test_a_session_is_exported_and_imported(page: Driver, tmp_path: Path) -> Non
     assert download.value.suggested_filename == "To keep.json"
     assert json.loads(file.read_text())
     page.page.set_input_files("#import", file)
-    page.page.wait_for_function(f"!location.hash.endsWith('{made}')")
+    page.page.wait_for_url(lambda url: not url.endswith(made))
     page.page.wait_for_selector(".message-assistant:has-text('Hello')")
     assert page.texts("user") == ["Hi"]
     assert page.session_id != made

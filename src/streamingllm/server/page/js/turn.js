@@ -152,8 +152,8 @@ async function settle(answer) {
     const detail = await actions.reload(answer.sessionId);
     const last = detail.messages.at(-1);
     if (last?.role === "assistant" && answer.firstTokenAt) remember(last.id, statsOf(answer));
-    state.announcement.value =
-      answer.status === "completed" ? `Answer: ${last?.text ?? ""}` : "The answer was stopped.";
+    const isWhole = ["completed", "incomplete"].includes(answer.status);
+    state.announcement.value = isWhole ? `Answer: ${last?.text ?? ""}` : "The answer was stopped.";
     await actions.refreshList();
   } catch (error) {
     explain(error);
