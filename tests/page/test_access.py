@@ -90,7 +90,7 @@ def test_every_control_has_a_name_and_the_answer_is_announced(page: Driver) -> N
     page.say("Hello.")
     nameless = page.page.evaluate(
         """() => [...document.querySelectorAll("button, input, textarea, select, [role=img]")]
-          .filter((e) => !(e.getAttribute("aria-label") || e.labels?.length || e.textContent.trim()))
+          .filter((e) => !(e.ariaLabel || e.labels?.length || e.textContent.trim()))
           .map((e) => e.outerHTML)"""
     )
     assert nameless == []
