@@ -22,7 +22,7 @@ def test_forgotten_messages_turn_grey_and_say_why(page: Driver) -> None:
     assert seen[0] == "forgotten"
     assert seen[-1] == "visible"
     line = page.page.locator(".forgetting")
-    assert "no longer sees" in line.inner_text()
+    assert "it no longer sees" in line.inner_text()
     first = page.page.locator(".message").first
     assert first.locator(".tag").get_attribute("title") == "The model no longer sees this."
     assert first.get_attribute("aria-label") == "You, forgotten"

@@ -10,9 +10,9 @@ import { announcement, dialog, problem } from "./state.js";
 const LIMIT = {
   title: "The window is full, and streaming mode is off.",
   text:
-    "With streaming mode off nothing may be forgotten, so the conversation ends here, as it does " +
-    "with other servers. Switch streaming mode on, and the model goes on: it forgets the oldest " +
-    "messages and says which. Or rewind to an earlier message.",
+    "Nothing may be forgotten now, so the conversation ends here, as it does with other servers. " +
+    "Switch streaming mode on, and the model goes on: it forgets the oldest messages and says " +
+    "which. Or rewind to an earlier message.",
   action: { label: "Switch streaming mode on", run: () => change({ isStreaming: true }) },
 };
 
@@ -30,7 +30,7 @@ export function explanation(error) {
   const code = /** @type {any} */ (error)?.code ?? null;
   const message = /** @type {any} */ (error)?.message ?? String(error);
   if (code === "context_length_exceeded") {
-    return { ...LIMIT, text: `${LIMIT.text} The server says: ${message}` };
+    return { ...LIMIT, detail: message };
   }
   if (!(error instanceof ApiError)) return { title: "The answer failed.", text: message };
   if (error.status === 401) {

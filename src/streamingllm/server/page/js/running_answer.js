@@ -46,6 +46,7 @@ export class RunningAnswer {
         this.#countToken();
         break;
       case "response.reasoning.delta":
+      case "response.reasoning_text.delta":
         this.reasoning.value += event.delta;
         this.#countToken();
         break;

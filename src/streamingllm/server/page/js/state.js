@@ -7,7 +7,7 @@ import { computed, signal } from "@preact/signals";
  * @typedef {import("./sessions_api.js").SessionDetail} SessionDetail
  * @typedef {import("./sessions_api.js").View} View
  * @typedef {import("./running_answer.js").RunningAnswer} RunningAnswer
- * @typedef {{title: string, text: string, action?: {label: string, run: () => void}}} Problem
+ * @typedef {{title: string, text: string, detail?: string, action?: {label: string, run: () => void}}} Problem
  */
 
 /** @type {import("@preact/signals").Signal<string>} */

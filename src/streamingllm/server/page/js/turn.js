@@ -14,6 +14,7 @@ import * as state from "./state.js";
 import { load, save } from "./storage.js";
 
 const MAX_RETRIES = 5;
+const WATCH_MS = 1500;
 
 /**
  * Sends a message to the open session, or to a new one.
@@ -83,9 +84,13 @@ export async function stop() {
 
 /** Listens again to an answer that ran when the page was left. @param {string} sessionId */
 export async function resume(sessionId) {
-  const responseId = load("running", {})[sessionId];
+  const responseId = runningIds()[sessionId];
   const detail = state.session.value;
-  if (!responseId || state.answers.value[sessionId] || detail?.id !== sessionId) return;
+  if (state.answers.value[sessionId] || detail?.id !== sessionId) return;
+  if (!responseId) {
+    await watch(sessionId);
+    return;
+  }
   const answer = new RunningAnswer(sessionId, "", detail.streamingllm, detail.cache_size);
   answer.responseId = responseId;
   try {
@@ -93,8 +98,19 @@ export async function resume(sessionId) {
     show(answer);
     state.announcement.value = "The answer goes on.";
     await listen(answer, stream);
-  } catch {
-    forgetRunning(sessionId); // it ended, and was read with the session
+  } catch (error) {
+    const isGone = error instanceof ApiError && error.status === 404;
+    if (isGone) forgetRunning(sessionId); // it ended, and was read with the session
+    else explain(error);
+  }
+}
+
+/** Reads a session again while another page or program asks it. @param {string} sessionId */
+async function watch(sessionId) {
+  const isBusy = () => state.session.value?.id === sessionId && state.session.value.is_running;
+  while (isBusy() && !state.answers.value[sessionId]) {
+    await pause(WATCH_MS);
+    if (isBusy()) await actions.reload(sessionId).catch(explain);
   }
 }
 
@@ -129,7 +145,7 @@ async function listen(answer, stream) {
         break;
       }
     }
-    await new Promise((resolve) => setTimeout(resolve, 200 * 2 ** attempt));
+    await pause(200 * 2 ** attempt);
     try {
       stream = await resumeResponse(answer.responseId, answer.sequenceNumber);
     } catch (error) {
@@ -139,6 +155,9 @@ async function listen(answer, stream) {
   }
   await settle(answer);
 }
+
+/** @param {number} milliseconds */
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 /** @param {unknown} error @returns {AsyncGenerator<any>} */
 async function* failed(error) {
@@ -185,15 +204,18 @@ function hide(answer) {
   state.answers.value = others;
 }
 
+/** Ids of the responses that run, by session. @returns {Record<string, string>} */
+const runningIds = () => load("running", {});
+
 /** @param {RunningAnswer} answer */
 function rememberRunning(answer) {
-  const running = load("running", {});
+  const running = runningIds();
   if (running[answer.sessionId] === answer.responseId) return;
   save("running", { ...running, [answer.sessionId]: answer.responseId });
 }
 
 /** @param {string} sessionId */
 function forgetRunning(sessionId) {
-  const { [sessionId]: _, ...others } = load("running", {});
+  const { [sessionId]: _, ...others } = runningIds();
   save("running", others);
 }

@@ -16,7 +16,9 @@ const PATHS = {
   edit: "M4 20l1-4L16.5 4.5l3 3L8 19l-4 1Z",
   redo: "M19 12a7 7 0 1 1-2-5l2.5 2.5M19.5 4.5v5h-5",
   rewind: "M11 7l-6 5 6 5ZM19 7l-6 5 6 5Z",
-  fork: "M7 5v14M7 13c0-4 10-2 10-8M14.5 7 17 4.5 19.5 7",
+  fork:
+    "M7 7v10M17 7v1a4 4 0 0 1-4 4H7M7 7a1.8 1.8 0 1 0 0-3.6A1.8 1.8 0 0 0 7 7ZM7 20.6A1.8 1.8 0 1 0 7 17" +
+    "a1.8 1.8 0 0 0 0 3.6ZM17 7a1.8 1.8 0 1 0 0-3.6A1.8 1.8 0 0 0 17 7Z",
   left: "M14 6l-6 6 6 6",
   right: "M10 6l6 6-6 6",
   trash: "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
@@ -30,7 +32,7 @@ const PATHS = {
 /** @param {{name: keyof typeof PATHS}} properties */
 export function Icon({ name }) {
   return html`
-    <svg class="icon" viewBox="0 0 24 24" width="20" height="20" aria-hidden="true">
+    <svg class=${`icon icon-${name}`} viewBox="0 0 24 24" width="20" height="20" aria-hidden="true">
       <path d=${PATHS[name]} />
     </svg>
   `;

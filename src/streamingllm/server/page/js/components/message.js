@@ -22,6 +22,7 @@ const VISIBILITY = {
 export function Message({ message, number, isLast, arrows }) {
   const { id, role, text, visibility } = message;
   const name = NAMES[role] ?? role;
+  const isEdited = editedId.value === id;
   if (role === "system" && number === 0) return html`<${SystemPrompt} message=${message} />`;
   return html`
     <article
@@ -31,14 +32,18 @@ export function Message({ message, number, isLast, arrows }) {
       tabindex="-1"
       aria-label=${`${name}${VISIBILITY[visibility] ? `, ${VISIBILITY[visibility][0]}` : ""}`}
     >
-      <${Head} name=${name} message=${message} />
-      ${editedId.value === id
-        ? html`<${EditForm} text=${text} number=${number} />`
-        : html`<${Body} message=${message} />`}
-      <${Notices} id=${id} />
+      <div class="bubble">
+        <${Head} name=${name} message=${message} />
+        ${isEdited
+          ? html`<${EditForm} text=${text} number=${number} />`
+          : html`<${Body} message=${message} />`}
+        <${Notices} id=${id} />
+      </div>
       <footer class="message-foot">
         ${arrows && html`<${BranchArrows} arrows=${arrows} />`}
-        <${MessageActions} message=${message} number=${number} isLast=${isLast} />
+        ${!isEdited && html`
+          <${MessageActions} message=${message} number=${number} isLast=${isLast} />
+        `}
       </footer>
     </article>
   `;
@@ -69,7 +74,7 @@ function Head({ name, message }) {
   return html`
     <header class="message-head">
       <strong>${name}</strong>
-      ${label && html`<span class="tag" title=${hint}>${label}</span>`}
+      ${label && html`<span class="tag tag-visibility" title=${hint}>${label}</span>`}
       <${Ending} stats=${stats} />
       <span class="facts">${facts.join(" · ")}</span>
     </header>

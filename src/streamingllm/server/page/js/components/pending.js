@@ -11,8 +11,10 @@ export function Pending({ answer }) {
   return html`
     ${answer.question && html`
       <article class="message message-user" data-visibility="visible" aria-label="You">
-        <header class="message-head"><strong>You</strong></header>
-        <div class="plain-text">${answer.question}</div>
+        <div class="bubble">
+          <header class="message-head"><strong>You</strong></header>
+          <div class="plain-text">${answer.question}</div>
+        </div>
       </article>
     `}
     <article class="message message-assistant" data-running aria-label="Model, answering" aria-busy="true">

@@ -6,7 +6,7 @@ import { IconButton } from "./icon.js";
 
 export function ProblemBar() {
   if (!problem.value) return null;
-  const { title, text, action } = problem.value;
+  const { title, text, detail, action } = problem.value;
   const close = () => { problem.value = null; };
   const run = () => { close(); action?.run(); };
   return html`
@@ -14,6 +14,7 @@ export function ProblemBar() {
       <div>
         <strong>${title}</strong>
         <p>${text}</p>
+        ${detail && html`<details><summary>The server's words</summary><p>${detail}</p></details>`}
         ${action && html`<button type="button" class="button" onClick=${run}>${action.label}</button>`}
       </div>
       <${IconButton} icon="close" label="Dismiss" onClick=${close} />

@@ -56,8 +56,8 @@ function ForgettingLine() {
   return html`
     <div class="forgetting" role="separator" aria-label="What is above is forgotten">
       <span>
-        The model no longer sees what is above: ${counted(forgotten, "token")} forgotten. It is
-        stored, and you can read, search, rewind or fork it.
+        Above this line the model sees only what is pinned; it no longer sees
+        ${" "}${counted(forgotten, "token")}. All of it is stored: read, search, rewind or fork it.
       </span>
     </div>
   `;
