@@ -42,6 +42,14 @@ function pathUp(family, id) {
 }
 
 /**
+ * Counts ancestors: of two sessions of the same second the parent is the older one.
+ *
+ * @param {Map<string, SessionInfo>} family
+ * @param {SessionInfo} member
+ */
+const depth = (family, member) => pathUp(family, member.id).size;
+
+/**
  * Returns the arrows of each message at which another branch goes on differently.
  *
  * @param {SessionInfo} current
@@ -51,29 +59,30 @@ function pathUp(family, id) {
 export function branchArrows(current, branches) {
   const all = [current, ...branches.filter((branch) => branch.id !== current.id)];
   const family = new Map(all.map((member) => [member.id, member]));
-  /** @type {Map<number, SessionInfo[]>} */
-  const partings = new Map();
-  for (const other of all.slice(1)) {
-    const shared = numShared(family, current.id, other.id);
-    const isApart = shared < current.num_messages && shared < other.num_messages;
-    if (shared > 0 && isApart) partings.set(shared, [...(partings.get(shared) ?? []), other]);
-  }
-  return new Map(
-    [...partings].map(([number, others]) => [number, arrowsAt(family, current, others, number)]),
+  const partings = new Set(
+    all
+      .filter((other) => other !== current)
+      .map((other) => [numShared(family, current.id, other.id), other.num_messages])
+      .filter(([shared, length]) => shared > 0 && shared < Math.min(current.num_messages, length))
+      .map(([shared]) => shared),
   );
+  return new Map([...partings].map((number) => [number, arrowsAt(family, current, number)]));
 }
 
 /**
  * @param {Map<string, SessionInfo>} family
  * @param {SessionInfo} current
- * @param {SessionInfo[]} others that part from the current session at a message.
- * @param {number} number of that message.
+ * @param {number} number of a message at which others part from the current session.
  * @returns {Arrows}
  */
-function arrowsAt(family, current, others, number) {
+function arrowsAt(family, current, number) {
+  const members = [...family.values()]
+    .filter((member) => member.num_messages > number)
+    .filter((member) => numShared(family, current.id, member.id) >= number)
+    .sort((a, b) => a.created_at - b.created_at || depth(family, a) - depth(family, b));
   /** @type {SessionInfo[]} one for each version of the message, the oldest first. */
   const versions = [];
-  for (const member of [current, ...others].sort((a, b) => a.created_at - b.created_at)) {
+  for (const member of members) {
     const known = versions.findIndex((v) => numShared(family, v.id, member.id) > number);
     if (known < 0) versions.push(member);
     else if (member.id === current.id) versions[known] = member;
