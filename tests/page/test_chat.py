@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
+from tests.page.cutting_proxy import CuttingProxy
 from tests.page.driver import Driver
 
 pytest.importorskip("playwright", reason="playwright drives the browser")
@@ -74,6 +78,65 @@ def test_an_answer_survives_a_reload_and_goes_on(page: Driver) -> None:
     assert answers[0].startswith(before.rstrip("\ufffd")[:20])
     stored = page.api("GET", f"/v1/sessions/{page.session_id}")["messages"]
     assert stored[-1]["num_tokens"] > 100
+
+
+def test_an_answer_survives_a_lost_connection(browser: Any, address: str) -> None:
+    context = browser.new_context()
+    with CuttingProxy(int(address.rsplit(":", 1)[1])) as proxy:
+        page = Driver(context.new_page(), proxy.address)
+        page.allowed_errors = re.compile("net::ERR_")
+        asked: list[str] = []
+        page.page.on("request", lambda request: asked.append(request.url))
+        page.open(maxTokens=150)
+        page.start("Tell me a very long story about the sea.")
+        page.page.wait_for_selector("[data-running] .markdown")
+        before = page.texts("assistant")[-1]
+        assert proxy.cut() > 0
+        page.wait_for_answer()
+        answers = page.texts("assistant")
+        assert len(answers) == 1
+        assert answers[0].startswith(before[:20])
+        assert page.page.locator(".problem").count() == 0
+        assert any("starting_after=" in url for url in asked)
+        stored = page.api("GET", f"/v1/sessions/{page.session_id}")["messages"]
+        assert stored[-1]["num_tokens"] > 100
+        page.check()
+    context.close()
+
+
+def test_another_page_watches_the_answer(page: Driver) -> None:
+    page.open(maxTokens=150)
+    page.start("Tell me a very long story about the sea.")
+    page.page.wait_for_selector("[data-running] .markdown")
+    other_context = page.page.context.browser.new_context()
+    other = Driver(other_context.new_page(), page.address)
+    other.open(f"/#/s/{page.session_id}")
+    page.wait_for_answer()
+    other.page.wait_for_selector(".message-assistant .markdown")
+    other.page.get_by_role("button", name="Send", exact=True).wait_for()
+    assert other.texts("assistant") == page.texts("assistant")
+    other.check()
+    other_context.close()
+
+
+def test_the_page_asks_for_a_key_and_sends_it(page: Driver) -> None:
+    def want_key(route: Any) -> None:
+        if route.request.headers.get("authorization") == "Bearer secret":
+            route.continue_()
+        else:
+            error = {"error": {"message": "a key is needed", "code": "invalid_api_key"}}
+            route.fulfill(status=401, json=error)
+
+    page.allowed_errors = re.compile("status of 401")
+    page.page.route("**/v1/**", want_key)
+    page.page.goto(page.address)
+    page.click("Open settings", within=".problem")
+    page.page.get_by_label("API key").fill("secret")
+    page.page.keyboard.press("Tab")
+    page.page.keyboard.press("Escape")
+    page.page.wait_for_selector(".sessions, .none")
+    page.say("Hello.")
+    assert len(page.texts("assistant")) == 1
 
 
 def test_an_answer_that_reached_its_limit_can_be_continued(page: Driver) -> None:
