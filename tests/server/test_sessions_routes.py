@@ -309,4 +309,7 @@ def test_every_answer_is_described(client: TestClient) -> None:
         for method, operation in methods.items():
             content = operation["responses"]["200"]["content"]["application/json"]["schema"]
             assert content, (path, method)
+            errors = set(operation["responses"]) - {"200"}
+            assert "400" in errors
+            assert ("404" in errors) == ("session_id" in path)
             assert operation["description"].endswith(".")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from streamingllm.server.schemas.common import ErrorBody
 from streamingllm.server.schemas.sessions import (
     AppendMessages,
     CreateSession,
@@ -24,8 +25,16 @@ from streamingllm.server.schemas.sessions import (
 )
 from streamingllm.sessions.manager import SessionManager
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
-
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request is wrong; `param` names the field."},
+}
+_MISSING: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorBody, "description": "You have no session of that id."},
+}
+_TAKEN: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorBody, "description": "You have a session of that id."},
+}
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], responses=_ERRORS)
 _DOCUMENT = {"application/json": {"schema": {"type": "object"}}}
 
 
@@ -43,7 +52,7 @@ async def list_sessions(
     return SessionList.of(page)
 
 
-@router.post("")
+@router.post("", responses=_TAKEN)
 async def create_session(request: Request, body: CreateSession) -> SessionDetailObject:
     """Create a session; its messages are fed with the first turn."""
     view = await _manager(request).create(
@@ -65,13 +74,13 @@ async def import_session(request: Request) -> SessionDetailObject:
     return await _detail(request, view.session_id)
 
 
-@router.get("/{session_id}")
+@router.get("/{session_id}", responses=_MISSING)
 async def get_session(request: Request, session_id: str) -> SessionDetailObject:
     """Return a session; each message says whether the model still sees it."""
     return await _detail(request, session_id)
 
 
-@router.patch("/{session_id}")
+@router.patch("/{session_id}", responses=_MISSING)
 async def update_session(request: Request, session_id: str, body: UpdateSession) -> SessionObject:
     """Replace the metadata of a session, such as its title."""
     return SessionObject.of(
@@ -79,14 +88,14 @@ async def update_session(request: Request, session_id: str, body: UpdateSession)
     )
 
 
-@router.delete("/{session_id}")
+@router.delete("/{session_id}", responses=_MISSING)
 async def delete_session(request: Request, session_id: str) -> SessionDeleted:
     """Delete a session from the disk and every cache, with its responses."""
     await _manager(request).delete(_owner(request), session_id)
     return SessionDeleted(id=session_id)
 
 
-@router.post("/{session_id}/messages")
+@router.post("/{session_id}/messages", responses=_MISSING)
 async def append_messages(request: Request, session_id: str, body: AppendMessages) -> MessageList:
     """Append messages without an answer; they are fed with the next turn."""
     manager, owner = _manager(request), _owner(request)
@@ -96,14 +105,14 @@ async def append_messages(request: Request, session_id: str, body: AppendMessage
     return MessageList(data=[MessageObject.of(message, view) for message in appended])
 
 
-@router.delete("/{session_id}/messages/{message_id}")
+@router.delete("/{session_id}/messages/{message_id}", responses=_MISSING)
 async def delete_message(request: Request, session_id: str, message_id: str) -> SessionDetailObject:
     """Cut one message out; the tokens after it are fed again."""
     await _manager(request).delete_message(_owner(request), session_id, message_id)
     return await _detail(request, session_id)
 
 
-@router.post("/{session_id}/rewind")
+@router.post("/{session_id}/rewind", responses=_MISSING)
 async def rewind_session(
     request: Request, session_id: str, body: RewindSession
 ) -> SessionDetailObject:
@@ -114,14 +123,14 @@ async def rewind_session(
     return await _detail(request, session_id)
 
 
-@router.post("/{session_id}/fork")
+@router.post("/{session_id}/fork", responses=_MISSING)
 async def fork_session(request: Request, session_id: str, body: ForkSession) -> SessionDetailObject:
     """Make a branch that shares the messages up to one; the session stays as it is."""
     view = await _manager(request).fork(_owner(request), session_id, message_id=body.message_id)
     return await _detail(request, view.session_id)
 
 
-@router.post("/{session_id}/stop")
+@router.post("/{session_id}/stop", responses=_MISSING)
 async def stop_session(request: Request, session_id: str) -> SessionStopped:
     """End the running answer and keep what is there."""
     manager, owner = _manager(request), _owner(request)
@@ -132,7 +141,8 @@ async def stop_session(request: Request, session_id: str) -> SessionStopped:
 @router.get(
     "/{session_id}/export",
     response_class=Response,
-    responses={200: {"description": "A document that `import` takes.", "content": _DOCUMENT}},
+    responses=_MISSING
+    | {200: {"description": "A document that `import` takes.", "content": _DOCUMENT}},
 )
 async def export_session(request: Request, session_id: str) -> Response:
     """Return a session as one document, to keep it or to take it to another server."""

@@ -14,8 +14,8 @@ export function ProblemBar() {
       <div>
         <strong>${title}</strong>
         <p>${text}</p>
-        ${detail && html`<details><summary>The server's words</summary><p>${detail}</p></details>`}
         ${action && html`<button type="button" class="button" onClick=${run}>${action.label}</button>`}
+        ${detail && html`<details><summary>The server's words</summary><p>${detail}</p></details>`}
       </div>
       <${IconButton} icon="close" label="Dismiss" onClick=${close} />
     </section>
