@@ -11,7 +11,7 @@ export PIP_DEFAULT_TIMEOUT ?= 120
 export PIP_RETRIES ?= 10
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-clients bench lint format clean
+.PHONY: demo test test-clients test-page bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/streamingllm demo
@@ -25,6 +25,11 @@ test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS)
 	OMP_NUM_THREADS=1 STREAMINGLLM_COMMAND=$(abspath $(BIN))/streamingllm \
 		$(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini \
 		--rootdir tests/clients --confcutdir tests/clients tests/clients
+
+# Drive the server's page in the system's Chromium (Debian: `apt install chromium`).
+test-page: $(INSTALLED_DEV)
+	$(BIN)/python -m pip install -c constraints.txt --group page
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/page
 
 # Compare with peers, each in an environment of its own under .bench/ (several gigabytes).
 bench: $(INSTALLED_DEV)

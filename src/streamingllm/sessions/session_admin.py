@@ -194,10 +194,11 @@ class SessionAdmin:
         Raises:
             InputError: the data is no such document.
         """
-        session = await self._branching.create(owner)
+        archive = import_session(data, self.lm)
+        session = await self._branching.create(owner, metadata=archive.metadata)
         async with session.lock:
             try:
-                await self._branching.fill(session, import_session(data, self.lm))
+                await self._branching.fill(session, archive)
                 await self._table.commit(session)
             except BaseException:
                 await self._discard(session)

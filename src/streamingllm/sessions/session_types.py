@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from streamingllm.engine import EngineStats
 from streamingllm.sessions.session import Tier
@@ -78,7 +78,7 @@ class SessionDetail:
     messages: tuple[Message, ...]
     system_prompt: str
     tools: tuple[Mapping[str, Any], ...]
-    eviction: str
+    eviction: Literal["token", "turn"]
     tier: Tier
     is_running: bool
     branches: tuple[SessionInfo, ...] = ()

@@ -28,6 +28,13 @@ from streamingllm.sessions.token_log import TokenLog
 from streamingllm.sessions.transcript import Transcript
 
 _MAX_CANDIDATES = 8
+_FAMILY = """
+WITH RECURSIVE family (id, parent) AS (
+    SELECT id, parent FROM sessions WHERE id = ?
+    UNION
+    SELECT s.id, s.parent FROM sessions s JOIN family f ON s.id = f.parent OR s.parent = f.id
+)
+SELECT id FROM family"""
 _NEWEST_FIRST = "ORDER BY updated_seconds DESC, id LIMIT ?"
 
 
@@ -132,11 +139,9 @@ class SqliteStore:
     def branches(self, session_id: str, owner: str) -> Sequence[SessionSummary]:
         """Return the sessions that share messages with one; see `SessionStore`."""
         with self.database.reading():
-            parent = self._summary(session_id, owner).parent_id
-            found = (
-                "owner = ? AND id <> ? AND (parent IN (?, ?) OR id = ?) ORDER BY created_seconds"
-            )
-            return self._summaries.where(found, owner, session_id, session_id, parent, parent)
+            self._summary(session_id, owner)
+            found = f"owner = ? AND id <> ? AND id IN ({_FAMILY}) ORDER BY created_seconds"
+            return self._summaries.where(found, owner, session_id, session_id)
 
     def find_prefix(
         self, owner: str, digests: Sequence[bytes], group: str = ""

@@ -158,7 +158,7 @@ class SessionStore(Protocol):
         ...
 
     def branches(self, session_id: str, owner: str) -> Sequence[SessionSummary]:
-        """Return the sessions that share messages with one: its parent, siblings and children."""
+        """Return the sessions that share messages with one: all branches of its family."""
         ...
 
     def find_prefix(
