@@ -90,14 +90,19 @@ def _options() -> list[inspect.Parameter]:
     """Return an option for each setting; the default is shown, and None means not given."""
     options = []
     for setting in setting_fields():
-        kind, default = kind_of(setting), setting.default
+        kind = kind_of(setting)
+        default: Any = setting.default
         shown = f"{default >> 20}MiB" if kind == "bytes" else str(default)
         has_default = default not in (None, (), "")
         option = typer.Option(help=help_of(setting), show_default=shown if has_default else False)
         options.append(_parameter(setting.name, _TYPES[kind] | None, option))
     config = typer.Option(metavar="FILE", help="TOML file of settings.")
     json = typer.Option("--json", help="Print the ready line as JSON.")
-    return [*options, _parameter("config", Path | None, config), _parameter("json", bool, json, False)]
+    return [
+        *options,
+        _parameter("config", Path | None, config),
+        _parameter("json", bool, json, False),
+    ]
 
 
 def _parameter(name: str, kind: Any, option: Any, default: Any = None) -> inspect.Parameter:

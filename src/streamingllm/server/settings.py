@@ -68,9 +68,7 @@ class ServerSettings:
     turn_seconds: float = _setting(600.0, "number", "An answer ends after so long.")
     host_memory: int = _setting(1 << 30, "bytes", "Bound on the states of idle sessions in memory.")
     disk: int = _setting(8 << 30, "bytes", "Bound on the snapshots on disk.")
-    snapshot_seconds: float = _setting(
-        10.0, "number", "An idle session gets a snapshot."
-    )
+    snapshot_seconds: float = _setting(10.0, "number", "An idle session gets a snapshot.")
     restore: str = _setting(
         "exact", "text", "exact replays every token since the last snapshot; tail the last ones."
     )
