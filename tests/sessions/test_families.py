@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -220,9 +221,17 @@ def test_a_message_that_is_left_out_is_refused(name: str, role: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["deepseek-v3.1", "smollm-3", "gemma-3", "phi-3"])
-def test_tools_that_are_left_out_are_refused(name: str) -> None:
-    with pytest.raises(UnsupportedFeatureError, match="leaves out the tool 'add'"):
-        begin(BY_NAME[name], tools=[TOOL])
+def test_tools_that_a_template_leaves_out_are_described(name: str) -> None:
+    _, chat, _ = begin(BY_NAME[name], tools=[TOOL])
+    assert chat.tool_format == "prompt"
+    assert f"{SYSTEM}\n\n# Tools" in chat.opening
+    assert json.dumps(TOOL) in chat.opening
+    asked = Message("assistant", tool_calls=(CALL,))
+    result = "<tool_response>\n42\n</tool_response>\n<tool_response>\n42\n</tool_response>"
+    assert result in chat.next_turn([RESULT, RESULT], asked)
+    call = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+    history = [Message.of_text("user", "Hi"), asked, RESULT]
+    assert call in chat.first_turn(history)
 
 
 def test_tools_are_sent_with_each_turn_where_the_template_moves_them() -> None:

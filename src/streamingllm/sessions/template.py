@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import TemplateError
 
@@ -17,7 +17,10 @@ from streamingllm.sessions.template_input import (
     answer_ending_with,
     as_json,
     as_messages,
+    changes_what_was_said,
+    shared_beginning,
 )
+from streamingllm.sessions.tool_prompt import as_plain_messages, prompt_with_tools
 from streamingllm.sessions.transcript import Message
 
 _RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
@@ -44,10 +47,12 @@ class ChatTemplate:
             stream that pins it never forgets the prompt.
         end_token_ids: tokens that the template puts after an answer; an answer ends with them as
             with the model's eos tokens.
+        tool_format: "template" if the template writes tools, calls and results; "prompt" if it has
+            no place for tools, which the system prompt describes then.
 
     Raises:
-        UnsupportedFeatureError: there is no template, or it has no place for tools or for a system
-            prompt before the first turn.
+        UnsupportedFeatureError: there is no template, or it has no place for a system prompt
+            before the first turn.
     """
 
     def __init__(
@@ -66,7 +71,6 @@ class ChatTemplate:
         self._lm = lm
         self._tools = [dict(tool) for tool in tools]
         self._variables = dict(variables or {})
-        self._system = [Message.of_text("system", system_prompt)] if system_prompt else []
         added = lm.tokenizer.added_tokens_decoder
         special_ids = {*lm.tokenizer.all_special_ids, *(i for i in added if added[i].special)}
         self._marks = {i: added[i].content for i in added if i in special_ids}
@@ -74,9 +78,13 @@ class ChatTemplate:
             str(lm.tokenizer.chat_template),
             {token.content: i in special_ids for i, token in added.items()},
         )
+        self.tool_format: Literal["template", "prompt"] = "template"
+        self._system = [Message.of_text("system", system_prompt)] if system_prompt else []
+        if tools and not self._has_place_for_tools():
+            self.tool_format, self._tools = "prompt", []
+            self._system = [Message.of_text("system", prompt_with_tools(system_prompt, tools))]
         self._opening = self._find_opening()
         self.opening = str(self._opening)
-        self._check_tools()
         self.end_token_ids = self._find_end_tokens()
 
     def first_turn(self, messages: Messages) -> str:
@@ -138,13 +146,13 @@ class ChatTemplate:
         rendered = self._first_turn([user]) if is_first else self._next_turn([user], answer)
         at = str(rendered).find(word)
         if at < 0:
-            raise self._changes_what_was_said()
+            raise changes_what_was_said(self._lm.name)
         before = rendered.drop_after(at).encode(self._lm, is_first=is_first and not self.opening)
         after = rendered.drop(at + len(word)).encode(self._lm, is_first=False)
         return (before if is_first else self._once_closed(before, last_token_id)), after
 
     def _first_turn(self, messages: Messages) -> RenderedText:
-        new = as_messages(messages)
+        new = self._as_rendered(messages)
         rendered = self._render([*self._system, *new])
         opening = self.opening
         if not str(rendered).startswith(opening):
@@ -158,8 +166,9 @@ class ChatTemplate:
         return self._checked(rendered.drop(len(opening)), new)
 
     def _next_turn(self, messages: Messages, answer: Message | None) -> RenderedText:
-        new = as_messages(messages)
-        calls = () if answer is None else answer.tool_calls
+        new = self._as_rendered(messages)
+        is_text = self.tool_format == "prompt"
+        calls = () if answer is None or is_text else answer.tool_calls
         word = placeholder_for([as_json(message) for message in (*self._system, *new)])
         past = [*self._system, Message.of_text("user", "Hello"), answer_ending_with(word, calls)]
         after = self._checked(self._after(word, self._render([*past, *new])), new)
@@ -168,10 +177,14 @@ class ChatTemplate:
         # What the answer wrote after its last argument is its own; the mark behind it is not.
         with suppress(UnsupportedFeatureError):
             alone = str(self._after(word, self._render(past, is_answer_next=False)))
-            shared = _shared_beginning(alone, str(after))
+            shared = shared_beginning(alone, str(after))
             last = max((shared.rfind(mark) for mark in self._marks.values()), default=-1)
             return after.drop(max(0, last))
         return after
+
+    def _as_rendered(self, messages: Messages) -> list[Message]:
+        new = as_messages(messages)
+        return as_plain_messages(new) if self.tool_format == "prompt" else new
 
     def _checked(self, rendered: RenderedText, new: Sequence[Message]) -> RenderedText:
         """Refuse a template that leaves out a message, or renders it at another place."""
@@ -191,7 +204,7 @@ class ChatTemplate:
         rendered = self._render([*self._system, user])
         before, found, _ = str(rendered).partition(word)
         if not found:
-            raise self._changes_what_was_said()
+            raise changes_what_was_said(self._lm.name)
         length = len(before.rstrip())
         if self._system:
             self._check_place_of_system_prompt(word, user)
@@ -202,15 +215,16 @@ class ChatTemplate:
                     length = len(alone)
         return rendered.drop_after(length)
 
-    def _check_tools(self) -> None:
-        rendered = str(self._render([*self._system, Message.of_text("user", "Hello")]))
-        for tool in self._tools:
-            name = tool.get("function", tool).get("name")
-            if not name or name not in rendered:
-                raise UnsupportedFeatureError(
-                    f"the chat template of {self._lm.name} leaves out the tool {name!r}; describe "
-                    "it in the system prompt"
-                )
+    def _has_place_for_tools(self) -> bool:
+        """Tell whether the template writes each tool; a long word is nowhere else."""
+        word = placeholder_for([as_json(message) for message in self._system])
+        probe = {"name": word, "description": "", "parameters": {"type": "object"}}
+        hello = Message.of_text("user", "Hello")
+        tools = [{"type": "function", "function": probe}]
+        try:
+            return word in str(self._render([*self._system, hello], tools=tools))
+        except UnsupportedFeatureError:
+            return False
 
     def _check_place_of_system_prompt(self, word: str, user: Message) -> None:
         secret = f"{word}y"
@@ -252,16 +266,16 @@ class ChatTemplate:
     def _after(self, word: str, rendered: RenderedText) -> RenderedText:
         text = str(rendered)
         if word not in text:
-            raise self._changes_what_was_said()
+            raise changes_what_was_said(self._lm.name)
         return rendered.drop(text.rfind(word) + len(word))
 
-    def _changes_what_was_said(self) -> UnsupportedFeatureError:
-        return UnsupportedFeatureError(
-            f"{self._lm.name} cannot chat in a stream: its chat template changes what was said; "
-            "use a model with another template"
-        )
-
-    def _render(self, messages: Sequence[Message], *, is_answer_next: bool = True) -> RenderedText:
+    def _render(
+        self,
+        messages: Sequence[Message],
+        *,
+        is_answer_next: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> RenderedText:
         def render(data: Mapping[str, Any]) -> str:
             rendered = self._lm.tokenizer.apply_chat_template(
                 data["messages"],
@@ -278,7 +292,7 @@ class ChatTemplate:
         for as_object in (True, False):
             data = {
                 "messages": [as_json(message, as_object) for message in messages],
-                "tools": self._tools,
+                "tools": self._tools if tools is None else tools,
                 "variables": self._variables,
             }
             try:
@@ -294,8 +308,3 @@ class ChatTemplate:
         raise UnsupportedFeatureError(
             f"the chat template of {self._lm.name} refuses the conversation ({reason}){advice}"
         ) from error
-
-
-def _shared_beginning(a: str, b: str) -> str:
-    length = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
-    return a[:length] if length is not None else min(a, b, key=len)

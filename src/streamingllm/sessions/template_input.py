@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from streamingllm.errors import InputError
+from streamingllm.errors import InputError, UnsupportedFeatureError
 from streamingllm.sessions.transcript import ContentPart, Message, ToolCall
 
 Messages = str | Sequence[Message]
@@ -70,6 +70,20 @@ def as_json(message: Message, arguments_as_object: bool = True) -> dict[str, Any
     if message.name is not None:
         found["name"] = message.name
     return found
+
+
+def changes_what_was_said(lm_name: str) -> UnsupportedFeatureError:
+    """Return the error of a chat template whose pieces cannot be told apart."""
+    return UnsupportedFeatureError(
+        f"{lm_name} cannot chat in a stream: its chat template changes what was said; "
+        "use a model with another template"
+    )
+
+
+def shared_beginning(a: str, b: str) -> str:
+    """Return the longest text that both begin with."""
+    length = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)
+    return a[:length] if length is not None else min(a, b, key=len)
 
 
 def _arguments(call: ToolCall) -> Any:
