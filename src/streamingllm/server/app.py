@@ -19,13 +19,15 @@ from streamingllm.server.routes import (
     completions,
     health,
     models,
+    page,
     realtime,
+    sessions,
     streams,
 )
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
 
-_ROUTES = (health, models, chat, completions, anthropic, realtime, streams)
+_ROUTES = (health, models, chat, completions, anthropic, sessions, realtime, streams)
 _SHOWN_HEADERS = ("x-session-id", "x-streamingllm-visible", "x-request-id", "retry-after")
 
 
@@ -50,8 +52,6 @@ def create_app(manager: SessionManager, settings: ServerSettings) -> FastAPI:
     for routes in _ROUTES:
         app.include_router(routes.router)
     if settings.page:
-        from streamingllm.server.routes import page
-
         app.include_router(page.router)
     add_error_handlers(app)
     _add_middleware(app, settings, metrics)

@@ -15,7 +15,6 @@ from starlette.responses import JSONResponse, Response
 from streamingllm.server.encoders.common import TurnOutcome, collect, first_event, to_json
 from streamingllm.server.errors import ApiError, api_error_of
 from streamingllm.server.forgetting import view_fields, view_headers
-from streamingllm.server.own_task import in_own_task
 from streamingllm.server.sse import SseResponse, sse_event
 from streamingllm.sessions.turn import TurnEnded, TurnEvent, TurnStarted
 
@@ -46,7 +45,6 @@ async def streamed_turn(
     Raises:
         StreamingLLMError: the turn is refused.
     """
-    events = in_own_task(events)
     started = await _started(request, events)
     shows_visibility = request.headers.get(EVENTS_HEADER, "").strip() == "visibility"
 

@@ -12,6 +12,7 @@ from streamingllm.sessions.branching import Branching
 from streamingllm.sessions.claims import Claims
 from streamingllm.sessions.feed_runner import FeedRunner
 from streamingllm.sessions.housekeeping import Housekeeping
+from streamingllm.sessions.own_task import in_own_task
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_admin import SessionAdmin
@@ -99,7 +100,7 @@ class SessionManager(SessionAdmin):
 
     # Turns.
 
-    async def respond(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
+    def respond(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
         """Feed what was said and stream the answer; closing the iterator cancels the turn.
 
         Yields:
@@ -113,6 +114,9 @@ class SessionManager(SessionAdmin):
             SessionNotFoundError: the request names a session that is not there.
             UnsupportedFeatureError: the chat template has no place for a message or a tool.
         """
+        return in_own_task(self._respond(request))
+
+    async def _respond(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
         self._residency.slots.check_capacity()
         self._num_running += 1
         clock = TurnClock()
@@ -138,8 +142,11 @@ class SessionManager(SessionAdmin):
             if session is not None:
                 await asyncio.shield(self._residency.rest(session))
 
-    async def complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
+    def complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
         """Go on from a text, without a chat template and without a session; see `respond`."""
+        return in_own_task(self._complete(request))
+
+    async def _complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
         self._residency.slots.check_capacity()
         self._num_running += 1
         try:
@@ -166,8 +173,11 @@ class SessionManager(SessionAdmin):
         await self._residency.rest(session)
         return view
 
-    async def ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
+    def ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
         """Answer a question about a feed, which goes on meanwhile; see `respond`."""
+        return in_own_task(self._ask(session_id, request))
+
+    async def _ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
         self._residency.slots.check_capacity()
         session = await self._table.get(request.owner, session_id)
         self._num_running += 1

@@ -143,7 +143,7 @@ class TurnRunner:
         self, session: Session, request: TurnRequest, told: TurnInput
     ) -> SamplingParams:
         template = await self._templates.template(session)
-        parser = parser_for(self._lm, session.tools)
+        parser = parser_for(self._lm, session.tools, variables=session.variables)
         params = replace(
             request.params,
             stop_token_ids={
@@ -177,7 +177,12 @@ class TurnRunner:
     ) -> list[Answer]:
         tools = () if request.tool_mode == "none" else session.tools
         return [
-            Answer(sample, parser_for(self._lm, tools), new_message_id(), prefill)
+            Answer(
+                sample,
+                parser_for(self._lm, tools, variables=session.variables),
+                new_message_id(),
+                prefill,
+            )
             for sample in range(num_samples)
         ]
 

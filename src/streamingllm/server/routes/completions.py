@@ -20,7 +20,6 @@ from streamingllm.server.encoders.common import (
     to_json,
 )
 from streamingllm.server.encoders.completions import PromptEncoder, sum_of, text_forgetting
-from streamingllm.server.own_task import in_own_task
 from streamingllm.server.sampling import requested_params
 from streamingllm.server.schemas.common import ErrorBody
 from streamingllm.server.schemas.completions import Completion, CompletionRequest, Prompt
@@ -148,7 +147,7 @@ class _Completion:
         events: AsyncGenerator[TurnEvent, None] = self._manager.complete(
             TextRequest(self._request.state.owner, prompt, self._params, truncation=truncation)
         )
-        return in_own_task(events)
+        return events
 
     def _encoder(self, number: int) -> PromptEncoder:
         prompt, echoed = self._body.prompt[number], ""

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import anyio
 import pytest
 
-from streamingllm.server.own_task import in_own_task
+from streamingllm.sessions.own_task import in_own_task
 
 pytestmark = pytest.mark.anyio
 

@@ -29,7 +29,8 @@ async def in_own_task(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]
     """Yield what a generator yields; closing this one cancels that one, which cleans up by itself.
 
     Web frameworks cancel a request at each of its awaits until it ends. A turn that is taken back
-    awaits a few times, so it would be cut off while it holds its session.
+    awaits a few times, so it would be cut off while it holds its session. Closing waits for the end
+    of the clean-up, unless it is cancelled itself.
     """
     queue: asyncio.Queue[_Item[T] | _End] = asyncio.Queue(MAX_BUFFERED_ITEMS)
     task = asyncio.create_task(_fill(queue, items))
@@ -43,6 +44,7 @@ async def in_own_task(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]
             _closing.add(task)
             task.add_done_callback(_closed)
             task.cancel()
+            await asyncio.wait((task,))
 
 
 async def _fill(queue: asyncio.Queue[_Item[T] | _End], items: AsyncGenerator[T, None]) -> None:
