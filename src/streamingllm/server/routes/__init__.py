@@ -1,1 +1,1 @@
-"""Routes of each API."""
+"""Serve the routes of each API."""
