@@ -5,9 +5,8 @@ from __future__ import annotations
 import atexit
 import logging
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +23,10 @@ from streamingllm.graphs.aot_cache import (
 from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder
 from streamingllm.graphs.inductor import fuse
 from streamingllm.graphs.rollback import take_back
+from streamingllm.graphs.step_check import check_step
 from streamingllm.graphs.step_linears import join_siblings
-from streamingllm.graphs.step_module import StepModule
+from streamingllm.graphs.step_module import StepModule, numbers_of
+from streamingllm.graphs.step_module import StepToken as StepToken
 from streamingllm.integration.attach import Attachment
 from streamingllm.integration.checked_cache import AttentionFacts
 from streamingllm.kernels import gpu, native
@@ -40,20 +41,6 @@ _DTYPES = {
     "cuda": (torch.float32, torch.bfloat16, torch.float16),
 }
 _log = logging.getLogger("streamingllm")
-
-
-class StepToken(NamedTuple):
-    """A token of a decode step: its id, slot, stream position and, per geometry, what it sees."""
-
-    token_id: int
-    slot: int
-    position: int
-    layouts: Sequence[StepLayout]
-
-    @property
-    def numbers(self) -> list[int]:
-        """Numbers of the token in the order that `StepModule` takes them."""
-        return [self.token_id, self.slot, self.position, *chain.from_iterable(self.layouts)]
 
 
 class DecodeStep:
@@ -104,7 +91,7 @@ class DecodeStep:
             tokens: none of a slot more often than `max_tokens_per_slot`; past the last sink.
             buffers: of each layer, written in place.
         """
-        numbers = torch.tensor([token.numbers for token in tokens]).T.contiguous()
+        numbers = numbers_of(tokens)
         if self._captured is None:
             return self._step(numbers, buffers)
         assert len({token.slot for token in tokens}) == len(tokens), "a GPU's step takes one token"
@@ -246,7 +233,18 @@ def _dynamic_dimensions(many: bool, inputs: tuple[Any, ...]) -> Any:
 def unsupported_reason(
     model: PreTrainedModel, attachment: Attachment, encodings: Sequence[PositionEncoding]
 ) -> str | None:
-    """Return why a model's single tokens go through an ordinary pass; None if they need not."""
+    """Return why a model's single tokens go through an ordinary pass; None if they need not.
+
+    The step of a model without any other reason is run once, on a few tokens; see `step_check`.
+    """
+    reason = declared_unsupported_reason(model, attachment, encodings)
+    return check_step(model, attachment) if reason is None else reason
+
+
+def declared_unsupported_reason(
+    model: PreTrainedModel, attachment: Attachment, encodings: Sequence[PositionEncoding]
+) -> str | None:
+    """Return the reason that can be told without running a step; None if there is none."""
     facts = attachment.facts
     if facts is None:
         return f"{model.config.model_type} bypasses transformers' attention interface"
