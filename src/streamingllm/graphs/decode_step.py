@@ -29,17 +29,12 @@ from streamingllm.graphs.step_module import StepModule, numbers_of
 from streamingllm.graphs.step_module import StepToken as StepToken
 from streamingllm.integration.attach import Attachment
 from streamingllm.integration.checked_cache import AttentionFacts
-from streamingllm.kernels import gpu, native
 from streamingllm.kernels.limits import Heads, decode_unsupported_reason
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.rope import RopeEncoding
 
 MAX_BATCH = 64
 _EXAMPLE_STREAMS, _EXAMPLE_ENTRIES = 7, 11  # any others do as well
-_DTYPES = {
-    "cpu": (torch.float32, torch.bfloat16),
-    "cuda": (torch.float32, torch.bfloat16, torch.float16),
-}
 _log = logging.getLogger("streamingllm")
 
 
@@ -255,26 +250,13 @@ def declared_unsupported_reason(
             return "its cache holds latent keys"
     if facts.changed_layers:
         return f"layer {facts.changed_layers[0]} attends to other keys than its cache returns"
-    return _device_unsupported_reason(model) or _head_unsupported_reason(model, facts)
-
-
-def _device_unsupported_reason(model: PreTrainedModel) -> str | None:
-    """Return what speaks against the device and the data type of a model."""
-    device, dtypes = model.device, _DTYPES.get(model.device.type)
-    if dtypes is None:
-        return f"steps are made for CPUs and CUDA, the model is on {device}"
-    if any(tensor.device != device for tensor in model.parameters()):
+    if any(tensor.device != model.device for tensor in model.parameters()):
         return "the model lies on several devices"
-    if model.dtype not in dtypes:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        return f"dtype is {model.dtype}, kernels take {names}"
-    if device.type == "cuda":
-        return None if gpu.load() else "there are no Triton kernels here"
-    return None if native.load() else "there are no native kernels here"
+    return _kernels_unsupported_reason(model, facts)
 
 
-def _head_unsupported_reason(model: PreTrainedModel, facts: AttentionFacts) -> str | None:
-    """Return what speaks against the widths of keys and values, as the self-check saw them."""
+def _kernels_unsupported_reason(model: PreTrainedModel, facts: AttentionFacts) -> str | None:
+    """Return why no kernel takes a model's keys and values, as wide as the self-check saw them."""
     for key_dim, value_dim in sorted(facts.head_dims):
         q, k, v = Heads(1, key_dim), Heads(1, key_dim), Heads(1, value_dim)
         reason = decode_unsupported_reason(q, k, v, model.dtype, model.device)

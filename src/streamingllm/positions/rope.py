@@ -13,11 +13,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from streamingllm.kernels import native, operators, reference
+from streamingllm.kernels import operators, reference
+from streamingllm.kernels.limits import rotate_unsupported_reason
 from streamingllm.kernels.operators import rotary_table
 
-_DTYPES = (torch.float32, torch.bfloat16)
-_DIM_MULTIPLE = 32
 Layout = Literal["half", "interleaved"]
 Columns = Literal["concatenated", "repeated", "single", "complex"]
 
@@ -58,14 +57,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, start: int) -> T
 def can_turn(x: Tensor, cos: Tensor) -> bool:
     """Return whether the operator `rotate` can compute what `reference.rotate` does."""
     return (
-        x.device.type == "cpu"
-        and x.dtype in _DTYPES
-        and x.dtype is cos.dtype
+        x.dtype is cos.dtype
         and x.ndim == 4
-        and x.shape[-1] % _DIM_MULTIPLE == 0
         and not x.requires_grad
         and not torch.compiler.is_compiling()  # inductor joins it to its neighbours
-        and native.load()
+        and rotate_unsupported_reason(x.shape[-1], x.dtype, x.device) is None
     )
 
 
