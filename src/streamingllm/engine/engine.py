@@ -199,8 +199,8 @@ class Engine(StreamCommands):
 def _check_settings(config: StreamConfig, max_stall: float) -> None:
     if config.strategy != "sinks":
         raise ConfigError(
-            f"strategy={config.strategy!r}: must be 'sinks' in an engine, with num_sink_tokens=0 "
-            "for window attention"
+            f"strategy={config.strategy!r} does not run in an engine; choose 'sinks', with "
+            "num_sink_tokens=0 for window attention"
         )
     if not 1.0 <= max_stall < float("inf"):
-        raise ConfigError(f"max_stall={max_stall}: must be a finite number >= 1")
+        raise ConfigError(f"max_stall={max_stall} is out of range; choose a finite number >= 1")

@@ -193,8 +193,8 @@ class SlotPool:
                 }
         except RuntimeError as error:
             raise ConfigError(
-                f"max_streams={self.num_slots}: takes {self.nbytes:,} bytes, more than "
-                f"{self._model.device} has; must be lower"
+                f"max_streams={self.num_slots} takes {self.nbytes:,} bytes, more than "
+                f"{self._model.device} has; choose a lower number"
             ) from error
 
 
@@ -204,8 +204,8 @@ def _longest_prefix(config: StreamConfig, max_pinned_tokens: int | None) -> int:
     check_integer("max_pinned_tokens", max_pinned_tokens, 0)
     if max_pinned_tokens >= config.cache_size:
         raise ConfigError(
-            f"max_pinned_tokens={max_pinned_tokens}: must be smaller than cache_size="
-            f"{config.cache_size}, the window needs at least one entry"
+            f"max_pinned_tokens={max_pinned_tokens} leaves no entry of cache_size="
+            f"{config.cache_size} for the window; choose a lower number"
         )
     return max(config.num_sink_tokens, max_pinned_tokens)
 
@@ -221,7 +221,7 @@ def _affordable(
     fitting = memory_budget_bytes // bytes_per_stream
     if fitting < 1:
         raise ConfigError(
-            f"memory_budget_bytes={memory_budget_bytes}: must be at least {bytes_per_stream}, "
-            "what one stream takes; a smaller window_size takes less"
+            f"memory_budget_bytes={memory_budget_bytes} is less than the {bytes_per_stream} bytes "
+            "of one stream; raise it or choose a smaller window_size"
         )
     return fitting if max_streams is None else min(fitting, max_streams)

@@ -26,6 +26,7 @@ import torch
 from filelock import FileLock
 
 from streamingllm.cache_folder import cache_folder
+from streamingllm.checks import check_choice
 from streamingllm.errors import ConfigError, first_line
 from streamingllm.kernels import operators  # noqa: F401  (their signatures come before their code)
 
@@ -63,8 +64,7 @@ class NativeSettings:
     isa: str | None = None
 
     def __post_init__(self) -> None:
-        if self.isa is not None and self.isa not in _ISAS:
-            raise ConfigError(f"isa={self.isa!r}: must be None or one of {', '.join(_ISAS)}")
+        check_choice("isa", self.isa, (None, *_ISAS))
 
 
 _settings = NativeSettings()

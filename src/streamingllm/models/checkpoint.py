@@ -70,8 +70,8 @@ class Checkpoint:
             if missing:
                 # transformers would go on with random numbers in their place.
                 raise ModelLoadError(
-                    f"{self.path}: must hold every weight of {type(model).__name__}, "
-                    f"{len(missing)} are missing, such as {missing[0]}"
+                    f"{self.path}: {len(missing)} weights of {type(model).__name__} are missing, "
+                    f"such as {missing[0]}; fetch the files again"
                 )
             quantizer = getattr(model, "hf_quantizer", None)
             if self.gguf_file is not None and quantizer is not None:

@@ -123,7 +123,9 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ModelLoadError(f"{path}: must be a GGUF file, it does not begin like one")
+            raise ModelLoadError(
+                f"model={str(path)!r} does not begin like a GGUF file; choose a .gguf file"
+            )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             try:
                 return _Reader(path, content).header()

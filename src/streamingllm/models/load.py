@@ -52,11 +52,11 @@ def load_model(
     """
     wanted_dtype, wanted_device = resolve_dtype(dtype), resolve_device(device)
     if wanted_device.type == "mps" and wanted_dtype is torch.float64:
-        raise ConfigError("dtype='float64': must be another one on mps, which has no float64")
+        raise ConfigError("dtype='float64' does not exist on mps; choose another one")
     check_quantization(quantize)
     if quantize != "none" and wanted_device.type != "cpu":
         raise ConfigError(
-            f"quantize={quantize!r}: must be none on {wanted_device}, kernels are the CPU's"
+            f"quantize={quantize!r} has kernels for CPUs alone; choose none on {wanted_device}"
         )
     checkpoint = locate_checkpoint(name_or_path, cache_dir=cache_dir, progress=progress)
     if quantize != "none":

@@ -54,14 +54,16 @@ def locate_checkpoint(
     if is_hub_id(name) and path.suffix != ".gguf":
         return hub_checkpoint(name, progress, weights=weights)
     raise ModelLoadError(
-        f"model={name!r}: must be one of {', '.join(CATALOG)}, a hub id (organisation/model), "
-        "a folder that exists or a .gguf file that exists"
+        f"model={name!r} is unknown; choose one of {', '.join(CATALOG)}, a hub id "
+        "(organisation/model), a folder that exists or a .gguf file that exists"
     )
 
 
 def _folder_checkpoint(folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"{folder}: must be a folder with a config.json, there is none")
+        raise ModelLoadError(
+            f"model={str(folder)!r} has no config.json; choose a folder with a model"
+        )
     return Checkpoint(folder, gguf_file=None, source=f"folder:{folder}")
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from streamingllm.checks import check_choice
 from streamingllm.config import WEIGHT_QUANTIZATIONS
-from streamingllm.errors import ConfigError
 from streamingllm.integration.linears import active_product
 from streamingllm.kernels import native
 from streamingllm.kernels.operators import quantized_linear
@@ -94,9 +94,7 @@ def check_quantization(quantization: str) -> str:
     Raises:
         ConfigError: it is not one of `WEIGHT_QUANTIZATIONS`.
     """
-    if quantization not in WEIGHT_QUANTIZATIONS:
-        allowed = ", ".join(WEIGHT_QUANTIZATIONS)
-        raise ConfigError(f"quantize={quantization!r}: must be one of {allowed}")
+    check_choice("quantize", quantization, WEIGHT_QUANTIZATIONS)
     return quantization
 
 

@@ -148,11 +148,11 @@ class Stream(FedStream):
         cache = self._strategy.cache_for("skip_to")
         seen = self.num_seen_tokens
         if position < seen:
-            raise InputError(f"position={position}: must be at least {seen}")
+            raise InputError(f"position={position} has passed; choose {seen} or more")
         if int(cache.num_seen_tokens_per_stream.min()) < self.cache_size:
             raise InputError(
-                f"position={position}: the cache must be full first, {seen} of {self.cache_size} "
-                "tokens have been fed"
+                f"position={position} needs a full cache, which has {seen} of {self.cache_size} "
+                "tokens; feed more first"
             )
         cache.positions.skip_to(position)
 
