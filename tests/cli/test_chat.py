@@ -90,6 +90,19 @@ def test_nothing_but_json_is_on_standard_output(
     assert "/rewind" in err
 
 
+def test_a_byte_order_mark_is_no_text(arguments: list[str], talk: Talk) -> None:
+    _, plain = talk(arguments, "Hi", "And now?")
+    _, marked = talk(arguments, "\ufeffHi", "And now?")
+    assert marked["turns"] == plain["turns"]
+    assert marked["seen_tokens"] == plain["seen_tokens"]
+    _, blank = talk(arguments, "\ufeff", "Hi", "And now?")
+    assert blank["turns"] == plain["turns"]
+    shown, _ = talk(arguments, "\ufeff/rewind", "Hi")
+    assert "error: " in shown
+    _, inside = talk(arguments, "Hi", "\ufeffAnd now?")
+    assert inside["turns"][1]["user"] == "\ufeffAnd now?"
+
+
 def test_turns_are_taken_back(arguments: list[str], talk: Talk) -> None:
     said = ["How are you?", "And now?", "Bye", "Why?", "Hi"]
     _, plain = talk(arguments, *said[:2], "So?")

@@ -17,7 +17,7 @@ from streamingllm.inputs import (
 from streamingllm.stream.fed_stream import FedStream, remembered_tokens
 from streamingllm.stream.generation import generate_rows
 from streamingllm.stream.sampling import GREEDY, SamplingParams
-from streamingllm.stream.state import StreamState
+from streamingllm.stream.stream_snapshot import StreamSnapshot
 from streamingllm.stream.token_tail import TokenTail
 
 
@@ -172,7 +172,7 @@ class Stream(FedStream):
         Raises:
             SnapshotError: the file cannot be written; one that was there before is untouched.
         """
-        state = StreamState(
+        state = StreamSnapshot(
             config=self.config,
             cache=self._strategy.cache_for("snapshot").export_state(),
             next_logits=self._logits,
@@ -189,7 +189,7 @@ class Stream(FedStream):
         Raises:
             SnapshotError: the file is missing, damaged, or of another model.
         """
-        state = StreamState.read(Path(path), model_of(model))
+        state = StreamSnapshot.read(Path(path), model_of(model))
         stream = cls(model, state.config)
         stream._strategy.cache_for("restore").import_state(state.cache)
         stream._logits = state.next_logits
