@@ -67,7 +67,7 @@ class SlotPool:
     """Hold the keys and values of at most `max_streams` streams.
 
     Every slot has `config.cache_size` entries per layer. A stream with a pinned prefix of n tokens
-    takes n of them for its sinks and the rest for its window, and steps together with streams whose
+    takes n of them for its sinks and the rest for its window. It steps together with streams whose
     prefixes have other lengths.
 
     Args:
@@ -76,8 +76,8 @@ class SlotPool:
         max_streams: slots; None for the number that the budget allows, or 8 without one.
         memory_budget_bytes: upper bound on the bytes of all slots; None for none.
         max_pinned_tokens: longest pinned prefix; None for `config.num_sink_tokens`. A longer one
-            takes more memory where the ring is quantised (sinks are exact) and where a layer's own
-            window would no longer fit next to it.
+            takes more memory where the ring is quantised, because sinks are exact. It does so too
+            where a layer's own window would no longer fit next to it.
 
     Attributes:
         bytes_per_stream: bytes of one slot, the entries for `rewind` included.

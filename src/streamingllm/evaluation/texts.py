@@ -26,10 +26,10 @@ def open_documents(source: str) -> Iterable[str]:
     """Find a text before anything is spent on reading it.
 
     Args:
-        source: a path; `pydoc`, the language reference that every Python carries (465 KB); or
-            `hub:DATASET`, the `text` column of a data set's test split, such as
-            `hub:emozilla/pg19-test`, fetched document by document. A file called `pydoc` is
-            `./pydoc`.
+        source: a path, `pydoc` or `hub:DATASET`. The word `pydoc` means the language reference
+            that every Python carries (465 KB). A file of that name is `./pydoc`. The `text` column
+            of a data set's test split, such as `hub:emozilla/pg19-test`, is fetched document by
+            document.
 
     Returns:
         The text as one or more documents, to be read in order.

