@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import pytest
@@ -184,3 +186,30 @@ def test_another_data_type_is_checked_anew(
         module.to(torch.bfloat16)
         check_step(model, cache.attachment)
     assert seen == [torch.float32, torch.bfloat16]
+
+
+def test_a_check_and_an_attachment_do_not_wait_for_each_other(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a step is checked, another thread attaches a second model of the same decoder."""
+    second = copy(model)
+    in_check, attached = threading.Event(), threading.Event()
+    own_ids = step_check._ids
+
+    def ids(model: PreTrainedModel, first_id: int) -> Tensor:
+        in_check.set()
+        assert attached.wait(60)
+        return own_ids(model, first_id)
+
+    monkeypatch.setattr(step_check, "_ids", ids)
+
+    def attach() -> None:
+        assert in_check.wait(60)
+        assert attachment_of(second) is attachment_of(model)
+        attached.set()
+
+    other = threading.Thread(target=attach)
+    with SinkCache(model) as cache:
+        other.start()
+        assert check_step(model, cache.attachment) is None
+    other.join()

@@ -8,6 +8,7 @@ together, one of them past its first eviction. Then one of them steps alone.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from weakref import WeakKeyDictionary
 
@@ -30,6 +31,8 @@ TOLERANCE_FULL, TOLERANCE_HALF = 1e-3, 0.2
 # A mixture of experts may send a token elsewhere because of rounding, other tokens then agree.
 ATTEMPTS = 3
 _log = logging.getLogger("streamingllm")
+# Not the attachment's lock: making a cache takes the lock under which models are attached first.
+_checking = threading.RLock()
 _Kind = tuple[torch.dtype, torch.device]
 _reasons: WeakKeyDictionary[Attachment, dict[_Kind, str | None]] = WeakKeyDictionary()
 
@@ -44,7 +47,7 @@ def check_step(model: PreTrainedModel, attachment: Attachment) -> str | None:
         attachment: has been acquired.
     """
     kind = (model.dtype, model.device)
-    with attachment.exclusive():
+    with _checking:
         known = _reasons.setdefault(attachment, {})
         if kind not in known:
             known[kind] = _find_reason(model, attachment)
@@ -57,12 +60,10 @@ def check_step(model: PreTrainedModel, attachment: Attachment) -> str | None:
 def _find_reason(model: PreTrainedModel, attachment: Attachment) -> str | None:
     worst: list[tuple[str, float]] = []
     try:
-        join_siblings(model)
-        with evaluating(attachment.decoder):
-            for attempt in range(ATTEMPTS):
-                worst = list(_differences(model, attachment, first_id=attempt * PREFILL_TOKENS))
-                if not (worst := [found for found in worst if found[1] > _tolerance(model)]):
-                    return None
+        for attempt in range(ATTEMPTS):
+            worst = list(_differences(model, attachment, first_id=attempt * PREFILL_TOKENS))
+            if not (worst := [found for found in worst if found[1] > _tolerance(model)]):
+                return None
     except torch.OutOfMemoryError:
         raise
     except (AttributeError, TypeError, RuntimeError, StreamingLLMError) as error:
@@ -88,16 +89,23 @@ def _differences(
     prompt, together, alone = _ids(model, first_id).split([PREFILL_TOKENS, 1, 1], dim=1)
     mask = torch.ones_like(prompt)
     mask[0, :NUM_PADDING] = 0
-    with SinkCache.of(model, config) as passing, torch.no_grad():
+    with (
+        SinkCache.of(model, config) as passing,
+        SinkCache.of(model, config) as stepping,
+        attachment.exclusive(),
+        evaluating(attachment.decoder),
+        torch.no_grad(),
+    ):
+        join_siblings(model)
+        module = StepModule(model, attachment, stepping.encodings, stepping.geometry_of)
         attachment.decoder(prompt, attention_mask=mask, past_key_values=passing, use_cache=True)
-        with passing.clone() as stepping:
-            module = StepModule(model, attachment, stepping.encodings, stepping.geometry_of)
-            step = _step(module, together[:, 0].tolist(), (0, 1), stepping)
-            for row, expected in enumerate(_pass(model, together, passing)):
-                yield f"for stream {row} of two", _relative(step[row], expected)
-            stepping.count_step()
-            step = _step(module, alone[1].tolist(), (1,), stepping)
-            yield "for a stream alone", _relative(step[0], _pass(model, alone, passing)[1])
+        stepping.import_state(passing.export_state())
+        step = _step(module, together[:, 0].tolist(), (0, 1), stepping)
+        for row, expected in enumerate(_pass(model, together, passing)):
+            yield f"for stream {row} of two", _relative(step[row], expected)
+        stepping.count_step()
+        step = _step(module, alone[1].tolist(), (1,), stepping)
+        yield "for a stream alone", _relative(step[0], _pass(model, alone, passing)[1])
 
 
 def _ids(model: PreTrainedModel, first_id: int) -> Tensor:
