@@ -16,8 +16,8 @@ from benchmarks.progress import shown
 from streamingllm import SinkCache
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
-from tests.integration.test_families import IDS, NUM_TOKENS, difference, random_sizes, stream
 from tests.reference.families import FAMILIES, model_of
+from tests.reference.family_passes import IDS, NUM_TOKENS, difference, random_sizes, stream
 from tests.reference.oracles import banded_logits, token_by_token_logits
 
 

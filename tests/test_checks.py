@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamingllm.checks import check_integer
+from streamingllm.checks import check_choice, check_integer
 from streamingllm.errors import ConfigError, InputError
 
 
@@ -23,3 +23,9 @@ def test_what_is_no_integer_is_refused(value: object) -> None:
 def test_what_is_out_of_range_is_refused(value: int) -> None:
     with pytest.raises(InputError, match=f"size={value} is out of range; choose .* from 0 to 10"):
         check_integer("size", value, 0, 10, error=InputError)
+
+
+def test_a_choice_is_one_of_those_there_are() -> None:
+    check_choice("isa", None, (None, "avx2"))
+    with pytest.raises(ConfigError, match=r"^isa='sse' is unknown; choose one of None, avx2$"):
+        check_choice("isa", "sse", (None, "avx2"))

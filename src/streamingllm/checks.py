@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from streamingllm.errors import ConfigError, StreamingLLMError
 
 
@@ -23,3 +25,20 @@ def check_integer(
         raise error(f"{name}={value!r} is no integer; choose a whole number {allowed}")
     if value < low or (high is not None and value > high):
         raise error(f"{name}={value!r} is out of range; choose a whole number {allowed}")
+
+
+def check_choice(
+    name: str,
+    value: object,
+    choices: Collection[object],
+    *,
+    error: type[StreamingLLMError] = ConfigError,
+) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises:
+        StreamingLLMError: of the type `error`; the message lists the choices.
+    """
+    if value not in choices:
+        allowed = ", ".join(str(choice) for choice in choices)
+        raise error(f"{name}={value!r} is unknown; choose one of {allowed}")

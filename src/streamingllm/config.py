@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from streamingllm.checks import check_integer
+from streamingllm.checks import check_choice, check_integer
 from streamingllm.errors import ConfigError
 
 CACHE_QUANTIZATIONS = ("none", "int8")
@@ -53,29 +53,28 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for name, lowest in _LOWEST.items():
             check_integer(name, getattr(self, name), lowest)
-        if self.strategy not in STRATEGIES:
-            raise ConfigError(f"strategy={self.strategy!r}: must be one of {', '.join(STRATEGIES)}")
-        if self.quantize_cache not in CACHE_QUANTIZATIONS:
-            allowed = ", ".join(CACHE_QUANTIZATIONS)
-            raise ConfigError(f"quantize_cache={self.quantize_cache!r}: must be one of {allowed}")
-        if self.eviction not in EVICTIONS:
-            raise ConfigError(f"eviction={self.eviction!r}: must be one of {', '.join(EVICTIONS)}")
+        check_choice("strategy", self.strategy, STRATEGIES)
+        check_choice("quantize_cache", self.quantize_cache, CACHE_QUANTIZATIONS)
+        check_choice("eviction", self.eviction, EVICTIONS)
         factor = self.interpolation_factor
         if not 1.0 <= factor < float("inf"):
-            raise ConfigError(f"interpolation_factor={factor}: must be a finite number >= 1")
+            raise ConfigError(
+                f"interpolation_factor={factor} is out of range; choose a finite number >= 1"
+            )
         if self.sink_positions is not None:
             self._check_sink_positions(self.sink_positions)
 
     def _check_sink_positions(self, positions: tuple[int, ...]) -> None:
         if len(positions) != self.num_sink_tokens:
             raise ConfigError(
-                f"sink_positions has {len(positions)} entries: must have num_sink_tokens="
-                f"{self.num_sink_tokens} of them"
+                f"sink_positions has {len(positions)} entries; give one for each of "
+                f"num_sink_tokens={self.num_sink_tokens}"
             )
         rising = all(a < b for a, b in pairwise(positions))
         if not rising or any(p < 0 for p in positions):
             raise ConfigError(
-                f"sink_positions={positions}: must be strictly increasing stream positions >= 0"
+                f"sink_positions={positions} does not rise from 0 or above; give strictly "
+                "increasing stream positions >= 0"
             )
 
     @property
@@ -95,8 +94,8 @@ class StreamConfig:
         check_integer("cache_size", cache_size, 1)
         if num_sink_tokens >= cache_size:
             raise ConfigError(
-                f"num_sink_tokens={num_sink_tokens}: must be smaller than cache_size={cache_size}, "
-                "the window needs at least one entry"
+                f"num_sink_tokens={num_sink_tokens} leaves no entry of cache_size={cache_size} for "
+                "the window; choose fewer sinks or a larger cache"
             )
         window_size = cache_size - num_sink_tokens
         return cls(num_sink_tokens=num_sink_tokens, window_size=window_size, **fields)  # type: ignore[arg-type]

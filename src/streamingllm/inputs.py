@@ -74,16 +74,17 @@ def check_tokens(
     """
     kind = getattr(ids, "dtype", type(ids).__name__)
     if kind not in (torch.int64, torch.int32):
-        raise InputError(f"ids: is {kind}, must be a tensor of int64 token ids")
+        raise InputError(f"ids is {kind}; give a tensor of int64 token ids")
     if ids.ndim not in (1, 2) or ids.numel() == 0:
         raise InputError(
-            f"ids has shape {tuple(ids.shape)}: must be [seq] or [batch, seq], one token at least"
+            f"ids has shape {tuple(ids.shape)}; give [seq] or [batch, seq], one token at least"
         )
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= vocab_size:
         bad = low if low < 0 else high
         raise InputError(
-            f"ids contains {bad}: must be 0 to {vocab_size - 1}, the model's vocabulary"
+            f"ids contains {bad}, which is not in the vocabulary; give ids from 0 to "
+            f"{vocab_size - 1}"
         )
     rows = ids.reshape(-1, ids.shape[-1]).to(device, torch.int64)
     return TokenBatch(rows, _valid(ids, attention_mask, device), ids.ndim == 1)
@@ -94,7 +95,7 @@ def _valid(ids: Tensor, mask: Tensor | None, device: torch.device) -> Tensor | N
         return None
     if mask.shape != ids.shape:
         raise InputError(
-            f"attention_mask has shape {tuple(mask.shape)}: must equal ids' {tuple(ids.shape)}"
+            f"attention_mask has shape {tuple(mask.shape)}; give that of ids, {tuple(ids.shape)}"
         )
     valid = mask.reshape(-1, ids.shape[-1]).to(device, torch.bool)
     return None if bool(valid.all()) else valid

@@ -30,7 +30,7 @@ def test_an_error_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[st
     assert run("pull", "no-such-model") == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("error: model='no-such-model': must be one of ")
+    assert err.startswith("error: model='no-such-model' is unknown; choose one of ")
     assert err.count("\n") == 1
 
 
@@ -66,5 +66,5 @@ def test_the_package_runs_as_a_program(program: list[str], tmp_path: Path) -> No
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        f"error: {tmp_path}: must be a folder with a config.json, there is none\n"
+        f"error: model={str(tmp_path)!r} has no config.json; choose a folder with a model\n"
     )

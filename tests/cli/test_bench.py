@@ -161,10 +161,16 @@ def test_people_get_a_line(
             ["decode", "--batch-size", "0"],
             "batch_size=0 is out of range",
         ),
-        (["decode", "--start-position", "5"], "start_position=5: must be above 17"),
-        (["decode", "--quantize", "int3"], "quantize='int3': must be one of none, int8, int4"),
-        (["decode", "--quantize-cache", "int4"], "quantize_cache='int4': must be one of"),
-        (["decode", "--dtype", "int8"], "dtype='int8': must be one of auto"),
+        (
+            ["decode", "--start-position", "5"],
+            "start_position=5 is within the cache; choose more than 17",
+        ),
+        (
+            ["decode", "--quantize", "int3"],
+            "quantize='int3' is unknown; choose one of none, int8, int4",
+        ),
+        (["decode", "--quantize-cache", "int4"], "quantize_cache='int4' is unknown; choose one of"),
+        (["decode", "--dtype", "int8"], "dtype='int8' is unknown; choose one of auto"),
         (["decode", "--threads", "0"], "threads=0 is out of range"),
         (
             ["decode", "--window-size", "0"],
@@ -174,7 +180,7 @@ def test_people_get_a_line(
             ["decode", "--num-sink-tokens", "-1"],
             "num_sink_tokens=-1 is out of range",
         ),
-        (["decode", "--device", "abacus"], "device='abacus': must be one of"),
+        (["decode", "--device", "abacus"], "device='abacus' is unknown; choose one of"),
         (["prefill", "--tokens", "0"], "tokens=0 is out of range"),
         (["prefill", "--rounds", "0"], "rounds=0 is out of range"),
         (
@@ -187,10 +193,13 @@ def test_people_get_a_line(
             "prompt_tokens=0 is out of range",
         ),
         (["stall", "--steps", "0"], "steps=0 is out of range"),
-        (["stall", "--max-stall", "0.5"], "max_stall=0.5: must be a finite number >= 1"),
+        (
+            ["stall", "--max-stall", "0.5"],
+            "max_stall=0.5 is out of range; choose a finite number >= 1",
+        ),
         (["flatness", "--rounds", "0"], "rounds=0 is out of range"),
-        (["flatness", "--early", "3"], "=3: must be above 17"),
-        (["flatness", "--early", "100", "--late", "100"], "late=100: must be above early=100"),
+        (["flatness", "--early", "3"], "=3 is within the cache; choose more than 17"),
+        (["flatness", "--early", "100", "--late", "100"], "late=100 is not above early=100"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -211,4 +220,4 @@ def test_results_that_cannot_be_written_are_refused_at_once(
     command: str, options: list[str], capsys: Capture
 ) -> None:
     assert run_command("bench", command, *options, "--json", "/no/such/folder/a.json") == 2
-    assert "json='/no/such/folder/a.json': must be" in capsys.readouterr().err
+    assert "json='/no/such/folder/a.json' cannot be written" in capsys.readouterr().err

@@ -90,6 +90,19 @@ def test_nothing_but_json_is_on_standard_output(
     assert "/rewind" in err
 
 
+def test_a_byte_order_mark_is_no_text(arguments: list[str], talk: Talk) -> None:
+    _, plain = talk(arguments, "Hi", "And now?")
+    _, marked = talk(arguments, "\ufeffHi", "And now?")
+    assert marked["turns"] == plain["turns"]
+    assert marked["seen_tokens"] == plain["seen_tokens"]
+    _, blank = talk(arguments, "\ufeff", "Hi", "And now?")
+    assert blank["turns"] == plain["turns"]
+    shown, _ = talk(arguments, "\ufeff/rewind", "Hi")
+    assert "error: " in shown
+    _, inside = talk(arguments, "Hi", "\ufeffAnd now?")
+    assert inside["turns"][1]["user"] == "\ufeffAnd now?"
+
+
 def test_turns_are_taken_back(arguments: list[str], talk: Talk) -> None:
     said = ["How are you?", "And now?", "Bye", "Why?", "Hi"]
     _, plain = talk(arguments, *said[:2], "So?")
@@ -113,15 +126,15 @@ def test_branches(arguments: list[str], talk: Talk) -> None:
 def test_wrong_commands_lose_nothing(arguments: list[str], talk: Talk, tmp_path: Path) -> None:
     wrong = {
         "/rewind 2": "num_turns=2 is not 1 to 1, the turns so far",
-        "/rewind -1": "/rewind -1: must be followed by a whole number",
-        "/switch 2": "/switch 2: must be 1 to 1",
-        "/switch": "/switch: must be followed by BRANCH",
-        "/fork now": "/fork now: /fork stands alone",
-        "/save": "/save: must be followed by FILE",
+        "/rewind -1": "/rewind -1 has no number; give a whole number after /rewind",
+        "/switch 2": "/switch 2 is out of range; choose 1 to 1",
+        "/switch": "/switch lacks BRANCH; give it after /switch",
+        "/fork now": "/fork takes no 'now'; give /fork alone",
+        "/save": "/save lacks FILE; give it after /save",
         f"/save {tmp_path}/none/file": "cannot be written",
         f"/load {tmp_path}/none": "cannot be read",
         f"/load {__file__}": "cannot be read",
-        "/sav": "/sav: must be one of /rewind, /fork, /branches, /switch, /save, /load",
+        "/sav": "/sav is unknown; choose one of /rewind, /fork, /branches, /switch, /save, /load",
     }
     shown, found = talk(arguments, "Hi", *wrong, "Bye")
     errors = [line for line in shown.splitlines() if "error: " in line]

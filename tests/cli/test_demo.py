@@ -66,7 +66,10 @@ def test_json_can_have_standard_output_to_itself(
     [
         (["--window-size", "0"], "window_size=0 is out of range"),
         (["--max-tokens", "1"], "max_tokens=1 is out of range"),
-        (["--plot", "/no/such/folder/plot.png"], "plot='/no/such/folder/plot.png': must be a file"),
+        (
+            ["--plot", "/no/such/folder/plot.png"],
+            "plot='/no/such/folder/plot.png' cannot be written",
+        ),
         (["--text", "/no/such/file"], "text='/no/such/file'"),
     ],
 )
@@ -90,7 +93,7 @@ def test_what_cannot_be_done_is_said_in_one_line(
 def test_a_full_disk_leaves_nothing_half_written(arguments: list[str], tmp_path: Path) -> None:
     done = run_with_full_disk(arguments, tmp_path, max_file_bytes=2000)
     assert done.returncode == 2
-    assert "error: plot='streamingllm-demo.png': must be a file that can be written" in done.stderr
+    assert "error: plot='streamingllm-demo.png' cannot be written" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

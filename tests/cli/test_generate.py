@@ -123,7 +123,7 @@ def test_end_tokens_can_be_ignored(
         (["--max-new-tokens", "-1"], "max_new_tokens=-1 is out of range"),
         (["--seed", "-1"], "seed=-1 is out of range"),
         (["--stop", ""], "stop_strings contains ''; give each"),
-        (["--prompt-file", "-"], "prompt: must be given either"),
+        (["--prompt-file", "-"], "prompt is missing or given twice"),
         (["--chat"], "has no chat template"),
     ],
 )

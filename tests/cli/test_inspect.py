@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from tests.cli.terminal import run_command
+from tests.models.tiny_package import write_gguf
 from tests.reference.tiny_folder import byte_tokenizer
 
 Capture = pytest.CaptureFixture[str]
@@ -74,3 +77,24 @@ def test_wrong_numbers_are_refused_before_loading(
 ) -> None:
     assert run_command("inspect", "/no/such/model", *options) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+_PROGRAM = """
+import contextlib, io, sys
+from streamingllm.cli import main
+with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
+    main(["inspect", sys.argv[1]])
+assert "can stream" in output.getvalue()
+print("transformers" in sys.modules)
+"""
+
+
+def test_a_known_family_is_described_without_transformers(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_gguf(path)
+    for name in (tiny_folder, path):
+        command = [sys.executable, "-c", _PROGRAM, str(name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == "False\n", name

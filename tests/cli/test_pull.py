@@ -38,7 +38,7 @@ def test_pull_refuses_a_json_file_before_it_begins(
 ) -> None:
     target = tmp_path / "none" / "result.json"
     assert run("pull", "no-such-model", "--json", str(target)) == 2
-    assert capsys.readouterr().err.startswith(f"error: json={str(target)!r}: must be")
+    assert capsys.readouterr().err.startswith(f"error: json={str(target)!r} cannot be written")
 
 
 def test_pull_lists_the_catalog(capsys: pytest.CaptureFixture[str]) -> None:

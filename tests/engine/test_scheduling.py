@@ -41,7 +41,9 @@ def test_streams_decode_in_every_step_while_prompts_are_prefilled(max_stall: flo
             assert {o.stream_id for o in outputs if o.token_ids} >= {*decoding}
             gained += any(num_seen(engine, i) > n for i, n in zip(prompts, seen, strict=True))
             steps += 1
-        assert gained >= 0.9 * steps
+        # A step brings no prompt further only to measure one: once for each number of streams that
+        # decode (2, 3 and 4), and once after 32 steps that a prompt joined. Time has no part in it.
+        assert steps - gained <= 3 + steps // 32
 
 
 def test_prompts_take_turns() -> None:

@@ -47,9 +47,9 @@ def test_an_eight_bit_window_takes_less() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"memory_budget_bytes": BYTES - 1}, f"must be at least {BYTES}"),
+        ({"memory_budget_bytes": BYTES - 1}, f"is less than the {BYTES} bytes of one stream"),
         ({"max_streams": 0}, "max_streams=0"),
-        ({"max_streams": 1 << 50}, "must be lower"),
+        ({"max_streams": 1 << 50}, "choose a lower number"),
         ({"max_waiting": -1}, "max_waiting=-1"),
         ({"max_stall": 0.9}, r"max_stall=0\.9"),
         ({"config": StreamConfig(strategy="dense")}, "strategy='dense'"),

@@ -10,7 +10,8 @@ import torch
 
 from streamingllm.config import StreamConfig
 from streamingllm.errors import ModelLoadError
-from streamingllm.evaluation.inspection import inspect_checkpoint, inspect_model
+from streamingllm.evaluation.checkpoint_inspection import inspect_checkpoint
+from streamingllm.evaluation.inspection import inspect_model
 from streamingllm.models import Checkpoint, LanguageModel, load_model, locate_checkpoint
 from tests.models.tiny_package import write_gguf
 from tests.reference.tiny_folder import write_tiny_folder

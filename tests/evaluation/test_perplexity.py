@@ -131,7 +131,7 @@ def test_a_run_has_scores_before_its_end(ids: Tensor) -> None:
     run = PerplexityRun(tiny_llama(), ids, config("dense", 10))
     assert math.isnan(run.running_perplexity)
     assert run.tokens_per_second == 0.0
-    with pytest.raises(InputError, match="num_prefilled_tokens=0: must be at least 2"):
+    with pytest.raises(InputError, match="num_prefilled_tokens=0 is less than 2"):
         run.result()
     run.step()
     whole = measure_perplexity(tiny_llama(), ids, config("dense", 10))
@@ -141,7 +141,7 @@ def test_a_run_has_scores_before_its_end(ids: Tensor) -> None:
 
 @pytest.mark.parametrize("shape", [(1,), (0,), (2, 10)])
 def test_ids_of_a_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(InputError, match="must be \\[T\\] with at least 2 tokens"):
+    with pytest.raises(InputError, match="give a tensor \\[T\\] of at least 2 tokens"):
         measure_perplexity(tiny_llama(), random_ids(*shape), config("sinks"))
 
 

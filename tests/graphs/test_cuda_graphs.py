@@ -22,7 +22,7 @@ from streamingllm.graphs.decode_step import DecodeStep, StepToken
 from streamingllm.kernels import gpu, native
 from tests.graphs.rerun import Diary, Rerun
 from tests.reference.rounding import assert_rounded_alike
-from tests.reference.streams import sink_strategy
+from tests.reference.streams import decode_step_of
 from tests.reference.tiny_lm import tiny_lm
 
 # Inductor imports what torch itself has deprecated.
@@ -168,7 +168,7 @@ def test_graphs_that_were_not_used_for_long_are_dropped(
     streams = [first, first.fork(), first.fork()]
     for stream in streams:
         steps_of(stream, more)
-    decoding = sink_strategy(first)._step()
+    decoding = decode_step_of(first)
     assert decoding.num_graphs == 2
     diary.entries.clear()
     steps_of(streams[1], more)

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from streamingllm import Stream, StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.graphs import aot_cache, decode_step
-from tests.reference.streams import sink_strategy
+from tests.reference.streams import decode_step_of, sink_strategy
 from tests.reference.tiny_lm import tiny_lm
 
 # Views of joined weights are saved with an exported step.
@@ -245,7 +245,7 @@ def test_a_damaged_artefact_is_not_used(
     ids, more = tokens(20), tokens(3, seed=1)
     stream = stream_of(ids)
     strategy = sink_strategy(stream)
-    decoding = strategy._step()
+    decoding = decode_step_of(stream)
     inputs = decoding._example(False, strategy.cache.ring_buffers)
     path = aot_cache.package_path(aot_cache.fingerprint(decoding._module, inputs, decoding._config))
     assert path.parent == empty_folder

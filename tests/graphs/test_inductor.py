@@ -17,7 +17,7 @@ from streamingllm.kernels.rows import decode_rows
 from tests.graphs.test_step_module import tokens
 from tests.reference.families import model_of
 from tests.reference.rounding import assert_rounded_alike
-from tests.reference.streams import sink_strategy
+from tests.reference.streams import decode_step_of, sink_strategy
 
 # Inductor imports what torch itself has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*script_method.*deprecated:DeprecationWarning")
@@ -33,7 +33,7 @@ def test_a_fused_step_is_the_step(family: str, batch_sizes: tuple[int, ...], cac
     stream = Stream(model_of(family, torch.float32), StreamConfig(3, 9, quantize_cache=cache))
     stream.feed(tokens(max(batch_sizes) + 1, 20))
     strategy = sink_strategy(stream)
-    rings, step = strategy.cache.ring_buffers, strategy._step()
+    rings, step = strategy.cache.ring_buffers, decode_step_of(stream)
     many = len(batch_sizes) > 1
     program = step._export(many, step._example(many, rings))
     with torch._inductor.config.patch(force_disable_caches=True):

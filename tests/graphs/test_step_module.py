@@ -19,6 +19,7 @@ from streamingllm.graphs import decode_step
 from streamingllm.graphs.decode_step import unsupported_reason
 from streamingllm.graphs.step_linears import join_siblings
 from streamingllm.graphs.step_module import StepModule
+from streamingllm.integration.checked_cache import AttentionFacts
 from streamingllm.kernels import gpu, native
 from streamingllm.strategies import SinkStrategy
 from tests.reference.families import FAMILIES, model_of
@@ -92,7 +93,7 @@ def test_steps_equal_passes(family: str) -> None:
 def can_step(stream: Stream) -> bool:
     strategy = stream._strategy
     assert isinstance(strategy, SinkStrategy)
-    return strategy._can_decode
+    return strategy._step() is not None
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt-oss"])
@@ -213,7 +214,7 @@ def test_other_devices_say_why() -> None:
     assert found == "the model lies on several devices"
     model.to("meta")
     found = unsupported_reason(model, cache.attachment, cache.encodings)
-    assert found == "steps are made for CPUs and CUDA, the model is on meta"
+    assert found == "the device is meta, kernels run on CPUs and CUDA"
 
 
 @pytest.mark.parametrize(
@@ -229,8 +230,9 @@ def test_what_a_gpu_takes(
     dtype: torch.dtype, has_triton: bool, reason: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "load", lambda: has_triton)
-    there = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, parameters=lambda: ())
-    assert decode_step._device_unsupported_reason(there) == reason
+    there = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype)
+    facts = AttentionFacts(frozenset({(64, 64)}), ())
+    assert decode_step._kernels_unsupported_reason(there, facts) == reason
 
 
 class _Devices(TorchDispatchMode):

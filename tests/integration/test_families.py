@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,49 +13,25 @@ from transformers import PreTrainedModel
 
 from streamingllm import SinkCache
 from tests.reference.families import FAMILIES, model_of
-from tests.reference.family import VOCAB_SIZE
+from tests.reference.family_passes import (
+    IDS,
+    NUM_TOKENS,
+    difference,
+    random_sizes,
+    stream,
+    tokens,
+)
 from tests.reference.layer_facts import reaches
 from tests.reference.oracles import banded_logits, token_by_token_logits
 
-NUM_TOKENS = 48
 SHAPES = [(name, n, m) for name, family in FAMILIES.items() for n, m in family.shapes]
 IMPLEMENTATIONS = [(name, i) for name, family in FAMILIES.items() for i in family.implementations]
 PADDED = ("llama", "gemma2-6", "bloom", "falcon-new", "gptj", "deepseek-v3")
 
 
-def tokens(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(3, VOCAB_SIZE, shape, generator=generator)
-
-
-IDS = tokens(1, NUM_TOKENS)
-
-
-def stream(
-    cache: SinkCache, model: PreTrainedModel, ids: Tensor, sizes: Sequence[int], **kwargs: Any
-) -> Tensor:
-    """Feed `ids` in chunks of the given sizes; return all logits."""
-    with torch.no_grad():
-        chunks = ids.split(list(sizes), dim=1)
-        return torch.cat([model(c, past_key_values=cache, **kwargs).logits for c in chunks], dim=1)
-
-
-def random_sizes(total: int, seed: int) -> Iterator[int]:
-    """Chunk sizes of all kinds, single tokens most often."""
-    choose = random.Random(seed)
-    while total > 0:
-        size = min(total, choose.choice((1, 1, 1, 2, 5, 12, 13, 31)))
-        total -= size
-        yield size
-
-
 @cache
 def banded(name: str, n: int, m: int) -> Tensor:
     return banded_logits(model_of(name), FAMILIES[name].facts(n + m), IDS, n, m)
-
-
-def difference(a: Tensor, b: Tensor) -> float:
-    return float((a.double() - b.double()).abs().max())
 
 
 @pytest.mark.parametrize(("name", "n", "m"), SHAPES)

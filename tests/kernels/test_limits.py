@@ -13,6 +13,7 @@ from streamingllm.kernels import native
 from streamingllm.kernels.limits import (
     Heads,
     decode_unsupported_reason,
+    linear_unsupported_reason,
     rotate_unsupported_reason,
     rows_unsupported_reason,
     windowed_unsupported_reason,
@@ -98,3 +99,27 @@ def test_devices_without_kernels_are_named() -> None:
     assert reason == "the device is mps, kernels run on CPUs and CUDA"
     reason = rows_unsupported_reason(64, torch.float32, torch.device("cuda"))
     assert reason == "the device is cuda, the kernel runs on CPUs"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "reason"),
+    [
+        (torch.float32, "cpu", None),
+        (torch.bfloat16, "cpu", None),
+        (torch.float16, "cpu", "dtype is torch.float16, kernels take float32, bfloat16"),
+        (torch.float32, "cuda", "the device is cuda, the kernel runs on CPUs"),
+    ],
+)
+def test_products(dtype: torch.dtype, device: str, reason: str | None) -> None:
+    assert linear_unsupported_reason(dtype, torch.device(device)) == reason
+
+
+def test_nothing_is_taken_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows_unsupported_reason(64, torch.float32, CPU) is None
+    monkeypatch.setattr(native, "load", lambda: False)
+    for reason in (
+        rows_unsupported_reason(64, torch.float32, CPU),
+        rotate_unsupported_reason(64, torch.float32, CPU),
+        linear_unsupported_reason(torch.float32, CPU),
+    ):
+        assert reason == "there are no native kernels here"

@@ -41,7 +41,8 @@ def test_missing_weights_are_not_made_up(tiny_folder: Path) -> None:
     weights = load_file(path)
     del weights["model.layers.0.mlp.up_proj.weight"]
     save_file(weights, path, metadata={"format": "pt"})
-    with pytest.raises(ModelLoadError, match="1 are missing, such as model"):
+    message = "1 weights of LlamaForCausalLM are missing, such as model"
+    with pytest.raises(ModelLoadError, match=message):
         checkpoint_of(tiny_folder).read_model(dtype=None)
 
 

@@ -118,7 +118,7 @@ def test_a_model_without_safetensors_is_refused(model_folder: Path, tmp_path: Pa
     (model_folder / "model.safetensors").unlink()
     with serve_model(model_folder) as (address, _):
         said = ask_hub(address, tmp_path / "hub")
-    assert "must have a config.json and safetensors weights" in said
+    assert "has no config.json or no safetensors weights" in said
 
 
 @pytest.mark.parametrize(

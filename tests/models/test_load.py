@@ -40,10 +40,10 @@ def test_auto_is_the_stored_dtype_on_a_gpu(tiny_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dtype": "int8"}, "dtype='int8': must be one of auto, float64, float32"),
-        ({"dtype": torch.int32}, "dtype='int32': must be one of auto"),
-        ({"device": "cuda:99"}, "device='cuda:99': must be one of auto, cpu"),
-        ({"device": "abacus"}, "device='abacus': must be one of auto, cpu"),
+        ({"dtype": "int8"}, "dtype='int8' is unknown; choose one of auto, float64, float32"),
+        ({"dtype": torch.int32}, "dtype='int32' is unknown; choose one of auto"),
+        ({"device": "cuda:99"}, "device='cuda:99' is unknown; choose one of auto, cpu"),
+        ({"device": "abacus"}, "device='abacus' is unknown; choose one of auto, cpu"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_fetched(

@@ -39,12 +39,12 @@ def test_a_hub_id_without_a_hub_is_one_line() -> None:
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadError, match=r"must be a folder with a config\.json"):
+    with pytest.raises(ModelLoadError, match=r"has no config\.json; choose a folder"):
         locate_checkpoint(tmp_path)
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"not a model")
-    with pytest.raises(ModelLoadError, match="must be a GGUF file"):
+    with pytest.raises(ModelLoadError, match="does not begin like a GGUF file"):
         locate_checkpoint(path)

@@ -99,5 +99,5 @@ def test_a_cache_that_cannot_be_a_folder_is_one_line(
 ) -> None:
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(ModelLoadError, match=r"cache_dir=.*must be a writable folder"):
+    with pytest.raises(ModelLoadError, match=r"cache_dir=.*choose a writable folder"):
         fetch_package(tiny_package.entry, file, ignore_progress)

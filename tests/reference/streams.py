@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamingllm import Stream
+from streamingllm.graphs.decode_step import DecodeStep
 from streamingllm.strategies import SinkStrategy
 
 
@@ -11,3 +12,10 @@ def sink_strategy(stream: Stream) -> SinkStrategy:
     strategy = stream._strategy
     assert isinstance(strategy, SinkStrategy)
     return strategy
+
+
+def decode_step_of(stream: Stream) -> DecodeStep:
+    """Return the decode step of a stream whose model has one."""
+    step = sink_strategy(stream)._step()
+    assert step is not None
+    return step

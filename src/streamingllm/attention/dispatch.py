@@ -2,8 +2,8 @@
 
 Of what is left to torch, one or a few queries, and any number in half precision, go through plain
 matrix products over grouped heads. Many queries in full precision go through torch's fused CPU
-kernel over the window, whose log-sum-exp lets the few sinks, seen by a query turned to another
-position, join afterwards.
+kernel over the window. Its log-sum-exp lets the few sinks join afterwards, which see a query turned
+to another position.
 """
 
 from __future__ import annotations

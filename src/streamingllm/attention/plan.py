@@ -1,11 +1,11 @@
 """Plan of a forward pass: the keys that each query sees, and their distances.
 
 The query at stream position t sees its window, which ends with itself, and the sinks that have
-left it. A window of l tokens is {t-l+1..t}: l is m once the stream is that old, or less where
-eviction by whole turns has dropped the rest of a turn. With c sinks outside the window the query
-stands at cache position c + l - 1, and sink number i is at distance c + l - 1 - i: the constant
-n + m - 1 - i once the cache is full (paper, section 3.2; positions "within the cache"). A sink
-inside the window is an ordinary window token, and its own copy is masked.
+left it. A window of l tokens is {t-l+1..t}. Its length l is m once the stream is that old. It is
+less where eviction by whole turns has dropped the rest of a turn. With c sinks outside the window
+the query stands at cache position c + l - 1. Sink number i is then at distance c + l - 1 - i. Once
+the cache is full that is the constant n + m - 1 - i (paper, section 3.2; positions "within the
+cache"). A sink inside the window is an ordinary window token, and its own copy is masked.
 
 Key columns are laid out as [sinks | window tokens from earlier passes | tokens of this pass] or,
 for one token a stream, as the cache's buffer itself: [sinks | ring slots].
@@ -167,8 +167,8 @@ class WindowPlan:
         """Return a block's mask and its encoding's bias as one tensor to add to scores.
 
         [rows, 1 or num_heads, queries, sinks + keys], or None if there is nothing to add. Masks are
-        remembered, for the layers of a pass ask for the same ones in turn; of biases, which are
-        num_heads times as large, only the last.
+        remembered, because the layers of a pass take the same ones in turn. Biases are num_heads
+        times as large, so only the last is remembered.
         """
         owner = id(encoding) if encoding.has_bias else 0
         num_queries = block.queries.stop - block.queries.start

@@ -16,8 +16,8 @@ class QuantizedRingLayer(RingLayer):
     """Hold a window of int8 rows, each with a scale of its own, and n exact sinks.
 
     `k_cache` and `v_cache` are [batch, num_kv_heads, m, head_dim + 4], int8; see `kernels.rows`.
-    A token is rounded when it arrives, before anything attends to it, so logits do not depend on
-    how a stream is split; a sink is exact once it has left the window.
+    A token is rounded when it arrives, before anything attends to it. So logits do not depend on
+    how a stream is split. A sink is exact once it has left the window.
     """
 
     k_sinks: Tensor

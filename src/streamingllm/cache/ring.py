@@ -39,8 +39,8 @@ class RingLayer(CacheLayerMixin):
 
     `k_cache` and `v_cache` are [batch, num_kv_heads, n + m, head_dim]; `k_undo` and `v_undo` hold
     the entries that the ring overwrote last. A chunk is read during the forward pass and written by
-    `commit` after it, so a pass that fails leaves the stream as it was; a single token is written
-    at once, because then the buffer itself is what attention reads, and `rollback` takes it back.
+    `commit` after it, so a pass that fails leaves the stream as it was. A single token is written
+    at once, because attention then reads the buffer itself. `rollback` takes it back.
     """
 
     is_compileable = False

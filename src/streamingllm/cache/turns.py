@@ -12,10 +12,10 @@ class TurnStarts:
     """Remember where the turns of one stream begin and say where a window may begin.
 
     The window of the token at stream position t begins at the first turn that starts within
-    [t - m + 1, t - m // 2], or at t - m + 1 if none does. So whole turns leave the window, it never
-    exceeds m tokens, and it never falls below half of m: a turn longer than that is evicted token
-    by token. The rule depends on t and on turns that have begun by then, and on nothing else: how a
-    stream is split into passes changes nothing, and what has been evicted stays evicted.
+    [t - m + 1, t - m // 2]. It begins at t - m + 1 if none does. So whole turns leave the window,
+    it never exceeds m tokens, and it never falls below half of m. A turn longer than that is
+    evicted token by token. The rule depends on t and on the turns that have begun by then, and on
+    nothing else. So the passes of a stream may be split anyhow, and evicted tokens stay evicted.
 
     Args:
         window_size: most tokens of a window (m).

@@ -60,7 +60,7 @@ def _root(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; by default with the arguments of this process.
 
-    An error of ours is one line on standard error and exit code 2, as for a wrong option; any
+    An error of ours is one line on standard error and exit code 2, as for a wrong option. Any
     other exception is a defect and keeps its traceback.
     """
     # Imports leave no garbage, and looking for it takes a fifth of their time; see `load_shown`.

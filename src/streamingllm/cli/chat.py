@@ -34,6 +34,7 @@ from streamingllm.cli.sampling import (
     seeded_generator,
 )
 from streamingllm.errors import StreamingLLMError
+from streamingllm.evaluation.texts import without_byte_order_mark
 from streamingllm.models import DEFAULT_MODEL
 from streamingllm.sessions import DEFAULT_SYSTEM_PROMPT
 
@@ -142,9 +143,11 @@ def _talk(conversation: Conversation, console: Console, writing: dict[str, Any])
 def _typed(console: Console) -> Iterator[str]:
     """Yield what the user types or pastes, without blank lines, until the end of the input.
 
-    Several lines that are pasted together come together.
+    Several lines that are pasted together come together. A byte order mark at the beginning, which
+    some editors write into a file, is no text.
     """
     _edit_lines()
+    is_first = True
     while True:
         try:
             with contextlib.redirect_stdout(console.file):
@@ -156,7 +159,10 @@ def _typed(console: Console) -> Iterator[str]:
             console.print()
             return
         # Bytes that are no text arrive as lone surrogates, which no tokenizer takes.
-        text = text.encode(errors="surrogateescape").decode(errors="replace").rstrip()
+        text = text.encode(errors="surrogateescape").decode(errors="replace")
+        if is_first:
+            text, is_first = without_byte_order_mark(text), False
+        text = text.rstrip()
         if text:
             yield text
 

@@ -56,13 +56,13 @@ class ChatCommands:
         """
         name, _, argument = line.strip().partition(" ")
         if name not in self._commands:
-            raise InputError(f"{name}: must be one of {', '.join(self._commands)}")
+            raise InputError(f"{name} is unknown; choose one of {', '.join(self._commands)}")
         parameter, _, command = self._commands[name]
         argument = argument.strip()
         if argument and not parameter:
-            raise InputError(f"{name} {argument}: {name} stands alone")
+            raise InputError(f"{name} takes no {argument!r}; give {name} alone")
         if not argument and parameter.isalpha():
-            raise InputError(f"{name}: must be followed by {parameter}")
+            raise InputError(f"{name} lacks {parameter}; give it after {name}")
         return command(argument)
 
     def _rewind(self, argument: str) -> str:
@@ -101,7 +101,7 @@ class ChatCommands:
     def _switch(self, argument: str) -> str:
         number = _whole_number("/switch", argument)
         if not 1 <= number <= len(self.branches):
-            raise InputError(f"/switch {number}: must be 1 to {len(self.branches)}")
+            raise InputError(f"/switch {number} is out of range; choose 1 to {len(self.branches)}")
         self._current = number - 1
         return f"branch {number}: {self.conversation.visibility.describe()}"
 
@@ -133,7 +133,7 @@ class ChatCommands:
 
 def _whole_number(name: str, argument: str) -> int:
     if not argument.isdecimal():
-        raise InputError(f"{name} {argument}: must be followed by a whole number")
+        raise InputError(f"{name} {argument} has no number; give a whole number after {name}")
     return int(argument)
 
 

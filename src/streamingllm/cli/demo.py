@@ -83,8 +83,8 @@ def demo(
     """Read a text far past the trained length with attention sinks, and with what breaks.
 
     Three streams take turns, chunk by chunk: sinks and a window, a window of the same size without
-    sinks, and dense attention, which stops at twice the trained length. About three minutes on two
-    cores.
+    sinks, and dense attention. The last stops at twice the trained length. All take about three
+    minutes on two cores.
 
     Example: `streamingllm demo --max-tokens 100000`
     """

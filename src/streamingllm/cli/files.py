@@ -16,7 +16,9 @@ def check_writable(option: str, path: Path | None) -> None:
         ConfigError: it is a folder, or in none that can be written to.
     """
     if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-        raise ConfigError(f"{option}={str(path)!r}: must be a file in a writable folder")
+        raise ConfigError(
+            f"{option}={str(path)!r} cannot be written; choose a file in a writable folder"
+        )
 
 
 def write_whole(option: str, path: Path, content: bytes) -> None:
@@ -32,5 +34,5 @@ def write_whole(option: str, path: Path, content: bytes) -> None:
             staged.replace(path)
     except OSError as error:
         raise ConfigError(
-            f"{option}={str(path)!r}: must be a file that can be written ({error.strerror})"
+            f"{option}={str(path)!r} cannot be written ({error.strerror}); choose another file"
         ) from error

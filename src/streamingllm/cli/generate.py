@@ -163,12 +163,12 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
     """
     if (prompt is None) == (prompt_file is None):
         raise InputError(
-            "prompt: must be given either as PROMPT or by --prompt-file FILE (`-` is standard "
+            "prompt is missing or given twice; give PROMPT or --prompt-file FILE (`-` is standard "
             "input)"
         )
     text = prompt if prompt_file is None else _read_file(prompt_file)
     if not text:
-        raise InputError("prompt is empty: must have at least one character")
+        raise InputError("prompt is empty; give at least one character")
     return text
 
 
@@ -180,7 +180,7 @@ def _read_file(name: str) -> str:
         raise InputError(f"prompt_file={name!r}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise InputError(
-            f"prompt_file={name!r}: must be UTF-8 text, byte {error.start} is not"
+            f"prompt_file={name!r} is no UTF-8 text at byte {error.start}; convert it to UTF-8"
         ) from error
 
 

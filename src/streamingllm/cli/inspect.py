@@ -47,7 +47,7 @@ def inspect(
         from streamingllm.models import locate_checkpoint
 
         checkpoint = locate_checkpoint(model, cache_dir=cache_dir, progress=progress, weights=False)
-    from streamingllm.evaluation.inspection import inspect_checkpoint
+    from streamingllm.evaluation.checkpoint_inspection import inspect_checkpoint
     from streamingllm.models.placement import resolve_device, resolve_dtype
 
     facts = inspect_checkpoint(

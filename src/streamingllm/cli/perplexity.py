@@ -155,8 +155,8 @@ def _factor_to_fit(model: PreTrainedModel, num_tokens: int) -> float:
     length = trained_length(model)
     if length is None:
         raise ConfigError(
-            "interpolation_factor: must be given, since the model does not say how long it was "
-            "trained for"
+            "interpolation_factor is missing, and the model does not say how long it was trained "
+            "for; give --interpolation-factor"
         )
     return max(1.0, num_tokens / length)
 

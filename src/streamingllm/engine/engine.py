@@ -24,7 +24,7 @@ class Engine(StreamCommands):
     """Hold many streams and advance all of them in one step.
 
     One thread owns an engine: the first that steps. `AsyncEngine` gives it a thread of its own.
-    Each stream gets the tokens it would get alone, to the limits of floating point: batches and
+    Each stream gets the tokens it would get alone, to the limits of floating point. Batches and
     chunks of other sizes add up the same products in other orders.
 
     Args:
@@ -81,9 +81,9 @@ class Engine(StreamCommands):
             outputs of all streams since the last step.
 
         Raises:
-            Exception: the pass of all streams failed; no token of it is counted, so that the next
-                call does it again, and `fail_active` ends its streams. What fails in one stream
-                ends that stream only.
+            Exception: the pass of all streams failed. No token of it is counted, so that the next
+                call does it again. `fail_active` ends its streams. A failure in one stream ends
+                that stream only.
         """
         self._owner.take()
         self._streams.expire()
@@ -199,8 +199,8 @@ class Engine(StreamCommands):
 def _check_settings(config: StreamConfig, max_stall: float) -> None:
     if config.strategy != "sinks":
         raise ConfigError(
-            f"strategy={config.strategy!r}: must be 'sinks' in an engine, with num_sink_tokens=0 "
-            "for window attention"
+            f"strategy={config.strategy!r} does not run in an engine; choose 'sinks', with "
+            "num_sink_tokens=0 for window attention"
         )
     if not 1.0 <= max_stall < float("inf"):
-        raise ConfigError(f"max_stall={max_stall}: must be a finite number >= 1")
+        raise ConfigError(f"max_stall={max_stall} is out of range; choose a finite number >= 1")

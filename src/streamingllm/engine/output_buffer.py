@@ -14,7 +14,7 @@ from streamingllm.engine.outputs import StepOutput
 class OutputBuffer:
     """Hold the step outputs that a reader has not taken, and tell when there are too many.
 
-    The step thread puts, one task takes. `put` never blocks: a full buffer asks its stream to be
+    The step thread puts, one task takes. `put` never blocks. A full buffer asks its stream to be
     held, and a drained one asks for more.
 
     Args:

@@ -67,7 +67,7 @@ class SlotPool:
     """Hold the keys and values of at most `max_streams` streams.
 
     Every slot has `config.cache_size` entries per layer. A stream with a pinned prefix of n tokens
-    takes n of them for its sinks and the rest for its window, and steps together with streams whose
+    takes n of them for its sinks and the rest for its window. It steps together with streams whose
     prefixes have other lengths.
 
     Args:
@@ -76,8 +76,8 @@ class SlotPool:
         max_streams: slots; None for the number that the budget allows, or 8 without one.
         memory_budget_bytes: upper bound on the bytes of all slots; None for none.
         max_pinned_tokens: longest pinned prefix; None for `config.num_sink_tokens`. A longer one
-            takes more memory where the ring is quantised (sinks are exact) and where a layer's own
-            window would no longer fit next to it.
+            takes more memory where the ring is quantised, because sinks are exact. It does so too
+            where a layer's own window would no longer fit next to it.
 
     Attributes:
         bytes_per_stream: bytes of one slot, the entries for `rewind` included.
@@ -193,8 +193,8 @@ class SlotPool:
                 }
         except RuntimeError as error:
             raise ConfigError(
-                f"max_streams={self.num_slots}: takes {self.nbytes:,} bytes, more than "
-                f"{self._model.device} has; must be lower"
+                f"max_streams={self.num_slots} takes {self.nbytes:,} bytes, more than "
+                f"{self._model.device} has; choose a lower number"
             ) from error
 
 
@@ -204,8 +204,8 @@ def _longest_prefix(config: StreamConfig, max_pinned_tokens: int | None) -> int:
     check_integer("max_pinned_tokens", max_pinned_tokens, 0)
     if max_pinned_tokens >= config.cache_size:
         raise ConfigError(
-            f"max_pinned_tokens={max_pinned_tokens}: must be smaller than cache_size="
-            f"{config.cache_size}, the window needs at least one entry"
+            f"max_pinned_tokens={max_pinned_tokens} leaves no entry of cache_size="
+            f"{config.cache_size} for the window; choose a lower number"
         )
     return max(config.num_sink_tokens, max_pinned_tokens)
 
@@ -221,7 +221,7 @@ def _affordable(
     fitting = memory_budget_bytes // bytes_per_stream
     if fitting < 1:
         raise ConfigError(
-            f"memory_budget_bytes={memory_budget_bytes}: must be at least {bytes_per_stream}, "
-            "what one stream takes; a smaller window_size takes less"
+            f"memory_budget_bytes={memory_budget_bytes} is less than the {bytes_per_stream} bytes "
+            "of one stream; raise it or choose a smaller window_size"
         )
     return fitting if max_streams is None else min(fitting, max_streams)

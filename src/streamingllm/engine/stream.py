@@ -128,7 +128,7 @@ class EngineStream:
     def num_prefill_tokens(self, budget: int) -> int:
         """Return how many pending tokens the next pass may feed.
 
-        A stream that generates no token keeps its last one pending to continue from; one with more
+        A stream that generates no token keeps its last one pending to continue from. One with more
         samples keeps it so that each sample gets logits of its own. A pass ends where a turn
         starts.
         """

@@ -8,8 +8,8 @@ from streamingllm.lazy_exports import lazy_exports
 
 _HOMES = {
     "SEGMENT_TOKENS": "streamingllm.evaluation.perplexity",
-    "LayerGroup": "streamingllm.evaluation.inspection",
-    "ModelFacts": "streamingllm.evaluation.inspection",
+    "LayerGroup": "streamingllm.evaluation.model_facts",
+    "ModelFacts": "streamingllm.evaluation.model_facts",
     "PerplexityResult": "streamingllm.evaluation.perplexity",
     "PerplexityRun": "streamingllm.evaluation.perplexity",
     "inspect_model": "streamingllm.evaluation.inspection",
@@ -20,9 +20,9 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 if TYPE_CHECKING:
-    from streamingllm.evaluation.inspection import LayerGroup as LayerGroup
-    from streamingllm.evaluation.inspection import ModelFacts as ModelFacts
     from streamingllm.evaluation.inspection import inspect_model as inspect_model
+    from streamingllm.evaluation.model_facts import LayerGroup as LayerGroup
+    from streamingllm.evaluation.model_facts import ModelFacts as ModelFacts
     from streamingllm.evaluation.perplexity import SEGMENT_TOKENS as SEGMENT_TOKENS
     from streamingllm.evaluation.perplexity import PerplexityResult as PerplexityResult
     from streamingllm.evaluation.perplexity import PerplexityRun as PerplexityRun

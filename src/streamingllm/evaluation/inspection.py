@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedModel
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from streamingllm.cache.ring import RingLayer
 from streamingllm.config import StreamConfig
 from streamingllm.errors import UnsupportedModelError
+from streamingllm.evaluation.model_facts import LayerGroup, ModelFacts
 from streamingllm.integration.attach import Attachment, attachment_of
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.kernels import native
@@ -19,57 +20,6 @@ from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.miniature import Miniature, make_miniature
 from streamingllm.models.outline import read_outline
 from streamingllm.models.placement import dtype_in_memory
-
-_CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class LayerGroup:
-    """Describe layers of one kind.
-
-    Args:
-        attention: `global`, or `local` for layers with a sliding window of their own.
-        own_window: that window in tokens, None for global layers.
-        position_encoding: its name, with the rule that scales it, if any.
-        num_kv_heads: key/value heads in the cache.
-        key_size, value_size: numbers per head in the cache's two tensors.
-        num_sink_tokens: sinks this layer keeps.
-        window_size: recent tokens this layer keeps.
-    """
-
-    attention: str
-    own_window: int | None
-    position_encoding: str
-    num_kv_heads: int
-    key_size: int
-    value_size: int
-    num_sink_tokens: int
-    window_size: int
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """Hold the findings of `inspect_model`.
-
-    Args:
-        family: transformers' `model_type`.
-        parameters: how many, tied ones counted once.
-        dtype: of the weights, and so of the cache.
-        trained_length: positions the model was trained on; None where its config does not say.
-        refusal: why the model cannot stream; None if it can, and only then is there what follows.
-        layers: each kind of layer and how many there are, most frequent first.
-        bytes_per_cached_token: over all layers.
-        cache_bytes: of a full cache, for one stream.
-    """
-
-    family: str
-    parameters: int
-    dtype: str
-    trained_length: int | None
-    refusal: str | None = None
-    layers: tuple[tuple[LayerGroup, int], ...] = ()
-    bytes_per_cached_token: int | None = None
-    cache_bytes: int | None = None
 
 
 def inspect_model(model: PreTrainedModel, config: StreamConfig) -> ModelFacts:
@@ -116,16 +66,16 @@ def inspect_model(model: PreTrainedModel, config: StreamConfig) -> ModelFacts:
     )
 
 
-def inspect_checkpoint(
+def inspect_miniature(
     checkpoint: Checkpoint,
     config: StreamConfig,
     *,
-    dtype: torch.dtype | None = None,
-    device: torch.device = _CPU,
+    dtype: torch.dtype | None,
+    device: torch.device,
 ) -> ModelFacts:
-    """Find out what `inspect_model` does without reading the weights.
+    """Find out what `inspect_model` does with a small model of random weights in its place.
 
-    A small model with random weights takes the place of the model; see `models.miniature`.
+    See `models.miniature`.
 
     Args:
         checkpoint: files of a causal language model.

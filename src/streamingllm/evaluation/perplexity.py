@@ -85,7 +85,7 @@ class PerplexityRun:
     ) -> None:
         if ids.ndim != 1 or len(ids) < 2:
             raise InputError(
-                f"ids has shape {tuple(ids.shape)}: must be [T] with at least 2 tokens"
+                f"ids has shape {tuple(ids.shape)}; give a tensor [T] of at least 2 tokens"
             )
         check_integer("segment_size", segment_size, 2)
         self.stream = Stream(model, config)
@@ -138,7 +138,8 @@ class PerplexityRun:
         """
         if self.num_prefilled_tokens < 2:
             raise InputError(
-                f"num_prefilled_tokens={self.num_prefilled_tokens}: must be at least 2; call step()"
+                f"num_prefilled_tokens={self.num_prefilled_tokens} is less than 2; call step() "
+                "first"
             )
         nll = self._nll[: self.num_prefilled_tokens - 1].copy()
         return PerplexityResult(nll, self.segment_size, self.seconds, self.stream.nbytes)

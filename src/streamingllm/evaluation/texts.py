@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 PYTHON_REFERENCE = "pydoc"
 HUB_PREFIX = "hub:"
 _BYTE_ORDER_MARK = "\ufeff"
-_ALLOWED = "must be a UTF-8 file, `pydoc`, or `hub:DATASET`"
+_CHOICE = "choose a UTF-8 file, `pydoc`, or `hub:DATASET`"
 
 
 def open_documents(source: str) -> Iterable[str]:
     """Find a text before anything is spent on reading it.
 
     Args:
-        source: a path; `pydoc`, the language reference that every Python carries (465 KB); or
-            `hub:DATASET`, the `text` column of a data set's test split, such as
-            `hub:emozilla/pg19-test`, fetched document by document. A file called `pydoc` is
-            `./pydoc`.
+        source: a path, `pydoc` or `hub:DATASET`. The word `pydoc` means the language reference
+            that every Python carries (465 KB). A file of that name is `./pydoc`. The `text` column
+            of a data set's test split, such as `hub:emozilla/pg19-test`, is fetched document by
+            document.
 
     Returns:
         The text as one or more documents, to be read in order.
@@ -38,7 +38,7 @@ def open_documents(source: str) -> Iterable[str]:
         InputError: there is no such text, or it is empty or not UTF-8.
     """
     if not source:
-        raise InputError(f"text='': must not be empty; {_ALLOWED}")
+        raise InputError(f"text='' is empty; {_CHOICE}")
     if source == PYTHON_REFERENCE:
         return [_python_reference()]
     if source.startswith(HUB_PREFIX):
@@ -73,7 +73,7 @@ def read_tokens(
         if max_tokens is not None and num_tokens >= max_tokens:
             break
     if num_tokens < 2:
-        raise InputError(f"text has {num_tokens} tokens: must have at least 2, to predict one")
+        raise InputError(f"text has {num_tokens} tokens, none of them to predict; give at least 2")
     return torch.cat(parts)[:max_tokens]
 
 
@@ -81,12 +81,12 @@ def _file_text(name: str) -> str:
     try:
         text = without_byte_order_mark(Path(name).read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise InputError(f"text={name!r}: {_ALLOWED} (byte {error.start} is not UTF-8)") from error
+        raise InputError(f"text={name!r} is no UTF-8 at byte {error.start}; {_CHOICE}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"text={name!r}: {_ALLOWED} ({reason})") from error
+        raise InputError(f"text={name!r} cannot be read ({reason}); {_CHOICE}") from error
     if not text.strip():
-        raise InputError(f"text={name!r}: must not be empty")
+        raise InputError(f"text={name!r} is empty; choose a file with some text")
     return text
 
 
@@ -108,7 +108,7 @@ def _hub_documents(source: str) -> Iterable[str]:
         datasets: Any = importlib.import_module("datasets")
     except ModuleNotFoundError as error:
         raise InputError(
-            f"text={source!r}: must have the extra `hub`; pip install 'streamingllm[hub]'"
+            f"text={source!r} needs the extra `hub`; pip install 'streamingllm[hub]'"
         ) from error
     with _failing_as_input_error(source):
         # Streaming: a few documents are read of what may be gigabytes.
@@ -117,7 +117,9 @@ def _hub_documents(source: str) -> Iterable[str]:
         first: dict[str, object] = next(rows, {})
     text = first.get("text")
     if not isinstance(text, str):
-        raise InputError(f"text={source!r}: must be a data set with a column of text named `text`")
+        raise InputError(
+            f"text={source!r} has no column of text named `text`; choose another data set"
+        )
     return chain([without_byte_order_mark(text)], _texts(rows, source))
 
 
@@ -133,6 +135,6 @@ def _failing_as_input_error(source: str) -> Iterator[None]:
         yield
     except Exception as error:  # the library raises its own errors, the hub's and the network's
         raise InputError(
-            f"text={source!r}: must be a data set with a test split that can be reached "
-            f"({first_line(error)})"
+            f"text={source!r} cannot be reached ({first_line(error)}); choose a data set of the "
+            "hub with a test split"
         ) from error

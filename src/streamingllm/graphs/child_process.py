@@ -1,7 +1,7 @@
 """A program that runs in a process of its own and ends when its parent ends.
 
 The child reads from a pipe that only its parent holds open. The pipe closes however the parent
-ends, also by a signal that no handler sees; the child then removes its folder and ends, together
+ends, also by a signal that no handler sees. The child then removes its folder and ends, together
 with the compilers that it has started. (Linux's parent-death signal would follow the thread that
 started the child, and threads end earlier than their process.)
 """

@@ -5,9 +5,8 @@ from __future__ import annotations
 import atexit
 import logging
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,36 +23,19 @@ from streamingllm.graphs.aot_cache import (
 from streamingllm.graphs.cuda_graphs import CapturedSteps, CudaRecorder
 from streamingllm.graphs.inductor import fuse
 from streamingllm.graphs.rollback import take_back
+from streamingllm.graphs.step_check import check_step
 from streamingllm.graphs.step_linears import join_siblings
-from streamingllm.graphs.step_module import StepModule
+from streamingllm.graphs.step_module import StepModule, numbers_of
+from streamingllm.graphs.step_module import StepToken as StepToken
 from streamingllm.integration.attach import Attachment
 from streamingllm.integration.checked_cache import AttentionFacts
-from streamingllm.kernels import gpu, native
 from streamingllm.kernels.limits import Heads, decode_unsupported_reason
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.rope import RopeEncoding
 
 MAX_BATCH = 64
 _EXAMPLE_STREAMS, _EXAMPLE_ENTRIES = 7, 11  # any others do as well
-_DTYPES = {
-    "cpu": (torch.float32, torch.bfloat16),
-    "cuda": (torch.float32, torch.bfloat16, torch.float16),
-}
 _log = logging.getLogger("streamingllm")
-
-
-class StepToken(NamedTuple):
-    """A token of a decode step: its id, slot, stream position and, per geometry, what it sees."""
-
-    token_id: int
-    slot: int
-    position: int
-    layouts: Sequence[StepLayout]
-
-    @property
-    def numbers(self) -> list[int]:
-        """Numbers of the token in the order that `StepModule` takes them."""
-        return [self.token_id, self.slot, self.position, *chain.from_iterable(self.layouts)]
 
 
 class DecodeStep:
@@ -104,7 +86,7 @@ class DecodeStep:
             tokens: none of a slot more often than `max_tokens_per_slot`; past the last sink.
             buffers: of each layer, written in place.
         """
-        numbers = torch.tensor([token.numbers for token in tokens]).T.contiguous()
+        numbers = numbers_of(tokens)
         if self._captured is None:
             return self._step(numbers, buffers)
         assert len({token.slot for token in tokens}) == len(tokens), "a GPU's step takes one token"
@@ -246,7 +228,18 @@ def _dynamic_dimensions(many: bool, inputs: tuple[Any, ...]) -> Any:
 def unsupported_reason(
     model: PreTrainedModel, attachment: Attachment, encodings: Sequence[PositionEncoding]
 ) -> str | None:
-    """Return why a model's single tokens go through an ordinary pass; None if they need not."""
+    """Return why a model's single tokens go through an ordinary pass; None if they need not.
+
+    The step of a model without any other reason is run once, on a few tokens; see `step_check`.
+    """
+    reason = declared_unsupported_reason(model, attachment, encodings)
+    return check_step(model, attachment) if reason is None else reason
+
+
+def declared_unsupported_reason(
+    model: PreTrainedModel, attachment: Attachment, encodings: Sequence[PositionEncoding]
+) -> str | None:
+    """Return the reason that can be told without running a step; None if there is none."""
     facts = attachment.facts
     if facts is None:
         return f"{model.config.model_type} bypasses transformers' attention interface"
@@ -257,26 +250,13 @@ def unsupported_reason(
             return "its cache holds latent keys"
     if facts.changed_layers:
         return f"layer {facts.changed_layers[0]} attends to other keys than its cache returns"
-    return _device_unsupported_reason(model) or _head_unsupported_reason(model, facts)
-
-
-def _device_unsupported_reason(model: PreTrainedModel) -> str | None:
-    """Return what speaks against the device and the data type of a model."""
-    device, dtypes = model.device, _DTYPES.get(model.device.type)
-    if dtypes is None:
-        return f"steps are made for CPUs and CUDA, the model is on {device}"
-    if any(tensor.device != device for tensor in model.parameters()):
+    if any(tensor.device != model.device for tensor in model.parameters()):
         return "the model lies on several devices"
-    if model.dtype not in dtypes:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        return f"dtype is {model.dtype}, kernels take {names}"
-    if device.type == "cuda":
-        return None if gpu.load() else "there are no Triton kernels here"
-    return None if native.load() else "there are no native kernels here"
+    return _kernels_unsupported_reason(model, facts)
 
 
-def _head_unsupported_reason(model: PreTrainedModel, facts: AttentionFacts) -> str | None:
-    """Return what speaks against the widths of keys and values, as the self-check saw them."""
+def _kernels_unsupported_reason(model: PreTrainedModel, facts: AttentionFacts) -> str | None:
+    """Return why no kernel takes a model's keys and values, as wide as the self-check saw them."""
     for key_dim, value_dim in sorted(facts.head_dims):
         q, k, v = Heads(1, key_dim), Heads(1, key_dim), Heads(1, value_dim)
         reason = decode_unsupported_reason(q, k, v, model.dtype, model.device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any, cast
+from itertools import chain
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,25 @@ from streamingllm.attention.step_plan import RingBuffers, StepLayout, StepPlan
 from streamingllm.graphs.step_linears import StepLinears
 from streamingllm.integration.attach import Attachment
 from streamingllm.positions.base import PositionEncoding
+
+
+class StepToken(NamedTuple):
+    """A token of a decode step: its id, slot, stream position and, per geometry, what it sees."""
+
+    token_id: int
+    slot: int
+    position: int
+    layouts: Sequence[StepLayout]
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the token in the order that `StepModule` takes them."""
+        return [self.token_id, self.slot, self.position, *chain.from_iterable(self.layouts)]
+
+
+def numbers_of(tokens: Sequence[StepToken]) -> Tensor:
+    """Return the tokens of one step as `StepModule` takes them, on the CPU."""
+    return torch.tensor([token.numbers for token in tokens]).T.contiguous()
 
 
 class StepModule(nn.Module):

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from streamingllm.attention.forward_plan import active_plan
 from streamingllm.integration.adapters import override
-from streamingllm.kernels import native, reference
+from streamingllm.kernels import reference
+from streamingllm.kernels.bounds import ROW_MULTIPLE
+from streamingllm.kernels.limits import rows_unsupported_reason
 from streamingllm.kernels.operators import rms_norm, rotate, swish_gate
 from streamingllm.positions.rope import can_turn
 
 Forward = Callable[..., Any]
-_DTYPES = (torch.float32, torch.bfloat16)
-_DIM_MULTIPLE = 16
 _CHECK_ROWS = 4
 _ROTATION = "apply_rotary_pos_emb"  # the name by which transformers' attention calls it
 
@@ -38,16 +38,26 @@ def fused_modules(decoder: nn.Module) -> Iterator[tuple[nn.Module, Forward]]:
         return
     for module in decoder.modules():
         if _passes(_is_rms_norm, module):
-            dtypes = tuple(dtype for dtype in _DTYPES if dtype is module.weight.dtype)
-            yield module, _or_own(module, partial(_rms_norm, module), dtypes)
+            weight: Any = module.weight
+            yield module, _or_own(module, partial(_rms_norm, module), len(weight), weight.dtype)
         elif _passes(_is_swish_gate, module):
-            yield module, _or_own(module, partial(_gated, module), _DTYPES)
+            gate: Any = module.up_proj
+            yield module, _or_own(module, partial(_gated, module), gate.out_features)
         elif _passes(_rotates_halves, module):
             yield module, _with_rotation(module)
 
 
-def _or_own(module: nn.Module, fused: Forward, dtypes: tuple[torch.dtype, ...]) -> Forward:
-    """Return a `forward` that calls `fused` where it can, else the module's own."""
+def _or_own(
+    module: nn.Module, fused: Forward, dim: int, dtype: torch.dtype | None = None
+) -> Forward:
+    """Return a `forward` that calls `fused` where it can, else the module's own.
+
+    Args:
+        module: whose `forward` it is.
+        fused: computes the same by an operator.
+        dim: numbers of a row that the operator takes.
+        dtype: of the activations that it takes, None for any that has a kernel.
+    """
     own_forward: Callable[..., Tensor] = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -55,11 +65,11 @@ def _or_own(module: nn.Module, fused: Forward, dtypes: tuple[torch.dtype, ...]) 
             active_plan.get() is None
             or len(args) != 1
             or kwargs
-            or args[0].dtype not in dtypes
+            or (dtype is not None and args[0].dtype is not dtype)
             or module.training
             or torch.is_grad_enabled()
             or torch.compiler.is_compiling()  # inductor does what is needed between products
-            or not native.load()
+            or rows_unsupported_reason(dim, args[0].dtype, args[0].device) is not None
         ):
             return own_forward(*args, **kwargs)
         return fused(args[0])
@@ -101,7 +111,7 @@ def _rotated(
 
 def _is_rms_norm(module: Any) -> bool:
     (dim,), epsilon = module.weight.shape, module.variance_epsilon
-    if dim % _DIM_MULTIPLE:
+    if dim % ROW_MULTIPLE:
         return False
     # With other weights than its own, which may all be 1.
     weight, x = _check_numbers(dim)[0].abs(), _check_numbers(dim)
@@ -110,10 +120,10 @@ def _is_rms_norm(module: Any) -> bool:
 
 
 def _is_swish_gate(module: Any) -> bool:
-    if module.up_proj.out_features % _DIM_MULTIPLE:
+    if module.up_proj.out_features % ROW_MULTIPLE:
         return False
     # With products that cost nothing and hide nothing.
-    x = _check_numbers(_DIM_MULTIPLE)
+    x = _check_numbers(ROW_MULTIPLE)
     with ExitStack() as undo:
         undo.callback(override(module.gate_proj, "forward", lambda x: x))
         undo.callback(override(module.up_proj, "forward", lambda x: x.flip(-1)))

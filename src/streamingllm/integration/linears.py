@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from streamingllm.integration.adapters import Undo, override
 from streamingllm.kernels import native
+from streamingllm.kernels.limits import linear_unsupported_reason
 from streamingllm.kernels.operators import linear
 
 Product = Callable[[Tensor], Tensor]
 Products = Mapping[nn.Module, Product]
 
 _active: ContextVar[Products | None] = ContextVar("active_products", default=None)
-_FUSED_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def _has_fused(layer: Any) -> bool:
     kind: type = type(layer)
     if kind is not nn.Linear or "forward" in vars(layer):
         return False
-    if layer.weight.dtype not in _FUSED_DTYPES or layer.weight.device.type != "cpu":
+    if linear_unsupported_reason(layer.weight.dtype, layer.weight.device) is not None:
         return False
     ask: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
     # Torch adds a bias before it rounds, and knows the tiles of AMX, which are faster by far.

@@ -40,7 +40,8 @@ def valid_tokens(mask: Any, inputs: Tensor) -> Tensor | None:
         )
     if mask.shape[1] < inputs.shape[1]:
         raise InputError(
-            f"attention_mask has {mask.shape[1]} columns: must cover {inputs.shape[1]} new tokens"
+            f"attention_mask has {mask.shape[1]} columns for {inputs.shape[1]} new tokens; give "
+            "one for each"
         )
     valid = mask[:, -inputs.shape[1] :].to(device=inputs.device, dtype=torch.bool)
     return None if bool(valid.all()) else valid

@@ -5,7 +5,7 @@ few tokens are streamed past the first eviction:
 
 - one stream without sinks, against the model's own attention under a banded mask;
 - three streams with sinks, one of them at another position, each attention against the plain
-  reference; two of them differ in their position ids only, and must not differ in the end.
+  reference. Two of them differ in their position ids only, and must not differ in the end.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class SinkCache(RingCache, Cache):
             RewindError: the number is positive, which once meant a length; see also `rewind`.
         """
         if tokens_to_remove > 0:
-            raise RewindError(f"tokens_to_remove={tokens_to_remove}: must be 0 or negative")
+            raise RewindError(f"tokens_to_remove={tokens_to_remove} is positive; give 0 or less")
         self.rewind(-tokens_to_remove)
 
     def activate_past_recording(self) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from streamingllm.errors import UnsupportedModelError
 
+if TYPE_CHECKING:  # transformers' modelling code takes seconds to import, a refusal's text none
+    from transformers import PreTrainedConfig, PreTrainedModel
+
 _LEARNED_POSITIONS = ("wpe", "embed_positions", "position_embedding", "position_embeddings")
 _ALTERNATIVES = "use a decoder with rotary or ALiBi positions (Llama, Qwen, Mistral, Gemma, MPT...)"
+RECURRENT = "its recurrent (state-space or linear attention) layers never forget a token by name"
 
 
 def check_can_stream(model: PreTrainedModel, adapted: Collection[str]) -> None:
@@ -31,16 +35,11 @@ def check_can_stream(model: PreTrainedModel, adapted: Collection[str]) -> None:
     elif not model.can_generate() or not hasattr(config, "num_hidden_layers"):
         reason = "it is not a decoder that predicts next tokens"
     elif _has_recurrent_state(model):
-        reason = (
-            "its recurrent (state-space or linear attention) layers never forget a token by name"
-        )
+        reason = RECURRENT
     elif "chunked_attention" in _layer_types(model):
         reason = "its layers attend in fixed chunks, which a rolling window would cut apart"
     elif (name := _learned_positions(model)) is not None:
-        reason = (
-            f"its positions are learned ({name}): there are none past the trained length, and a "
-            "cached key cannot be moved to another position"
-        )
+        reason = learned_positions(name)
     elif family not in adapted and not _uses_attention_interface(model):
         reason = (
             "it computes attention outside transformers' attention interface and has no adapter "
@@ -48,7 +47,20 @@ def check_can_stream(model: PreTrainedModel, adapted: Collection[str]) -> None:
         )
     else:
         return
-    raise UnsupportedModelError(f"{family} cannot stream: {reason}; {_ALTERNATIVES}")
+    raise UnsupportedModelError(refusal(family, reason))
+
+
+def refusal(family: str, reason: str) -> str:
+    """Return the message that refuses a family."""
+    return f"{family} cannot stream: {reason}; {_ALTERNATIVES}"
+
+
+def learned_positions(name: str) -> str:
+    """Return the reason that refuses a model with learned positions in a module of that name."""
+    return (
+        f"its positions are learned ({name}): there are none past the trained length, and a "
+        "cached key cannot be moved to another position"
+    )
 
 
 def layer_windows(model: PreTrainedModel) -> tuple[int | None, ...]:
@@ -65,6 +77,8 @@ def layer_windows(model: PreTrainedModel) -> tuple[int | None, ...]:
 
 def configs_of(model: PreTrainedModel) -> list[PreTrainedConfig]:
     """Return the configs that the model's modules read their attention implementation from."""
+    from transformers import PreTrainedConfig
+
     configs = [getattr(module, "config", None) for module in model.modules()]
     return list({id(c): c for c in configs if isinstance(c, PreTrainedConfig)}.values())
 

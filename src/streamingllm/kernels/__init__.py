@@ -1,5 +1,6 @@
 """Operators that a decode step is made of, each with one plain truth and fast implementations.
 
-`operators` defines them in torch's dispatcher, `reference` is the truth and the fallback, `cpu/`
-the C++ for processors, built by `native` on first use, `triton/` the code for GPUs.
+Module `operators` defines them in torch's dispatcher. The truth and the fallback is `reference`.
+Folder `cpu/` has the C++ for processors, which `native` builds on first use. Folder `triton/` has
+the code for GPUs.
 """

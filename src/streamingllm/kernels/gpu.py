@@ -15,10 +15,10 @@ from streamingllm.kernels import (
     operators,  # noqa: F401  (their signatures come before their code)
     reference,
 )
+from streamingllm.kernels.bounds import DTYPES
 
 _LIBRARY = torch.library.Library("streamingllm", "IMPL", "CUDA")
 _OPERATORS = ("decode_attention", "windowed_attention")
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)  # older GPUs lack some of them
 _log = logging.getLogger("streamingllm")
 
 
@@ -34,7 +34,7 @@ def load() -> bool:
     try:
         from streamingllm.kernels import triton
 
-        for dtype in _DTYPES:
+        for dtype in DTYPES["cuda"]:  # older GPUs lack some of them
             _try(triton.decode_attention, dtype)
     except Exception as error:  # compilers fail in ways of their own
         _log.warning("no Triton kernels, decoding will be slower: %s", first_line(error))

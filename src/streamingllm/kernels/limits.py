@@ -6,20 +6,19 @@ call in plain PyTorch.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
 
 from streamingllm.kernels import gpu, native
+from streamingllm.kernels.bounds import (
+    DTYPES,
+    GREATEST_GPU_DIM,
+    GREATEST_WINDOWED_DIM,
+    ROW_MULTIPLE,
+)
 from streamingllm.kernels.rows import SCALE_BYTES
-
-_ROW_MULTIPLE = 16  # numbers in the widest vector of a processor
-_GREATEST_WINDOWED_DIM = 256
-_GREATEST_GPU_DIM = 256
-_DTYPES = {
-    "cpu": (torch.float32, torch.bfloat16),
-    "cuda": (torch.float32, torch.bfloat16, torch.float16),
-}
 
 
 class Heads(NamedTuple):
@@ -57,8 +56,8 @@ def decode_unsupported_reason(
     if reason is not None:
         return reason
     for name, heads in (("key", k), ("value", v)):
-        if device.type == "cuda" and not 1 <= heads.dim <= _GREATEST_GPU_DIM:
-            return f"{name} heads have {heads.dim} numbers, kernels take 1 to {_GREATEST_GPU_DIM}"
+        if device.type == "cuda" and not 1 <= heads.dim <= GREATEST_GPU_DIM:
+            return f"{name} heads have {heads.dim} numbers, kernels take 1 to {GREATEST_GPU_DIM}"
         if device.type == "cuda" and is_quantized and heads.dim % SCALE_BYTES:
             return f"{name} heads have {heads.dim} numbers, an int8 cache takes multiples of 4"
         if device.type == "cpu" and (reason := _row_unsupported_reason(f"{name} heads", heads.dim)):
@@ -74,30 +73,43 @@ def windowed_unsupported_reason(
     The arguments are those of `decode_unsupported_reason`.
     """
     reason = decode_unsupported_reason(q, k, v, dtype, device)
-    if reason is None and max(k.dim, v.dim) > _GREATEST_WINDOWED_DIM:
-        return f"heads have more than {_GREATEST_WINDOWED_DIM} numbers"
+    if reason is None and max(k.dim, v.dim) > GREATEST_WINDOWED_DIM:
+        return f"heads have more than {GREATEST_WINDOWED_DIM} numbers"
     return reason
 
 
 def rows_unsupported_reason(dim: int, dtype: torch.dtype, device: torch.device) -> str | None:
     """Return why `rms_norm` and `swish_gate` have no kernel for rows of `dim` numbers, or None."""
-    return (
-        _processor_only_reason(device)
-        or _dtype_unsupported_reason(dtype, device)
-        or _row_unsupported_reason("rows", dim)
-        or _missing_kernels_reason(device)
-    )
+    reason = _elementwise_unsupported_reason("rows", dim, dtype, device)
+    return reason or _missing_kernels_reason(device)
 
 
 def rotate_unsupported_reason(
     head_dim: int, dtype: torch.dtype, device: torch.device
 ) -> str | None:
     """Return why `rotate` has no kernel for heads of `head_dim` numbers, or None."""
+    half = head_dim // 2 if head_dim % 2 == 0 else 1
+    reason = _elementwise_unsupported_reason("half heads", half, dtype, device)
+    return reason or _missing_kernels_reason(device)
+
+
+def linear_unsupported_reason(dtype: torch.dtype, device: torch.device) -> str | None:
+    """Return why `linear` has no kernel of ours for this, or None."""
     return (
         _processor_only_reason(device)
         or _dtype_unsupported_reason(dtype, device)
-        or _row_unsupported_reason("half heads", head_dim // 2 if head_dim % 2 == 0 else 1)
         or _missing_kernels_reason(device)
+    )
+
+
+@cache  # asked for each module of a pass
+def _elementwise_unsupported_reason(
+    name: str, dim: int, dtype: torch.dtype, device: torch.device
+) -> str | None:
+    return (
+        _processor_only_reason(device)
+        or _dtype_unsupported_reason(dtype, device)
+        or _row_unsupported_reason(name, dim)
     )
 
 
@@ -112,7 +124,7 @@ def _heads_unsupported_reason(q: Heads, k: Heads, v: Heads) -> str | None:
 
 
 def _dtype_unsupported_reason(dtype: torch.dtype, device: torch.device) -> str | None:
-    dtypes = _DTYPES.get(device.type)
+    dtypes = DTYPES.get(device.type)
     if dtypes is None:
         return f"the device is {device}, kernels run on CPUs and CUDA"
     if dtype not in dtypes:
@@ -122,8 +134,8 @@ def _dtype_unsupported_reason(dtype: torch.dtype, device: torch.device) -> str |
 
 
 def _row_unsupported_reason(name: str, dim: int) -> str | None:
-    if dim < 1 or dim % _ROW_MULTIPLE:
-        return f"{name} have {dim} numbers, which is not a multiple of {_ROW_MULTIPLE}"
+    if dim < 1 or dim % ROW_MULTIPLE:
+        return f"{name} have {dim} numbers, which is not a multiple of {ROW_MULTIPLE}"
     return None
 
 

@@ -1,8 +1,8 @@
 """Build the C++ kernels on first use and load them.
 
-What is built stays in the cache folder, under a name that depends on sources, compiler, torch and
-processor; `streamingllm compile` builds them ahead. `configure` switches them off or names another
-compiler.
+Built kernels stay in the cache folder, under a name that depends on sources, compiler, torch and
+processor. The command `streamingllm compile` builds them ahead. Function `configure` switches them
+off or names another compiler.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from filelock import FileLock
 
 from streamingllm.cache_folder import cache_folder
+from streamingllm.checks import check_choice
 from streamingllm.errors import ConfigError, first_line
 from streamingllm.kernels import operators  # noqa: F401  (their signatures come before their code)
 
@@ -63,8 +64,7 @@ class NativeSettings:
     isa: str | None = None
 
     def __post_init__(self) -> None:
-        if self.isa is not None and self.isa not in _ISAS:
-            raise ConfigError(f"isa={self.isa!r}: must be None or one of {', '.join(_ISAS)}")
+        check_choice("isa", self.isa, (None, *_ISAS))
 
 
 _settings = NativeSettings()
@@ -109,7 +109,7 @@ def load() -> bool:
     """Make the C++ kernels known to torch, building them if need be; tell whether there are any.
 
     Without a compiler, or on a processor they were not written for, the plain PyTorch operators
-    stay in charge; that is said once in the log.
+    stay in charge. That is logged once.
     """
     return not _is_switched_off and _load()
 

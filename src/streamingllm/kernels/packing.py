@@ -1,8 +1,8 @@
 """Lay out quantised weights in memory.
 
-Along a row, 32 weights share a scale and, if they are asymmetric, a minimum: GGUF's blocks Q4_0,
+Along a row, 32 weights share a scale and, if they are asymmetric, a minimum. So GGUF's blocks Q4_0,
 Q4_1 and Q8_0 (llama.cpp, ggml-quants) lose nothing here. Sixteen rows make a tile whose 32-bit
-lanes each hold the next few weights of one row, so that one broadcast pair of activations meets
+lanes each hold the next few weights of one row. One broadcast pair of activations then meets
 sixteen rows at once.
 """
 

@@ -42,9 +42,9 @@ def decode_attention(
         k: the tokens' keys, [batch, num_kv_heads, head_dim]; None if they are in the ring already.
         v: their values, [batch, num_kv_heads, value_dim]; None if k is None.
         k_cache: [slots, num_kv_heads, entries, head_dim]. A slot with n sinks and a window of m
-            holds sink i at entry i and stream position t at entry n + t mod m; entries past n + m
-            are not used. Quantised: int8, [slots, num_kv_heads, entries, head_dim + 4], stream
-            position t at entry t mod m, no sinks; see `rows.encode_rows`.
+            holds sink i at entry i. It holds stream position t at entry n + t mod m. Entries past
+            n + m are not used. Quantised: int8, [slots, num_kv_heads, entries, head_dim + 4],
+            stream position t at entry t mod m, no sinks; see `rows.encode_rows`.
         v_cache: the values in the same layout, value_dim wide.
         k_undo: takes what the ring overwrites, stream position p at p mod u,
             [slots, num_kv_heads, u, width of k_cache]; None to forget it.
@@ -55,9 +55,9 @@ def decode_attention(
         slots: slot of each token, int64, [batch]; tokens of one slot are written and attend one
             after the other.
         positions: stream position of each token, int64, [batch].
-        layout: int64, [4, batch]: each slot's number of sinks n, its window size m, the sinks that
-            the query sees (the first of them), and the window's tokens that it sees (the last of
-            them, itself included; at most m and at most t + 1).
+        layout: int64, [4, batch]: each slot's number of sinks n and window size m, then how many
+            sinks and window tokens the query sees. It sees the first sinks and the last tokens,
+            itself included. These tokens are at most m and at most t + 1.
         scale: factor of the scores.
         softcap: scores pass through softcap * tanh(score / softcap); 0 for none.
         sink_logits: a learned logit per head that takes part in the softmax, [num_heads]; or None.
@@ -149,8 +149,8 @@ def windowed_attention(
             earlier passes in order, the tokens of this pass.
         v: the values in the same layout, value_dim wide.
         sinks_seen: how many of the sinks each query sees, the first ones, int64, [seq].
-        window_lengths: tokens of the window that each query sees, itself included, int64, [seq]:
-            query i sees window columns old + i - length + 1 to old + i; 1 to old + i + 1.
+        window_lengths: tokens of the window that each query sees, itself included, int64, [seq], 1
+            to old + i + 1. Query i sees window columns old + i - length + 1 to old + i.
         num_sinks: columns that hold sinks.
         scale: factor of the scores.
         softcap: see `decode_attention`.

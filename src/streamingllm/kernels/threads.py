@@ -13,7 +13,7 @@ def one_thread() -> Iterator[None]:
     """Limit torch's operations to the calling thread.
 
     Torch's other threads spin for some milliseconds after each operation, on processors that the
-    next decode step needs. `torch.set_num_threads` is not used, because it affects other threads.
+    next decode step needs. The function `torch.set_num_threads` would affect other threads.
     """
     library = native.loaded()
     if library is None:

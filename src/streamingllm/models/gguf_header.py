@@ -82,6 +82,18 @@ class GgufHeader:
             ends.append(tensor.offset + prod(tensor.shape) // block * block_bytes)
         return max(ends)
 
+    def check_complete(self) -> None:
+        """Refuse a file that is shorter than its table says.
+
+        Raises:
+            ModelLoadError: it is.
+        """
+        actual, promised = self.path.stat().st_size, self.data_offset + self.data_bytes
+        if actual < promised:
+            raise ModelLoadError(
+                f"{self.path}: has {actual:,} bytes of {promised:,}; fetch the file again"
+            )
+
     def write_without_weights(self, target: Path) -> None:
         """Write a GGUF file that has this header without its long arrays, and a hole for weights.
 
@@ -111,7 +123,9 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ModelLoadError(f"{path}: must be a GGUF file, it does not begin like one")
+            raise ModelLoadError(
+                f"model={str(path)!r} does not begin like a GGUF file; choose a .gguf file"
+            )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             try:
                 return _Reader(path, content).header()

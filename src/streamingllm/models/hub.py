@@ -53,7 +53,8 @@ def hub_checkpoint(hub_id: str, progress: Progress, *, weights: bool = True) -> 
     has_weights = any(folder.glob("*.safetensors")) or not weights
     if not (folder / "config.json").is_file() or not has_weights:
         raise ModelLoadError(
-            f"{hub_id}: must have a config.json and safetensors weights, {folder} has not"
+            f"model={hub_id!r} has no config.json or no safetensors weights in {folder}; choose a "
+            "model that has both"
         )
     return Checkpoint(folder, gguf_file=None, source=f"hub:{hub_id}@{folder.name}")
 

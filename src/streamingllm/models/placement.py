@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from streamingllm.errors import ConfigError
+from streamingllm.checks import check_choice
 
 DTYPES = {
     "float64": torch.float64,
@@ -24,8 +24,7 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype | None:
     name = str(dtype).removeprefix("torch.")
     if name == "auto":
         return None
-    if name not in DTYPES:
-        raise ConfigError(f"dtype={name!r}: must be one of auto, {', '.join(DTYPES)}")
+    check_choice("dtype", name, ("auto", *DTYPES))
     return DTYPES[name]
 
 
@@ -54,8 +53,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     name = str(device)
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if kind in names))
-    if name not in names:
-        raise ConfigError(f"device={name!r}: must be one of auto, {', '.join(names)}")
+    check_choice("device", name, ("auto", *names))
     return torch.device(name)
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from streamingllm.checks import check_choice
 from streamingllm.config import WEIGHT_QUANTIZATIONS
-from streamingllm.errors import ConfigError
 from streamingllm.integration.linears import active_product
 from streamingllm.kernels import native
 from streamingllm.kernels.operators import quantized_linear
@@ -94,9 +94,7 @@ def check_quantization(quantization: str) -> str:
     Raises:
         ConfigError: it is not one of `WEIGHT_QUANTIZATIONS`.
     """
-    if quantization not in WEIGHT_QUANTIZATIONS:
-        allowed = ", ".join(WEIGHT_QUANTIZATIONS)
-        raise ConfigError(f"quantize={quantization!r}: must be one of {allowed}")
+    check_choice("quantize", quantization, WEIGHT_QUANTIZATIONS)
     return quantization
 
 
@@ -141,8 +139,9 @@ def _fits(layer: nn.Linear) -> bool:
 def quantize_weight(weight: Tensor, num_bits: int) -> tuple[PackedWeight, bool]:
     """Find codes and scales of a weight; tell whether they restore it bit-identically.
 
-    Weights that were once blocks of GGUF's Q4_0, Q4_1 or Q8_0 are: those formats take a scale from
-    a group's extremes, which the weights still show. Others are rounded to the nearest code.
+    Weights that were once blocks of GGUF's Q4_0, Q4_1 or Q8_0 are restored so. Those formats take a
+    scale from a group's extremes, which the weights still show. Others are rounded to the nearest
+    code.
 
     Args:
         weight: float32, [out_features, in_features].

@@ -7,17 +7,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
-from huggingface_hub.utils.tqdm import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
-from transformers.utils import logging
-
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Silence the bars and warnings of transformers and the hub for the body, then restore them."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging
+
     verbosity = logging.get_verbosity()
     transformers_bars = logging.is_progress_bar_enabled()
     hub_bars = not are_progress_bars_disabled()

@@ -32,7 +32,8 @@ def writing_to(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelLoadError(
-            f"cache_dir={str(folder)!r}: must be a writable folder with enough space ({reason})"
+            f"cache_dir={str(folder)!r} cannot be written ({reason}); choose a writable folder "
+            "with enough space"
         ) from error
 
 

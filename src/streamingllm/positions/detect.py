@@ -1,8 +1,8 @@
 """Find out how a model encodes positions by asking the model.
 
 One token is run at position 0 and again at position 7. A lone token attends to itself alone.
-In a model whose positions are relative only the rotary part of its cached keys may differ, and
-that part must differ by a known rotation. A model that fits no rotation is refused, not guessed.
+In a model whose positions are relative only the rotary part of its cached keys may differ. That
+part must differ by a known rotation. A model that fits no rotation is refused, not guessed.
 """
 
 from __future__ import annotations

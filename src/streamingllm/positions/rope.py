@@ -1,8 +1,8 @@
 """Rotary position embedding, exact at any stream position (Su et al., arXiv 2104.09864).
 
 Angles are computed in float64 from the unbounded stream position, so a key is rotated once, when
-it arrives, and never again: a rotation depends on the angle modulo 2 pi, which float64 holds to
-1e-9 even at position 4,000,000 where float32 angles are off by whole tenths.
+it arrives, and never again. A rotation depends on the angle modulo 2 pi. At position 4,000,000
+float64 holds that to 1e-9, where float32 angles are off by whole tenths.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from streamingllm.kernels import native, operators, reference
+from streamingllm.kernels import operators, reference
+from streamingllm.kernels.limits import rotate_unsupported_reason
 from streamingllm.kernels.operators import rotary_table
 
-_DTYPES = (torch.float32, torch.bfloat16)
-_DIM_MULTIPLE = 32
 Layout = Literal["half", "interleaved"]
 Columns = Literal["concatenated", "repeated", "single", "complex"]
 
@@ -58,14 +57,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: Layout, start: int) -> T
 def can_turn(x: Tensor, cos: Tensor) -> bool:
     """Return whether the operator `rotate` can compute what `reference.rotate` does."""
     return (
-        x.device.type == "cpu"
-        and x.dtype in _DTYPES
-        and x.dtype is cos.dtype
+        x.dtype is cos.dtype
         and x.ndim == 4
-        and x.shape[-1] % _DIM_MULTIPLE == 0
         and not x.requires_grad
         and not torch.compiler.is_compiling()  # inductor joins it to its neighbours
-        and native.load()
+        and rotate_unsupported_reason(x.shape[-1], x.dtype, x.device) is None
     )
 
 
@@ -73,8 +69,8 @@ def can_turn(x: Tensor, cos: Tensor) -> bool:
 class Rotation:
     """A turn by one angle per token: what `RopeEncoding.shift` returns.
 
-    `cos` and `sin` are [batch, 1, seq, pairs]; `from_end` counts `start` from the last dimension,
-    because a latent-attention model caches its rotary key apart from the query's other dimensions.
+    `cos` and `sin` are [batch, 1, seq, pairs]. `query_from_end` counts a query's rotary dimensions
+    from its last one: a latent-attention model caches its rotary key apart from other dimensions.
     """
 
     cos: Tensor

@@ -39,8 +39,8 @@ class XPosEncoding(RopeEncoding):
     Args:
         log_decay: natural logarithm of each pair's decay per position, float64, [pairs].
 
-    A key's scale grows without bound with its position, hence the `position_limit`: the cache then
-    counts from a new origin and re-angles and re-scales its keys by the difference.
+    A key's scale grows without bound with its position, hence the `position_limit`. Past it the
+    cache counts from a new origin. It re-angles and re-scales its keys by the difference.
     """
 
     log_decay: Tensor = field(default_factory=lambda: torch.zeros(0))

@@ -6,7 +6,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.config import StreamConfig
-from streamingllm.graphs.decode_step import DecodeStep, StepToken, unsupported_reason
+from streamingllm.graphs.decode_step import (
+    DecodeStep,
+    StepToken,
+    declared_unsupported_reason,
+    unsupported_reason,
+)
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import LogitsToKeep, Strategy, run_model
 
@@ -35,7 +40,7 @@ class SinkStrategy(Strategy):
         self.cache = SinkCache.of(model, config) if cache is None else cache.clone()
         self._decode_step = decode_step
         attachment, encodings = self.cache.attachment, self.cache.encodings
-        self._can_decode = unsupported_reason(model, attachment, encodings) is None
+        self._may_decode = declared_unsupported_reason(model, attachment, encodings) is None
 
     @property
     def num_seen_tokens(self) -> int:
@@ -54,8 +59,8 @@ class SinkStrategy(Strategy):
 
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""
-        if ids.shape[1] == 1 and valid is None and self._can_decode and self.cache.has_all_sinks:
-            decode_step = self._decode_step_ready()
+        is_step = ids.shape[1] == 1 and valid is None and self.cache.has_all_sinks
+        if is_step and (decode_step := self._decode_step_ready()) is not None:
             logits = decode_step.run(self._step_tokens(ids[:, 0].tolist()), self.cache.ring_buffers)
             self.cache.count_step()
             return logits[:, None]
@@ -75,9 +80,9 @@ class SinkStrategy(Strategy):
     def compile(self, *, wait: bool, cached_only: bool) -> bool:
         """Compile the decode step, or load a cached one; return whether steps run compiled now."""
         batch_size = self.cache.num_streams
-        if not self._can_decode or batch_size is None:
+        step = None if batch_size is None else self._step()
+        if step is None or batch_size is None:
             return False
-        step = self._step()
         step.compile(batch_size, self.cache.ring_buffers, cached_only=cached_only)
         if wait:
             step.wait()
@@ -94,18 +99,21 @@ class SinkStrategy(Strategy):
         """Return whether decode steps are replayed from CUDA graphs."""
         return self._decode_step is not None and self._decode_step.num_graphs > 0
 
-    def _step(self) -> DecodeStep:
-        if self._decode_step is None:
+    def _step(self) -> DecodeStep | None:
+        """Return the decode step, made on first use; None if the model has none."""
+        if self._decode_step is None and self._may_decode:
             cache = self.cache
-            self._decode_step = DecodeStep(
-                self.model, cache.attachment, cache.encodings, cache.geometry_of
-            )
+            attachment, encodings = cache.attachment, cache.encodings
+            self._may_decode = unsupported_reason(self.model, attachment, encodings) is None
+            if self._may_decode:
+                self._decode_step = DecodeStep(self.model, attachment, encodings, cache.geometry_of)
         return self._decode_step
 
-    def _decode_step_ready(self) -> DecodeStep:
+    def _decode_step_ready(self) -> DecodeStep | None:
         """Return the decode step, compiled if a compilation has ended by now."""
         step = self._step()
-        step.poll()
+        if step is not None:
+            step.poll()
         return step
 
     def _step_tokens(self, ids: list[int]) -> list[StepToken]:

@@ -47,7 +47,7 @@ class SamplingParams:
         grammar: grammar of the text; the text ends with it.
         n: samples to generate from one prompt.
         logprobs: number of most probable tokens to report for each token, with the logarithms of
-            their probabilities; 0 reports the generated token alone, None reports nothing.
+            their probabilities. With 0 the generated token alone is reported, with None nothing.
 
     Raises:
         ConfigError: a value is out of range or of another type.

@@ -17,7 +17,7 @@ from streamingllm.inputs import (
 from streamingllm.stream.fed_stream import FedStream, remembered_tokens
 from streamingllm.stream.generation import generate_rows
 from streamingllm.stream.sampling import GREEDY, SamplingParams
-from streamingllm.stream.state import StreamState
+from streamingllm.stream.stream_snapshot import StreamSnapshot
 from streamingllm.stream.token_tail import TokenTail
 
 
@@ -113,7 +113,7 @@ class Stream(FedStream):
         """Compile the decode step of this stream and its forks; tell whether it is compiled now.
 
         A step that was compiled before, for this model on this machine, is loaded from the cache
-        folder; otherwise a process of its own takes up to a minute, and until then steps run
+        folder. Otherwise a process of its own takes up to a minute. Until then steps run
         uncompiled. For a GPU nothing is kept: it is compiled in this process before this returns.
 
         Args:
@@ -148,11 +148,11 @@ class Stream(FedStream):
         cache = self._strategy.cache_for("skip_to")
         seen = self.num_seen_tokens
         if position < seen:
-            raise InputError(f"position={position}: must be at least {seen}")
+            raise InputError(f"position={position} has passed; choose {seen} or more")
         if int(cache.num_seen_tokens_per_stream.min()) < self.cache_size:
             raise InputError(
-                f"position={position}: the cache must be full first, {seen} of {self.cache_size} "
-                "tokens have been fed"
+                f"position={position} needs a full cache, which has {seen} of {self.cache_size} "
+                "tokens; feed more first"
             )
         cache.positions.skip_to(position)
 
@@ -172,7 +172,7 @@ class Stream(FedStream):
         Raises:
             SnapshotError: the file cannot be written; one that was there before is untouched.
         """
-        state = StreamState(
+        state = StreamSnapshot(
             config=self.config,
             cache=self._strategy.cache_for("snapshot").export_state(),
             next_logits=self._logits,
@@ -189,7 +189,7 @@ class Stream(FedStream):
         Raises:
             SnapshotError: the file is missing, damaged, or of another model.
         """
-        state = StreamState.read(Path(path), model_of(model))
+        state = StreamSnapshot.read(Path(path), model_of(model))
         stream = cls(model, state.config)
         stream._strategy.cache_for("restore").import_state(state.cache)
         stream._logits = state.next_logits

@@ -55,7 +55,7 @@ def flatness(
     """
     check_positive("rounds", rounds)
     if late <= early:
-        raise ConfigError(f"late={late}: must be above early={early}")
+        raise ConfigError(f"late={late} is not above early={early}; choose a later position")
     settings = BenchSettings(
         model=model,
         dtype=dtype,

@@ -114,7 +114,7 @@ def full_stream(
     if start_position is not None:
         if start_position <= size:
             raise ConfigError(
-                f"start_position={start_position}: must be above {size}, a full cache"
+                f"start_position={start_position} is within the cache; choose more than {size}"
             )
         stream.skip_to(start_position)
     return stream, StartUp(before + compiled, compiled)

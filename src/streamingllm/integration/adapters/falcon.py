@@ -28,8 +28,8 @@ class FalconAdapter(AttentionAdapter):
     def encodings(self, model: PreTrainedModel, cache_size: int) -> tuple[PositionEncoding, ...]:
         """Return rotary frequencies, or ALiBi with the slopes that the model computes.
 
-        Deviation: transformers rounds slope x position to bfloat16; slope x distance is not
-        rounded here, since distances in a stream are not differences of the same positions.
+        Deviation: transformers rounds slope x position to bfloat16. Here slope x distance is not
+        rounded, because distances in a stream are not differences of the same positions.
         """
         decoder: Any = model.get_decoder()
         encoding: PositionEncoding

@@ -40,7 +40,7 @@ HeadGroup head_group(HeadGroup group, const Side& keys, const Side& values, cons
   return group;
 }
 
-// The queries of a step as floats, and its results likewise.
+// The queries of a step and its results, as floats.
 struct StepFloats {
   const float* q;  // [batch][num_heads][key_dim], times the scale of the scores
   const float* q_for_sinks;

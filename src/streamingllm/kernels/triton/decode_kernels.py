@@ -1,6 +1,6 @@
 """The Triton kernels of `decode_attention` that attend in spans and merge the spans.
 
-Nothing here depends on the host: slots, positions and layout are read on the device, so a captured
+Nothing here depends on the host. Slots, positions and layout are read on the device, so a captured
 graph can be replayed for any of them. A token whose slot or layout does not fit the buffers writes
 nothing, and its result is nan.
 """

@@ -10,12 +10,12 @@ import triton.language as tl
 from torch import Tensor
 
 from streamingllm.errors import InputError
+from streamingllm.kernels.bounds import GREATEST_GPU_DIM
 
 _OPERANDS = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 _SMALLEST_BLOCK = 16  # what `tl.dot` takes
 _PROGRAMS_PER_PROCESSOR = 4
 _MOST_SPANS = 32
-GREATEST_DIM = 256  # of a head: tiles of wider heads do not fit in shared memory
 
 
 def power_of_two(x: int) -> int:
@@ -82,8 +82,8 @@ def check_heads(num_heads: int, num_kv_heads: int, *dims: int) -> None:
     if num_heads < 1 or num_kv_heads < 1 or num_heads % num_kv_heads:
         raise InputError(f"q has {num_heads} heads; they must be a multiple of {num_kv_heads}")
     for dim in dims:
-        if not 1 <= dim <= GREATEST_DIM:
-            raise InputError(f"a head has {dim} numbers; it must have 1 to {GREATEST_DIM}")
+        if not 1 <= dim <= GREATEST_GPU_DIM:
+            raise InputError(f"a head has {dim} numbers; it must have 1 to {GREATEST_GPU_DIM}")
 
 
 def check_score(softcap: float, sink_logits: Tensor | None, num_heads: int, like: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""State of a stream, apart from its model, and the file that holds it."""
+"""Snapshot of a stream: its state apart from the model, and the file that holds it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEXT_LOGITS = "next_logits"
 
 
 @dataclass(frozen=True, eq=False)
-class StreamState:
+class StreamSnapshot:
     """Hold what a snapshot keeps.
 
     Args:
@@ -61,7 +61,7 @@ class StreamState:
         write_snapshot(path, tensors, facts)
 
     @classmethod
-    def read(cls, path: Path, model: PreTrainedModel) -> StreamState:
+    def read(cls, path: Path, model: PreTrainedModel) -> StreamSnapshot:
         """Load what `write` saved, on the model's device.
 
         Raises:
