@@ -8,38 +8,21 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from streamingllm import LanguageModel, StreamConfig, load_model
-from streamingllm.engine import AsyncEngine, Engine
-from streamingllm.server.errors import add_error_handlers
-from streamingllm.server.routes import anthropic, chat, completions, models
-from streamingllm.sessions.manager import SessionManager
-from streamingllm.sessions.session_settings import SessionSettings
-from streamingllm.sessions.sqlite_store import SqliteStore
-from streamingllm.stream.sampling import SamplingParams
+from streamingllm import LanguageModel, load_model
+from streamingllm.server.app import create_app
+from streamingllm.server.assembly import assemble
+from streamingllm.server.settings import ServerSettings
 from tests.reference.tiny_chat import write_tiny_chat
 from tests.server.requests import Api
 
 CACHE_SIZE = 64
 MAX_PINNED = 30
 NUM_SLOTS = 4
-
-
-class OwnerOfAll:
-    """Let every request be of the owner without a name."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["owner"] = ""
-        await self._app(scope, receive, send)
 
 
 @pytest.fixture(scope="session")
@@ -90,26 +73,16 @@ def _serve(server: uvicorn.Server, app: FastAPI) -> None:
 
 
 def _app(lm: LanguageModel, folder: Path) -> FastAPI:
-    config = StreamConfig.with_cache_size(CACHE_SIZE, 4, max_rewind_tokens=40, eviction="turn")
-    engine = Engine(
-        lm, config, max_streams=NUM_SLOTS, max_pinned_tokens=MAX_PINNED, max_waiting=1000
-    )
-    app = FastAPI()
-    app.state.manager = SessionManager(
-        AsyncEngine(engine),
-        lm,
-        SqliteStore(folder / "sessions.sqlite", snapshots=folder / "snapshots"),
-        SessionSettings(),
-        num_slots=NUM_SLOTS,
-        bytes_per_stream=engine.stats().bytes_per_stream,
+    settings = ServerSettings(
+        model="tiny",
+        data_dir=str(folder),
         cache_size=CACHE_SIZE,
+        max_streams=NUM_SLOTS,
         max_pinned_tokens=MAX_PINNED,
+        max_rewind_tokens=40,
+        default_max_tokens=64,
+        default_temperature=0.0,
+        default_top_p=1.0,
+        compile=False,
     )
-    app.state.settings = SimpleNamespace(
-        sampling_defaults=lambda: SamplingParams(max_new_tokens=64), model_aliases=("tiny",)
-    )
-    for routes in (anthropic, chat, completions, models):
-        app.include_router(routes.router)
-    add_error_handlers(app)
-    app.add_middleware(OwnerOfAll)
-    return app
+    return create_app(assemble(lm, settings), settings)

@@ -58,7 +58,11 @@ async def streamed_turn(
                     yield _visibility(ended.pop())
                 yield chunk
 
-    return SseResponse(guarded(encoded(), error_event), headers=view_headers(started.view))
+    return SseResponse(
+        guarded(encoded(), error_event),
+        headers=view_headers(started.view),
+        ping_seconds=request.app.state.settings.ping_seconds,
+    )
 
 
 async def guarded(

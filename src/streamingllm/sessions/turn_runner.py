@@ -94,8 +94,8 @@ class TurnRunner:
             request,
             len(session.transcript) - len(pending),
             pending,
-            num_cached=len(session.token_log) - session.num_forgotten_tokens,
-            num_fed=len(told.ids),
+            num_cached=_num_reused(session),
+            num_fed=len(told.ids) + (session.transcript.num_turns == 0) * len(session.token_log),
         )
         stream_id = await self._residency.bring(session)
         session.is_running = True
@@ -285,3 +285,10 @@ class TurnRunner:
             session.append_unfed(turn.pending)
         with contextlib.suppress(StreamingLLMError):  # the next commit repeats it
             await self._table.commit(session)
+
+
+def _num_reused(session: Session) -> int:
+    """Return how many tokens of earlier turns are still visible; a pinned prefix is fed once."""
+    if not session.transcript.num_turns:
+        return 0
+    return len(session.token_log) - session.num_forgotten_tokens
