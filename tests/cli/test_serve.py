@@ -1,0 +1,133 @@
+"""`streamingllm serve` as a process: ready, in use, drained."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.reference.tiny_chat import write_tiny_chat
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_chat(tmp_path_factory.mktemp("served") / "tiny-chat")
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, model: Path, data: Path, *options: str, environment: Any = None) -> None:
+        command = [sys.executable, "-m", "streamingllm", "serve", "--model", str(model)]
+        command += ["--port", "0", "--data-dir", str(data), "--cache-size", "64"]
+        command += ["--max-streams", "2", "--no-compile", *options]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+
+    def ready(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.stderr.read() if self.process.stderr else ""
+        facts: dict[str, Any] = json.loads(line)
+        return facts
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def served(model: Path, tmp_path: Path) -> Iterator[tuple[Process, str]]:
+    process = Process(
+        model, tmp_path / "data", "--json", environment={"STREAMINGLLM_PING_SECONDS": "1"}
+    )
+    url = process.ready()["url"]
+    yield process, url
+    if process.process.poll() is None:
+        process.process.kill()
+        process.process.wait()
+
+
+def test_it_says_one_line_serves_and_ends_with_zero(served: tuple[Process, str]) -> None:
+    process, url = served
+    assert httpx2.get(f"{url}/ready").status_code == 200
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
+    headers = {"x-session-id": "kept"}
+    answer = httpx2.post(f"{url}/v1/chat/completions", json=body, headers=headers).json()
+    assert answer["streamingllm"]["session_id"] == "kept"
+    assert process.stop() == 0
+    assert process.process.stdout is not None
+    assert process.process.stdout.read() == ""
+
+
+def test_a_running_stream_ends_by_itself_after_sigterm(served: tuple[Process, str]) -> None:
+    process, url = served
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 300, "stream": True}
+    with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        process.process.send_signal(signal.SIGTERM)
+        rest = [line for line in lines if line]
+    assert rest[-1] == "data: [DONE]"
+    assert '"finish_reason":"length"' in "".join(rest)
+    assert process.process.wait(timeout=60) == 0
+
+
+def test_a_second_signal_cuts_off(served: tuple[Process, str]) -> None:
+    process, url = served
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 10**6, "stream": True}
+
+    def read() -> None:
+        try:
+            with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=60) as s:
+                for _ in s.iter_lines():
+                    has_begun.set()
+        except httpx2.HTTPError:
+            pass
+
+    has_begun = threading.Event()
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert has_begun.wait(60)
+    process.process.send_signal(signal.SIGTERM)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.process.wait(timeout=60) == 0
+    reader.join()
+
+
+def test_a_port_in_use_and_a_public_address_are_refused_in_one_line(
+    model: Path, tmp_path: Path, served: tuple[Process, str]
+) -> None:
+    port = served[1].rpartition(":")[2]
+    for options, word in ((("--port", port), "port"), (("--host", "0.0.0.0"), "api_key")):
+        process = Process(model, tmp_path / "other", *options)
+        out, err = process.process.communicate(timeout=120)
+        assert process.process.returncode == 2, err
+        assert out == ""
+        assert word in err
+        assert "Traceback" not in err
+
+
+def test_help_lists_every_setting() -> None:
+    command = [sys.executable, "-m", "streamingllm", "serve", "--help"]
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+    shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    from streamingllm.server.settings import setting_fields
+
+    for setting in setting_fields():
+        assert f"--{setting.name.replace('_', '-')}" in shown.stdout
+    assert "Example" in shown.stdout

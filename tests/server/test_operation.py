@@ -1,0 +1,116 @@
+"""Health, metrics, logs and the description of the API, through the whole application."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from streamingllm import LanguageModel
+from streamingllm.server.access_log import JsonFormatter
+from streamingllm.server.app import create_app
+from streamingllm.server.assembly import assemble
+from streamingllm.server.settings import ServerSettings
+from tests.server.requests import Api
+
+_SECRET = "my secret words"
+
+
+def metrics_of(api: Api) -> dict[str, float]:
+    lines = [line for line in api.get("/metrics").text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_health_and_readiness(api: Api) -> None:
+    assert api.get("/health").json() == {"status": "ok"}
+    assert api.get("/ready").status_code == 200
+
+
+def test_metrics_count_what_was_done(api: Api) -> None:
+    before = metrics_of(api)
+    body = {"messages": [{"role": "user", "content": _SECRET}], "max_tokens": 5}
+    answer = api.post("/v1/chat/completions", body)
+    after = metrics_of(api)
+
+    def change(name: str) -> float:
+        return after[name] - before.get(name, 0.0)
+
+    usage = answer.json()["usage"]
+    assert change('streamingllm_tokens_total{kind="generated"}') == usage["completion_tokens"] == 5
+    assert change('streamingllm_turns_total{reason="length"}') == 1
+    route = 'method="POST",route="/v1/chat/completions",status="200"'
+    assert change(f"streamingllm_requests_total{{{route}}}") == 1
+    assert after['streamingllm_sessions{tier="device"}'] >= 1
+    assert after['streamingllm_cache_bytes{tier="device"}'] > 0
+    session_id = answer.headers["x-session-id"]
+    text = api.get("/metrics").text
+    assert session_id not in text
+    assert _SECRET not in text
+    api.get(f"/v1/sessions/{session_id}")
+    assert session_id not in api.get("/metrics").text  # routes are counted by their templates
+
+
+def test_the_log_has_one_line_of_json_without_what_users_say(
+    api: Api, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="streamingllm.access"):
+        body = {"messages": [{"role": "user", "content": _SECRET}], "max_tokens": 2}
+        answer = api.post("/v1/chat/completions", body)
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    found = next(json.loads(line) for line in lines if answer.headers["x-request-id"] in line)
+    assert found["route"] == "/v1/chat/completions"
+    assert found["status"] == 200
+    assert not any(_SECRET in line or "\n" in line for line in lines)
+
+
+def test_every_route_is_described_with_its_answers(api: Api) -> None:
+    described = api.get("/openapi.json").json()
+    assert described["openapi"].startswith("3.1")
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            where = f"{method} {path}"
+            assert operation["responses"], where
+            assert operation.get("summary"), where
+            if path.startswith("/v1/"):
+                refusals = [code for code in operation["responses"] if code.startswith("4")]
+                assert refusals, where
+            if method in ("post", "put", "patch"):
+                has_id_only = re.search(r"\{[a-z_]+\}/(stop|cancel|export)$", path)
+                assert "requestBody" in operation or has_id_only, where
+
+
+def test_unknown_routes_and_methods_are_refused_in_shape(api: Api) -> None:
+    assert api.get("/v1/nothing").json()["error"]["type"] == "not_found_error"
+    answer = api.get("/v1/chat/completions")
+    assert answer.status_code == 405
+    assert answer.json()["error"]["message"]
+
+
+def test_requests_of_other_origins_are_refused_by_the_whole_application(server: str) -> None:
+    with httpx2.Client(base_url=server) as client:
+        headers = {"origin": "https://evil.example"}
+        assert client.post("/v1/sessions", json={}, headers=headers).status_code == 403
+        assert client.get("/v1/models", headers={"host": "evil.example"}).status_code == 403
+        preflight = {**headers, "access-control-request-method": "POST"}
+        answer = client.request("OPTIONS", "/v1/sessions", headers=preflight)
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_the_page_can_be_left_out(tiny_chat: LanguageModel, tmp_path: Path) -> None:
+    settings = ServerSettings(
+        data_dir=str(tmp_path), cache_size=64, max_streams=1, compile=False, page=False
+    )
+    manager = assemble(tiny_chat, settings)
+    try:
+        paths: set[Any] = {getattr(r, "path", "") for r in create_app(manager, settings).routes}
+    finally:
+        import asyncio
+
+        asyncio.run(manager.close())
+    assert "/" not in paths
+    assert "/health" in paths
