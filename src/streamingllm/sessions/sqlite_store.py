@@ -233,6 +233,8 @@ class SqliteStore:
             after = summary_after(stored, turn)
             rows = self._rows(session_id)
             rows.take_back(turn.num_messages_before, turn.num_tokens_before)
+            if turn.num_messages_before < stored.num_messages:
+                self.database.wipe_log()
             self._snapshots.delete_beyond(session_id, turn.num_tokens_before)
             scope = scope_of(stored.owner, stored.group)
             rows.append_messages(turn.num_messages_before, turn.messages, scope)
