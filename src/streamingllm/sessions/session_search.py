@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import blake2b
 
 import apsw
 
@@ -12,7 +13,7 @@ from streamingllm.sessions.message_json import message_from_json
 # The index holds no text of its own. What is deleted leaves the file at once.
 _CREATE = """
 CREATE VIRTUAL TABLE search USING fts5(
-    text, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2'
+    owner, text, content='', columnsize=0, tokenize='unicode61 remove_diacritics 2'
 );
 INSERT INTO search (search, rank) VALUES ('secure-delete', 1);
 """
@@ -38,34 +39,31 @@ class SessionSearch:
         """Index all messages, if there is no index yet."""
         if self.is_there:
             return
+        self.is_there = True
         with self._database:
             self._database.execute(_CREATE)
-            for row, body in self._database.execute("SELECT row, body FROM messages"):
-                self._write(row, body)
-        self.is_there = True
+            for (session_id,) in self._database.execute("SELECT id FROM sessions"):
+                find = "SELECT row, body FROM messages WHERE session = ?"
+                self.add(session_id, self._database.execute(find, (session_id,)))
 
-    def add(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Index messages, each the number of its row and its JSON."""
-        if self.is_there:
-            for row, body in rows:
-                self._write(row, body)
+    def add(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
+        """Index messages of a session, each the number of its row and its JSON."""
+        self._write("INSERT INTO search (rowid, owner, text) VALUES (?, ?, ?)", session_id, rows)
 
-    def remove(self, rows: Iterable[tuple[int, str]]) -> None:
-        """Remove messages that `add` has indexed."""
-        if not self.is_there:
-            return
-        for row, body in rows:
-            text = _words_of(body)
-            if text:
-                self._database.execute(
-                    "INSERT INTO search (search, rowid, text) VALUES ('delete', ?, ?)", (row, text)
-                )
+    def remove(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
+        """Remove messages that `add` has indexed; their session is still there."""
+        remove = "INSERT INTO search (search, rowid, owner, text) VALUES ('delete', ?, ?, ?)"
+        self._write(remove, session_id, rows)
 
-    def condition(self, query: str) -> tuple[str, list[str]]:
+    def condition(self, query: str, owner: str | None) -> tuple[str, list[str]]:
         """Return a condition of SQL on sessions, and its values.
 
         It holds for sessions with a message that has all words of the query. The last word may be
         the beginning of one.
+
+        Args:
+            query: words.
+            owner: of the sessions; None for all. Messages of others cost no time.
 
         Raises:
             InputError: the sessions are not indexed.
@@ -76,12 +74,24 @@ class SessionSearch:
         if not words:
             return "1", []
         # Within quotation marks nothing is syntax.
-        return _IN_SESSIONS, [" ".join(f'"{word}"' for word in words) + "*"]
+        wanted = "text : (" + " ".join(f'"{word}"' for word in words) + "*)"
+        if owner is not None:
+            wanted = f'owner : "{_term_of(owner)}" AND {wanted}'
+        return _IN_SESSIONS, [wanted]
 
-    def _write(self, row: int, body: str) -> None:
-        text = _words_of(body)
-        if text:
-            self._database.execute("INSERT INTO search (rowid, text) VALUES (?, ?)", (row, text))
+    def _write(self, statement: str, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
+        if not self.is_there:
+            return
+        find = "SELECT owner FROM sessions WHERE id = ?"
+        ((owner,),) = self._database.execute(find, (session_id,))
+        for row, body in rows:
+            if text := _words_of(body):
+                self._database.execute(statement, (row, _term_of(owner), text))
+
+
+def _term_of(owner: str) -> str:
+    """Return one word that stands for an owner."""
+    return blake2b(owner.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def _words_of(body: str) -> str:

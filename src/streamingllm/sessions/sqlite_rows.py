@@ -95,7 +95,7 @@ class SessionRows:
                 *(at, body, digest, key, history),
             )
             if self._search is not None:
-                self._search.add(added)
+                self._search.add(self._id, added)
 
     def append_token_ids(self, first: int, ids: array[int]) -> None:
         """Append token ids, the first of which is that of a stream position."""
@@ -120,7 +120,7 @@ class SessionRows:
         gone = "DELETE FROM messages WHERE session = ? AND number >= ? RETURNING row, body"
         removed = self.run(gone, num_messages)
         if self._search is not None:
-            self._search.remove(removed)
+            self._search.remove(self._id, removed)
         self.run("DELETE FROM tokens WHERE session = ? AND first >= ?", num_tokens)
         last = "SELECT first, ids FROM tokens WHERE session = ? ORDER BY first DESC LIMIT 1"
         for first, packed in self.run(last):

@@ -134,7 +134,7 @@ class SqliteStore:
         query: str | None = None,
     ) -> Sequence[SessionSummary]:
         """Return the sessions that changed last; see `SessionStore`."""
-        matching = ("1", ()) if query is None else self._search.condition(query)
+        matching = ("1", ()) if query is None else self._search.condition(query, owner)
         with self.database.reading():
             return self._summaries.newest(owner, limit, after, matching)
 
