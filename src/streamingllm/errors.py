@@ -45,6 +45,10 @@ class SessionNotFoundError(StreamingLLMError, LookupError):
     """A store holds no session of that id."""
 
 
+class ResponseNotFoundError(StreamingLLMError, LookupError):
+    """A store holds no response of that id."""
+
+
 class SessionConflictError(StreamingLLMError):
     """A session exists already, or another writer has changed it since it was read."""
 

@@ -180,7 +180,7 @@ def test_the_cost_of_a_save_does_not_grow_with_age(
     monkeypatch.setattr(apsw, "Connection", counted)
     snapshot = random.Random(0).randbytes(50_000)
     path, written, changed = tmp_path / "chat", [], []
-    with SqliteStore(path, journal="delete") as store:
+    with SqliteStore(path, journal="delete", is_searchable=False) as store:  # as a saved chat
         epoch, num_tokens = store.create("a", {}), 0
         for number in range(400):
             before, rows = vfs.num_bytes, store.database.connection.total_changes()

@@ -81,7 +81,7 @@ def save_session(
         raise SnapshotError(f"{path}: is no saved conversation; save under another name")
     if saved is not None and saved.path == path and path.exists():
         try:
-            with SqliteStore(path, mode="write", journal="delete") as store:
+            with SqliteStore(path, mode="write", journal="delete", is_searchable=False) as store:
                 return _commit(store, session_id, transcript, token_log, snapshot, saved)
         except SessionConflictError as error:
             raise SnapshotError(
@@ -89,7 +89,10 @@ def save_session(
             ) from error
         except SessionNotFoundError:
             pass  # another conversation has taken the name
-    with _replacing(path) as partial, SqliteStore(partial, journal="delete") as store:
+    with (
+        _replacing(path) as partial,
+        SqliteStore(partial, journal="delete", is_searchable=False) as store,
+    ):
         epoch = store.create(session_id, metadata)
         nothing = SavedState(path, epoch, 0, 0)
         return _commit(store, session_id, transcript, token_log, snapshot, nothing)

@@ -127,7 +127,9 @@ class SessionAdmin:
         """Return sessions that changed last, those whose messages match a query if one is given."""
         if not 1 <= limit <= _MAX_LIMIT:
             raise InputError(f"limit={limit} is not 1 to {_MAX_LIMIT}; ask for fewer at a time")
-        found = await asyncio.to_thread(self.store.list, owner, limit=limit + 1, after=after)
+        found = await asyncio.to_thread(
+            self.store.list, owner, limit=limit + 1, after=after, query=query
+        )
         last = found[limit - 1].cursor if len(found) > limit else None
         return SessionPage(tuple(map(_as_info, found[:limit])), last)
 

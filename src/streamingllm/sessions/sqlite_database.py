@@ -37,6 +37,7 @@ class SqliteDatabase:
         self._lock = threading.RLock()
         self._is_open = False  # whether a transaction is
         self._after_commit: list[Callable[[], object]] = []
+        self._has_old_log = False  # whether the log may hold what has been deleted
 
     def close(self) -> None:
         """Close the connection."""
@@ -50,6 +51,10 @@ class SqliteDatabase:
     def after_commit(self, action: Callable[[], object]) -> None:
         """Do something once the open transaction is durable; not at all if it is not."""
         self._after_commit.append(action)
+
+    def wipe_log(self) -> None:
+        """Empty the write-ahead log after the open transaction: it holds what was deleted."""
+        self._has_old_log = True
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -95,6 +100,7 @@ class SqliteDatabase:
                 actions, self._after_commit = self._after_commit, []
                 for action in actions:
                     action()
+                self._empty_log()
             except apsw.Error as error:
                 raise self._unusable(error) from error
             finally:
@@ -103,6 +109,13 @@ class SqliteDatabase:
                 if self.connection.in_transaction:
                     with suppress(apsw.Error):
                         self.connection.execute("ROLLBACK")
+
+    def _empty_log(self) -> None:
+        """Empty the log if it is due; while another connection reads, the next commit does it."""
+        if self._has_old_log:
+            with suppress(apsw.BusyError, apsw.LockedError):
+                self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._has_old_log = False
 
     def _unusable(self, error: Exception) -> SnapshotError:
         return SnapshotError(f"{self.path}: cannot be used ({error}); it is unchanged")

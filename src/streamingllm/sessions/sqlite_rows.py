@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -12,6 +13,7 @@ import apsw
 from streamingllm.errors import InputError
 from streamingllm.sessions.history_digest import next_digest
 from streamingllm.sessions.message_json import message_from_json, message_to_json
+from streamingllm.sessions.session_search import SessionSearch
 from streamingllm.sessions.token_log import ids_from_bytes, ids_to_bytes
 from streamingllm.sessions.transcript import Message
 
@@ -26,10 +28,21 @@ class SessionRows:
     Args:
         database: within a transaction.
         session_id: whose rows they are.
+        search: index of the messages, if there is one.
+        messages: table of the messages; a migration reads another one.
     """
 
-    def __init__(self, database: apsw.Connection, session_id: str) -> None:
+    def __init__(
+        self,
+        database: apsw.Connection,
+        session_id: str,
+        search: SessionSearch | None = None,
+        *,
+        messages: str = "messages",
+    ) -> None:
         self._database = database
+        self._search = search
+        self._messages = messages
         self._id = session_id
         self._first_digest = digest_of(b"", session_id.encode())
 
@@ -41,7 +54,7 @@ class SessionRows:
         """
         digest = self._first_digest
         for body, expected in self.run(
-            "SELECT body, digest FROM messages WHERE session = ? ORDER BY number"
+            f"SELECT body, digest FROM {self._messages} WHERE session = ? ORDER BY number"
         ):
             digest = _checked(digest, body.encode(), expected)
             yield message_from_json(body)
@@ -76,9 +89,13 @@ class SessionRows:
             if at > 0 or message.role != "system":
                 history = next_digest(history, message)
                 key = digest_of(scope, history)
-            self.run(
-                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?)", at, body, digest, key, history
+            added = self.run(
+                "INSERT INTO messages (session, number, body, digest, history_key, history) "
+                "VALUES (?, ?, ?, ?, ?, ?) RETURNING row, body",
+                *(at, body, digest, key, history),
             )
+            if self._search is not None:
+                self._search.add(self._id, added)
 
     def append_token_ids(self, first: int, ids: array[int]) -> None:
         """Append token ids, the first of which is that of a stream position."""
@@ -88,9 +105,22 @@ class SessionRows:
             digest = digest_of(digest, packed)
             self.run("INSERT INTO tokens VALUES (?, ?, ?, ?)", first + start, packed, digest)
 
+    def copy_from(
+        self, other: SessionRows, num_messages: int, num_tokens: int, scope: bytes
+    ) -> None:
+        """Copy the first messages and token ids of another session into an empty one."""
+        self.append_messages(0, islice(other.messages(), num_messages), scope)
+        first = 0
+        for ids in other.token_ids():
+            self.append_token_ids(first, ids[: max(0, num_tokens - first)])
+            first += len(ids)
+
     def take_back(self, num_messages: int, num_tokens: int) -> None:
         """Keep the first messages and token ids."""
-        self.run("DELETE FROM messages WHERE session = ? AND number >= ?", num_messages)
+        gone = "DELETE FROM messages WHERE session = ? AND number >= ? RETURNING row, body"
+        removed = self.run(gone, num_messages)
+        if self._search is not None:
+            self._search.remove(self._id, removed)
         self.run("DELETE FROM tokens WHERE session = ? AND first >= ?", num_tokens)
         last = "SELECT first, ids FROM tokens WHERE session = ? ORDER BY first DESC LIMIT 1"
         for first, packed in self.run(last):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from streamingllm.errors import InputError, SessionConflictError, SessionNotFoundError
+from streamingllm.sessions.exclusive_lock import lock_exclusively
+from streamingllm.sessions.response_store import delete_responses
+from streamingllm.sessions.session_search import SessionSearch
 from streamingllm.sessions.snapshot_files import SnapshotFiles
 from streamingllm.sessions.sqlite_database import SqliteDatabase
 from streamingllm.sessions.sqlite_rows import SessionRows, digest_of, scope_of
 from streamingllm.sessions.sqlite_snapshots import SnapshotRows
-from streamingllm.sessions.sqlite_summaries import SummaryRows
+from streamingllm.sessions.sqlite_summaries import NEWEST_FIRST, SummaryRows
 from streamingllm.sessions.store import (
     SessionSummary,
     Snapshot,
@@ -26,16 +27,9 @@ from streamingllm.sessions.store import (
 )
 from streamingllm.sessions.token_log import TokenLog
 from streamingllm.sessions.transcript import Transcript
+from streamingllm.sessions.turn_arithmetic import summary_after
 
 _MAX_CANDIDATES = 8
-_FAMILY = """
-WITH RECURSIVE family (id, parent) AS (
-    SELECT id, parent FROM sessions WHERE id = ?
-    UNION
-    SELECT s.id, s.parent FROM sessions s JOIN family f ON s.id = f.parent OR s.parent = f.id
-)
-SELECT id FROM family"""
-_NEWEST_FIRST = "ORDER BY updated_seconds DESC, id LIMIT ?"
 
 
 class SqliteStore:
@@ -49,8 +43,11 @@ class SqliteStore:
         mode: "create" makes a missing one, "write" and "read" need one that is there.
         journal: "wal" for many writers; "delete" leaves one file behind when it is closed.
         snapshots: folder of snapshots; None keeps them in the database.
+        is_searchable: index messages that are not indexed yet; an index that is there is kept.
+        is_exclusive: refuse another process that opens the database exclusively.
 
     Raises:
+        SessionConflictError: `is_exclusive`, and another process serves the database.
         SnapshotError: the file cannot be opened, or is no database of this release.
     """
 
@@ -61,27 +58,34 @@ class SqliteStore:
         mode: Literal["create", "write", "read"] = "create",
         journal: Literal["wal", "delete"] = "wal",
         snapshots: Path | None = None,
+        is_searchable: bool = True,
+        is_exclusive: bool = False,
     ) -> None:
         self.path = path
-        self.database = SqliteDatabase(path, mode, journal)
-        self._summaries = SummaryRows(self.database.connection)
-        files = None if snapshots is None else SnapshotFiles(snapshots)
-        self._snapshots = SnapshotRows(self.database, files)
+        with ExitStack() as undo:
+            if is_exclusive:
+                undo.callback(lock_exclusively(path).release)
+            self.database = SqliteDatabase(path, mode, journal)
+            undo.callback(self.database.close)
+            self._summaries = SummaryRows(self.database.connection)
+            files = None if snapshots is None else SnapshotFiles(snapshots)
+            with self.database.reading():
+                self._snapshots = SnapshotRows(self.database, files)
+                self._search = SessionSearch(self.database.connection)
+            if is_searchable and mode != "read":
+                with self.database.transaction():
+                    self._search.create()
+            self._open = undo.pop_all()
 
     def __enter__(self) -> SqliteStore:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the database."""
-        self.database.close()
+        self._open.close()
 
     def transaction(self) -> AbstractContextManager[None]:
         """Make all calls in the body durable together; see `SqliteDatabase.transaction`."""
@@ -122,26 +126,23 @@ class SqliteStore:
             return self._summary(session_id, owner)
 
     def list(
-        self, owner: str | None = None, *, limit: int = 100, after: str | None = None
+        self,
+        owner: str | None = None,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        query: str | None = None,
     ) -> Sequence[SessionSummary]:
         """Return the sessions that changed last; see `SessionStore`."""
-        condition = "1"
-        values: list[Any] = []
-        if owner is not None:
-            condition, values = "owner = ?", [owner]
-        if after is not None:
-            updated, session_id = _cursor(after)
-            condition += " AND (updated_seconds < ? OR (updated_seconds = ? AND id > ?))"
-            values += [updated, updated, session_id]
+        matching = ("1", ()) if query is None else self._search.condition(query, owner)
         with self.database.reading():
-            return self._summaries.where(f"{condition} {_NEWEST_FIRST}", *values, limit)
+            return self._summaries.newest(owner, limit, after, matching)
 
     def branches(self, session_id: str, owner: str) -> Sequence[SessionSummary]:
         """Return the sessions that share messages with one; see `SessionStore`."""
         with self.database.reading():
             self._summary(session_id, owner)
-            found = f"owner = ? AND id <> ? AND id IN ({_FAMILY}) ORDER BY created_seconds"
-            return self._summaries.where(found, owner, session_id, session_id)
+            return self._summaries.family(owner, session_id)
 
     def find_prefix(
         self, owner: str, digests: Sequence[bytes], group: str = ""
@@ -150,7 +151,7 @@ class SqliteStore:
         scope = scope_of(owner, group)
         find = (
             "SELECT session FROM messages JOIN sessions ON id = session WHERE history_key = ? "
-            f"{_NEWEST_FIRST}"
+            f"{NEWEST_FIRST}"
         )
         with self.database.reading():
             for num_known in range(len(digests), 0, -1):
@@ -174,7 +175,6 @@ class SqliteStore:
         now = time.time()
         with self.database.transaction():
             source = self._summary(session_id, owner)
-            rows, scope = self._rows(session_id), scope_of(owner, source.group)
             branch = replace(
                 source,
                 id=new_id,
@@ -188,12 +188,8 @@ class SqliteStore:
                 num_shared_messages=num_messages,
             )
             self._create(branch)
-            copy = self._rows(new_id)
-            copy.append_messages(0, islice(rows.messages(), num_messages), scope)
-            first = 0
-            for ids in rows.token_ids():
-                copy.append_token_ids(first, ids[: max(0, num_tokens - first)])
-                first += len(ids)
+            scope = scope_of(owner, source.group)
+            self._rows(new_id).copy_from(self._rows(session_id), num_messages, num_tokens, scope)
         return 0
 
     def update_metadata(self, session_id: str, owner: str, metadata: Mapping[str, Any]) -> None:
@@ -205,11 +201,15 @@ class SqliteStore:
     def delete(self, session_id: str, owner: str | None = None) -> None:
         """Delete a session; see `SessionStore`."""
         with self.database.transaction():
-            self._summary(session_id, owner)
+            owner = self._summary(session_id, owner).owner
             rows = self._rows(session_id)
             rows.take_back(0, 0)
             self._snapshots.delete(session_id)
             rows.run("DELETE FROM sessions WHERE id = ?")
+            # A manager puts the owner before its ids; responses name both.
+            names = (session_id, session_id.removeprefix(f"{owner or '-'}/"))
+            delete_responses(self.database, "owner = ? AND session IN (?, ?)", owner, *names)
+            self.database.wipe_log()
 
     def expire(self, now: float, max_age_seconds: float) -> int:
         """Delete the sessions that have not changed for so long; see `SessionStore`."""
@@ -230,9 +230,11 @@ class SqliteStore:
         """Append a turn and return the new epoch; see `SessionStore`."""
         with self.database.transaction():
             stored = self._summary_at(session_id, epoch)
-            after = _after(stored, turn)
+            after = summary_after(stored, turn)
             rows = self._rows(session_id)
             rows.take_back(turn.num_messages_before, turn.num_tokens_before)
+            if turn.num_messages_before < stored.num_messages:
+                self.database.wipe_log()
             self._snapshots.delete_beyond(session_id, turn.num_tokens_before)
             scope = scope_of(stored.owner, stored.group)
             rows.append_messages(turn.num_messages_before, turn.messages, scope)
@@ -279,7 +281,7 @@ class SqliteStore:
             self._summaries.put(summary)
 
     def _rows(self, session_id: str) -> SessionRows:
-        return SessionRows(self.database.connection, session_id)
+        return SessionRows(self.database.connection, session_id, self._search)
 
     def _summary(self, session_id: str, owner: str | None = None) -> SessionSummary:
         summary = self._summaries.get(session_id)
@@ -295,38 +297,3 @@ class SqliteStore:
                 "another writer has changed it; read it again"
             )
         return stored
-
-
-def _after(stored: SessionSummary, turn: TurnCommit) -> SessionSummary:
-    """Return the summary of a session after a turn."""
-    num_tokens = turn.num_tokens_before + len(turn.token_ids)
-    fits = (
-        0 <= turn.num_messages_before <= stored.num_messages
-        and 0 <= turn.num_tokens_before <= stored.num_tokens
-        and all(message.stop <= num_tokens for message in turn.messages)
-    )
-    if not fits:
-        raise InputError(
-            f"num_messages_before={turn.num_messages_before}, num_tokens_before="
-            f"{turn.num_tokens_before} do not fit to the {stored.num_messages} messages and "
-            f"{stored.num_tokens} token ids stored, or a message ends behind its tokens"
-        )
-    return replace(
-        stored,
-        epoch=stored.epoch + 1,
-        num_messages=turn.num_messages_before + len(turn.messages),
-        num_tokens=num_tokens,
-        updated_seconds=time.time(),
-        settings=stored.settings if turn.settings is None else dict(turn.settings),
-        num_pinned_tokens=stored.num_pinned_tokens
-        if turn.num_pinned_tokens is None
-        else turn.num_pinned_tokens,
-    )
-
-
-def _cursor(after: str) -> tuple[float, str]:
-    updated, _, session_id = after.partition("/")
-    try:
-        return float(updated), session_id
-    except ValueError as error:
-        raise InputError(f"after={after!r} is no cursor; pass one that a list returned") from error

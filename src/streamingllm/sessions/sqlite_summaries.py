@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
@@ -15,6 +16,14 @@ _COLUMNS = (
     "id, epoch, num_messages, num_tokens, created_seconds, updated_seconds, metadata, owner, chat, "
     "settings, num_pinned, parent, num_shared, digest"
 )
+_FAMILY = """
+WITH RECURSIVE family (id, parent) AS (
+    SELECT id, parent FROM sessions WHERE id = ?
+    UNION
+    SELECT s.id, s.parent FROM sessions s JOIN family f ON s.id = f.parent OR s.parent = f.id
+)
+SELECT id FROM family"""
+NEWEST_FIRST = "ORDER BY updated_seconds DESC, id LIMIT ?"
 
 
 class SummaryRows:
@@ -36,6 +45,35 @@ class SummaryRows:
         """Return the sessions that a condition of SQL holds for."""
         statement = f"SELECT {_COLUMNS} FROM sessions WHERE {condition}"
         return [_as_summary(*row) for row in self._database.execute(statement, values)]
+
+    def newest(
+        self,
+        owner: str | None,
+        limit: int,
+        after: str | None,
+        matching: tuple[str, Sequence[str]],
+    ) -> list[SessionSummary]:
+        """Return the sessions that changed last, the newest first.
+
+        Args:
+            owner: of the sessions; None for all.
+            limit: how many.
+            after: cursor of the last one that is known.
+            matching: a condition of SQL, with its values.
+        """
+        condition, values = matching[0], list[Any](matching[1])
+        if owner is not None:
+            condition, values = f"{condition} AND owner = ?", [*values, owner]
+        if after is not None:
+            updated, session_id = _cursor(after)
+            condition += " AND (updated_seconds < ? OR (updated_seconds = ? AND id > ?))"
+            values += [updated, updated, session_id]
+        return self.where(f"{condition} {NEWEST_FIRST}", *values, limit)
+
+    def family(self, owner: str, session_id: str) -> list[SessionSummary]:
+        """Return the other sessions that share messages with one, the oldest first."""
+        found = f"owner = ? AND id <> ? AND id IN ({_FAMILY}) ORDER BY created_seconds"
+        return self.where(found, owner, session_id, session_id)
 
     def put(self, summary: SessionSummary) -> None:
         """Insert or replace a session."""
@@ -91,3 +129,11 @@ def _digest(summary: SessionSummary, metadata: str, settings: str) -> bytes:
         summary.num_shared_messages,
     )
     return digest_of(*(str(fact).encode() for fact in facts))
+
+
+def _cursor(after: str) -> tuple[float, str]:
+    updated, _, session_id = after.partition("/")
+    try:
+        return float(updated), session_id
+    except ValueError as error:
+        raise InputError(f"after={after!r} is no cursor; pass one that a list returned") from error

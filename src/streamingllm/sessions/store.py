@@ -152,9 +152,21 @@ class SessionStore(Protocol):
         ...
 
     def list(
-        self, owner: str | None = None, *, limit: int = 100, after: str | None = None
+        self,
+        owner: str | None = None,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        query: str | None = None,
     ) -> Sequence[SessionSummary]:
-        """Return the sessions that changed last, the newest first, after a cursor."""
+        """Return the sessions that changed last, the newest first.
+
+        Args:
+            owner: of the sessions; None for all.
+            limit: how many.
+            after: cursor of the last one that is known.
+            query: words, all of which a message has; the last one may be the beginning of a word.
+        """
         ...
 
     def branches(self, session_id: str, owner: str) -> Sequence[SessionSummary]:
@@ -203,7 +215,7 @@ class SessionStore(Protocol):
         ...
 
     def delete(self, session_id: str, owner: str | None = None) -> None:
-        """Delete a session, with its snapshot.
+        """Delete a session, with its snapshot and its responses.
 
         Raises:
             SessionNotFoundError: there is none of that id, or it is another owner's.
