@@ -82,7 +82,11 @@ class StreamConnection:
         elif isinstance(frame, Cancel):
             task = self._questions.get(frame.id)
             if task is None:
-                raise ApiError(404, f"id={frame.id!r} is no question that is being answered")
+                raise ApiError(
+                    404,
+                    f"id={frame.id!r} is no question that is being answered; it may have ended",
+                    param="id",
+                )
             task.cancel()
         else:
             await self._inspect("view")
@@ -141,7 +145,7 @@ class StreamConnection:
 
     async def _send(self, frame: dict[str, Any]) -> None:
         async with self._lock:
-            await self._send_text(json.dumps(frame, ensure_ascii=False))
+            await self._send_text(json.dumps(frame))
 
 
 def _parsed(text: str) -> Any:
@@ -149,5 +153,5 @@ def _parsed(text: str) -> Any:
         return FRAME.validate_python(json.loads(text))
     except ValidationError as error:
         raise api_error_of(error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, f"The frame is no JSON ({error}); send one JSON object") from error
