@@ -65,4 +65,5 @@ $(INSTALLED_CLIENTS): pyproject.toml constraints-clients.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install 'pip>=25.1'
 	$(CLIENTS)/bin/python -m pip install -c constraints-clients.txt --group clients
+	$(CLIENTS)/bin/python -m pip install --no-deps -e .
 	touch $@
