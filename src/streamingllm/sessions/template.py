@@ -20,7 +20,7 @@ from streamingllm.sessions.template_input import (
     changes_what_was_said,
     shared_beginning,
 )
-from streamingllm.sessions.tool_prompt import as_plain_messages, prompt_with_tools
+from streamingllm.sessions.tool_prompt import as_described, as_plain_messages, prompt_with_tools
 from streamingllm.sessions.transcript import Message
 
 _RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
@@ -69,7 +69,7 @@ class ChatTemplate:
                 "smollm2-135m-instruct, or use `streamingllm generate`"
             )
         self._lm = lm
-        self._tools = [dict(tool) for tool in tools]
+        self._tools = tools = [as_described(tool) for tool in tools]
         self._variables = dict(variables or {})
         added = lm.tokenizer.added_tokens_decoder
         special_ids = {*lm.tokenizer.all_special_ids, *(i for i in added if added[i].special)}
