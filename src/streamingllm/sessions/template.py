@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from jinja2 import TemplateError
-
-from streamingllm.errors import InputError, UnsupportedFeatureError
+from streamingllm.errors import UnsupportedFeatureError
 from streamingllm.models import LanguageModel
-from streamingllm.sessions.control_text import ControlText, RenderedText, placeholder_for
+from streamingllm.sessions.control_text import RenderedText, placeholder_for
 from streamingllm.sessions.template_input import (
     Messages,
     answer_ending_with,
@@ -20,10 +18,9 @@ from streamingllm.sessions.template_input import (
     changes_what_was_said,
     shared_beginning,
 )
+from streamingllm.sessions.template_renderer import TemplateRenderer
 from streamingllm.sessions.tool_prompt import as_described, as_plain_messages, prompt_with_tools
 from streamingllm.sessions.transcript import Message
-
-_RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
 
 
 class ChatTemplate:
@@ -71,18 +68,14 @@ class ChatTemplate:
         self._lm = lm
         self._tools = tools = [as_described(tool) for tool in tools]
         self._variables = dict(variables or {})
-        added = lm.tokenizer.added_tokens_decoder
-        special_ids = {*lm.tokenizer.all_special_ids, *(i for i in added if added[i].special)}
-        self._marks = {i: added[i].content for i in added if i in special_ids}
-        self._control = ControlText(
-            str(lm.tokenizer.chat_template),
-            {token.content: i in special_ids for i, token in added.items()},
-        )
+        self._renderer = TemplateRenderer(lm, self._variables)
+        self._marks = self._renderer.marks
         self.tool_format: Literal["template", "prompt"] = "template"
         self._system = [Message.of_text("system", system_prompt)] if system_prompt else []
         if tools and not self._has_place_for_tools():
             self.tool_format, self._tools = "prompt", []
             self._system = [Message.of_text("system", prompt_with_tools(system_prompt, tools))]
+            self._check_place_for_description()
         self._opening = self._find_opening()
         self.opening = str(self._opening)
         self.end_token_ids = self._find_end_tokens()
@@ -226,6 +219,15 @@ class ChatTemplate:
         except UnsupportedFeatureError:
             return False
 
+    def _check_place_for_description(self) -> None:
+        try:
+            self._render([*self._system, Message.of_text("user", "Hello")])
+        except UnsupportedFeatureError as error:
+            raise UnsupportedFeatureError(
+                f"tools cannot be described to {self._lm.name}: its chat template has no place for "
+                "tools, nor for a system prompt; leave out tools"
+            ) from error
+
     def _check_place_of_system_prompt(self, word: str, user: Message) -> None:
         secret = f"{word}y"
         rendered = str(self._render([Message.of_text("system", secret), user]))
@@ -270,41 +272,7 @@ class ChatTemplate:
         return rendered.drop(text.rfind(word) + len(word))
 
     def _render(
-        self,
-        messages: Sequence[Message],
-        *,
-        is_answer_next: bool = True,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        self, messages: Sequence[Message], *, is_answer_next: bool = True, **probe: Any
     ) -> RenderedText:
-        def render(data: Mapping[str, Any]) -> str:
-            rendered = self._lm.tokenizer.apply_chat_template(
-                data["messages"],
-                tools=data["tools"] or None,
-                tokenize=False,
-                add_generation_prompt=is_answer_next,
-                **data["variables"],
-            )
-            assert isinstance(rendered, str)
-            return rendered
-
-        error: Exception | None = None
-        # Templates differ in whether the arguments of a call are an object or its JSON.
-        for as_object in (True, False):
-            data = {
-                "messages": [as_json(message, as_object) for message in messages],
-                "tools": self._tools if tools is None else tools,
-                "variables": self._variables,
-            }
-            try:
-                return self._control.render(render, data)
-            except InputError:
-                raise
-            except _RENDER_ERRORS as raised:
-                error = error or raised
-            if not any(message.tool_calls for message in messages):
-                break
-        advice = "; try an empty system_prompt" if self._system else "; send other messages"
-        reason = " ".join(str(error).split())
-        raise UnsupportedFeatureError(
-            f"the chat template of {self._lm.name} refuses the conversation ({reason}){advice}"
-        ) from error
+        tools = probe.get("tools", self._tools)
+        return self._renderer.render(messages, tools, is_answer_next=is_answer_next)
