@@ -7,9 +7,10 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from streamingllm.errors import InputError
+from streamingllm.errors import InputError, UnsupportedFeatureError
 from streamingllm.models import LanguageModel
 from streamingllm.sessions.answer_parser.call_format import CallFormat, CallFrame
+from streamingllm.sessions.answer_parser.harmony import HarmonyFormat
 from streamingllm.sessions.answer_parser.registry import (
     formats_of,
     functions_of,
@@ -55,6 +56,7 @@ def call_grammar(
 
     Raises:
         InputError: there are no tools, none of that name, or its arguments are no object.
+        UnsupportedFeatureError: the model's text cannot be told from calls by a grammar.
     """
     template = str(lm.tokenizer.chat_template or "")
     formats, _ = formats_of(template)
@@ -70,6 +72,11 @@ def call_grammar(
     if must_call:
         rules.append(f"answer: {_literal(lm, frame.opening + frame.before_name)} {calls}")
     else:
+        if isinstance(call_format, HarmonyFormat):
+            raise UnsupportedFeatureError(
+                f"strict=True is not supported by {lm.name} unless a call is required, because its "
+                "text has marks as well; leave out strict"
+            )
         rules.append(_text_rules(lm, formats, frame, calls))
     is_open = is_many or not must_call
     thought, thought_rules = _reasoning(lm, template, variables or {})
