@@ -79,6 +79,7 @@ class ChatTemplate:
         self._opening = self._find_opening()
         self.opening = str(self._opening)
         self.end_token_ids = self._find_end_tokens()
+        self._lead = self._find_lead()
 
     def first_turn(self, messages: Messages) -> str:
         """Return what follows the opening when these are the first messages, up to the answer."""
@@ -123,6 +124,13 @@ class ChatTemplate:
             return ids
         is_closed = last_token_id == ids[mark] or last_token_id in self.end_token_ids
         return ids[mark + 1 :] if is_closed else ids
+
+    def answer_lead_ids(self) -> list[int]:
+        """Return the ids of the marks, such as a channel, that an answer begins with.
+
+        An answer whose text alone is known is fed with them.
+        """
+        return self._lead.encode(self._lm, is_first=False)
 
     def user_turn_ids(
         self, *, is_first: bool, answer: Message | None = None, last_token_id: int | None = None
@@ -255,6 +263,20 @@ class ChatTemplate:
                 if mark is not None:
                     return frozenset((ids[mark],))
         return frozenset()
+
+    def _find_lead(self) -> RenderedText:
+        """Learn what stands between the prompt and an answer that is followed, if it has marks."""
+        word = placeholder_for([as_json(message) for message in self._system])
+        hello = Message.of_text("user", "Hello")
+        past = [*self._system, hello]
+        with suppress(UnsupportedFeatureError):
+            prompt = str(self._render(past))
+            rendered = self._render([*past, answer_ending_with(word), hello])
+            before = str(rendered).partition(word)[0]
+            lead = before.removeprefix(prompt)
+            if before.startswith(prompt) and any(mark in lead for mark in self._marks.values()):
+                return rendered.drop_after(len(before)).drop(len(prompt))
+        return RenderedText(())
 
     def _first_control_token(self, ids: Sequence[int]) -> int | None:
         """Return where the first control token is, if only spaces come before it."""

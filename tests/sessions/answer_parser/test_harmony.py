@@ -15,11 +15,12 @@ from streamingllm.engine import StreamState
 from streamingllm.errors import UnsupportedFeatureError
 from streamingllm.sessions import ChatTemplate, Message, ToolCall
 from streamingllm.sessions.answer_parser import call_grammar, parser_for
+from streamingllm.sessions.turn_input import TurnEncoder
 from tests.engine.driver import run, start, text_of
 from tests.sessions.answer_parser.test_call_grammar import num_allowed
 from tests.sessions.answer_parser.test_formats import joined
 from tests.sessions.families import FAMILIES, generating_lm
-from tests.sessions.test_families import TOOL
+from tests.sessions.test_families import TOOL, rendered
 
 FAMILY = next(family for family in FAMILIES if family.name == "gpt-oss")
 THOUGHT = "<|channel|>analysis<|message|>Why?\n<|end|>"
@@ -181,6 +182,19 @@ def test_any_text_is_parsed_alike_and_kept(headers: list[str], data: st.DataObje
     if "<|start|>body" not in whole:  # a word within a header, which is no text
         found = " ".join([text, reasoning, *(arguments for _, arguments, _ in calls)])
         assert [body for body in used if body not in found] == []
+
+
+def test_answers_of_a_history_are_fed_with_their_channel(lm: LanguageModel) -> None:
+    chat = ChatTemplate(lm, "Be kind.")
+    said = [("user", "Hi"), ("assistant", "Hello."), ("user", "Bye"), ("assistant", "So")]
+    encoder = TurnEncoder(lm, chat, past=False, answer=None, last_token_id=None, first=0)
+    told = encoder.encode([Message.of_text(*one) for one in said])
+    messages = [{"role": role, "content": text} for role, text in said[:3]]
+    whole = rendered(lm, [{"role": "system", "content": "Be kind."}, *messages])
+    fed = str(lm.tokenizer.decode(list(told.ids)))
+    assert chat.opening + fed == f"{whole}<|channel|>final<|message|>So"
+    # What goes on after "So" is text, because the channel was fed.
+    assert parse(lm, [" it is."]) == (" it is.", "", [])
 
 
 def test_strict_functions_need_a_required_call(lm: LanguageModel) -> None:
