@@ -70,9 +70,7 @@ class StreamingModel(_ServedModel, llm.Model):
     class Options(_Options):
         """Options of an answer."""
 
-    def execute(
-        self, prompt: Any, stream: bool, response: Any, conversation: Any
-    ) -> Iterator[str]:
+    def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[str]:
         """Yield the answer's text; `response.response_json` says what is forgotten."""
         yield from self._answer(prompt, stream, response, conversation)
 
