@@ -1,4 +1,4 @@
-"""Decide which messages of a conversation the server has not seen."""
+"""Find the messages of a conversation that the server has not seen."""
 
 from __future__ import annotations
 

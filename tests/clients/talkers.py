@@ -1,4 +1,4 @@
-"""One conversation by each client: a function that takes a question and returns the turn's counts."""
+"""One conversation by each client: a function asks a question and returns the counts."""
 
 from __future__ import annotations
 
