@@ -58,6 +58,16 @@ def smol_server(
         yield url
 
 
+@pytest.fixture(scope="session")
+def keyed_server(
+    tiny_chat: LanguageModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The address of a server of two keys, "alice" and "bob"."""
+    folder = tmp_path_factory.mktemp("keyed")
+    with _serving(_app(tiny_chat, folder, api_key=("alice", "bob"))) as url:
+        yield url
+
+
 @pytest.fixture
 def smol(smol_server: str) -> Iterator[Api]:
     """Requests to the server of the default model."""
