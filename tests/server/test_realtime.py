@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket as sockets
 from collections.abc import Iterator
 from typing import Any
 
@@ -229,3 +231,22 @@ def test_a_client_that_leaves_ends_its_response(server: str) -> None:
         client = Realtime(socket)
         client.receive("session.created")
         assert client.respond()[-1]["response"]["usage"]["output_tokens"] == 4
+
+
+def test_a_broken_connection_is_no_error_of_the_server(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = f"ws{server.removeprefix('http')}/v1/realtime"
+    headers = {"x-session-id": "realtime-broken"}
+    for _ in range(3):
+        with connect(address, additional_headers=headers) as socket:
+            client = Realtime(socket)
+            client.receive("session.created")
+            client.send("response.create", response={"max_output_tokens": 100_000})
+            client.receive("response.created")
+            socket.socket.shutdown(sockets.SHUT_RDWR)
+    with connect(address, additional_headers=headers) as socket:
+        client = Realtime(socket)
+        client.receive("session.created")
+        assert client.respond()[-1]["response"]["usage"]["output_tokens"] == 4
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []

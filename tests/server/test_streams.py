@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket as sockets
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -144,3 +146,21 @@ def test_a_name_that_is_none_is_refused(server: str) -> None:
         socket.recv(timeout=WAIT_SECONDS)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
+
+
+def test_a_broken_connection_is_no_error_of_the_server(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        with connect(address_of(server, "broken")) as socket:
+            client = Feed(socket)
+            client.receive("ready")
+            client.feed("the sky is blue. ")
+            client.send("ask", question="?", max_tokens=100_000)
+            client.receive("delta")
+            socket.socket.shutdown(sockets.SHUT_RDWR)
+    with connect(address_of(server, "broken")) as socket:
+        client = Feed(socket)
+        client.receive("ready")
+        client.feed("more")
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []

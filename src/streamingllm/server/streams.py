@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.websockets import WebSocketDisconnect
 
 from streamingllm.errors import SessionConflictError, SessionNotFoundError
 from streamingllm.server.errors import ApiError, api_error_of
@@ -125,8 +126,10 @@ class StreamConnection:
                         await self._send({**answer, "finish_reason": reason, "streamingllm": view})
         except asyncio.CancelledError:
             cancelled = {"type": "answer", "id": frame.id, "text": text}
-            with contextlib.suppress(RuntimeError):  # the client is gone
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client is gone
                 await self._send({**cancelled, "finish_reason": "cancelled"})
+        except (RuntimeError, WebSocketDisconnect):
+            return  # the client is gone
         except Exception as error:
             await self._send_error(error, frame.id)
 

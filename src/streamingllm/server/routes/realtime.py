@@ -38,7 +38,7 @@ async def realtime(websocket: WebSocket) -> None:
         await connection.send_error(error)
         await websocket.close(_POLICY_VIOLATION)
     except (WebSocketDisconnect, RuntimeError):
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close()
     finally:
         await connection.close()

@@ -33,7 +33,7 @@ async def stream(websocket: WebSocket, stream_id: str) -> None:
     except StreamingLLMError as error:  # the id is none
         await websocket.close(_POLICY_VIOLATION, str(error)[:120])
     except (WebSocketDisconnect, RuntimeError):
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close()
     finally:
         await connection.close()
