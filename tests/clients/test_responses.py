@@ -44,17 +44,16 @@ def test_a_stream_is_the_answer_in_pieces(client: OpenAI) -> None:
 
 
 def test_a_socket_answers_in_turn(client: OpenAI) -> None:
-    previous = None
+    chained: dict[str, Any] = {}
     with client.responses.connect() as connection:
         for text in ("Say hello.", "And again?"):
-            chained = {} if previous is None else {"previous_response_id": previous}
             connection.response.create(input=text, store=False, **OPTIONS, **chained)
             for event in connection:
                 if event.type in ("response.completed", "response.incomplete"):
-                    previous = event.response.id
+                    chained = {"previous_response_id": event.response.id}
                     break
                 assert event.type not in ("error", "response.failed"), event
-    assert previous is not None
+    assert chained
 
 
 def test_a_conversation_keeps_its_items(client: OpenAI) -> None:
