@@ -6,12 +6,14 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 CLIENTS := .venv-clients
 INSTALLED_CLIENTS := $(CLIENTS)/.installed
+NODE_CLIENTS := tests/clients/node
+INSTALLED_NODE := $(NODE_CLIENTS)/node_modules/.installed
 
 export PIP_DEFAULT_TIMEOUT ?= 120
 export PIP_RETRIES ?= 10
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-clients test-page bench lint format clean
+.PHONY: demo test test-clients test-clients-slow test-page bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/streamingllm demo
@@ -21,10 +23,17 @@ test: $(INSTALLED_DEV)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 # Drive a server with clients of other makers, which have an environment of their own.
-test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS)
-	OMP_NUM_THREADS=1 STREAMINGLLM_COMMAND=$(abspath $(BIN))/streamingllm \
-		$(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini \
-		--rootdir tests/clients --confcutdir tests/clients tests/clients
+RUN_CLIENTS := OMP_NUM_THREADS=1 STREAMINGLLM_COMMAND=$(abspath $(BIN))/streamingllm \
+	$(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini \
+	--rootdir tests/clients --confcutdir tests/clients tests/clients
+
+test-clients: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) $(INSTALLED_NODE)
+	$(RUN_CLIENTS)
+
+# A conversation of 200 turns with each client; takes a quarter of an hour on two cores.
+test-clients-slow: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) $(INSTALLED_NODE)
+	STREAMINGLLM_COMMIT=$$(git rev-parse --short HEAD) \
+		STREAMINGLLM_RESULTS=$(abspath benchmarks/results/clients.json) $(RUN_CLIENTS) -m slow
 
 # Drive the server's page in the system's Chromium (Debian: `apt install chromium`).
 test-page: $(INSTALLED_DEV)
@@ -48,7 +57,7 @@ format: $(INSTALLED_DEV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) .bench
+	rm -rf $(VENV) $(CLIENTS) $(NODE_CLIENTS)/node_modules .bench
 
 # The stamp is written last, so the next make repeats an interrupted install.
 $(INSTALLED): pyproject.toml constraints.txt
@@ -65,4 +74,11 @@ $(INSTALLED_CLIENTS): pyproject.toml constraints-clients.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install 'pip>=25.1'
 	$(CLIENTS)/bin/python -m pip install -c constraints-clients.txt --group clients
+	$(CLIENTS)/bin/python -m pip install --no-deps -e .
+	touch $@
+
+# Without npm the tests of Node.js are skipped.
+$(INSTALLED_NODE): $(NODE_CLIENTS)/package-lock.json
+	! command -v npm || npm ci --prefix $(NODE_CLIENTS) --no-audit --no-fund
+	mkdir -p $(@D)
 	touch $@

@@ -37,7 +37,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
     port = _free_port()
     command = shlex.split(os.environ.get("STREAMINGLLM_COMMAND", "streamingllm"))
-    options = {"model": MODEL, "port": port, "data-dir": folder, "cache-size": CACHE_SIZE}
+    options = {
+        "model": MODEL,
+        "port": port,
+        "data-dir": folder,
+        "cache-size": CACHE_SIZE,
+        "quantize": "int4",
+    }
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen([*command, "serve", *arguments], stdout=log, stderr=log)

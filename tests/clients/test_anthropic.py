@@ -130,6 +130,7 @@ def test_what_is_not_supported_is_named(
     assert body["error"]["type"] == "invalid_request_error"
 
 
+@pytest.mark.slow
 def test_a_conversation_whose_history_is_sent_again(client: Anthropic) -> None:
     history: Any = []
     turns = []

@@ -57,6 +57,7 @@ def test_a_bound_tool_is_called(openai_url: str) -> None:
     assert answer.tool_calls[0]["name"] == "get_weather"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [False, True])
 def test_a_conversation_whose_history_is_sent_again(openai_url: str, streams: bool) -> None:
     model = model_of(openai_url, stream_usage=True)

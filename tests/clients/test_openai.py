@@ -180,6 +180,7 @@ async def test_many_requests_at_once_answer_as_alone(async_client: AsyncOpenAI) 
     assert list(together) == [await one(number) for number in range(6)]
 
 
+@pytest.mark.slow
 def test_a_conversation_whose_history_is_sent_again(client: OpenAI) -> None:
     history: Any = [{"role": "system", "content": "Answer in one word."}]
     turns, sessions = [], set()
@@ -197,6 +198,7 @@ def test_a_conversation_whose_history_is_sent_again(client: OpenAI) -> None:
     assert answer.streamingllm["first_visible_message"] > 0
 
 
+@pytest.mark.slow
 def test_a_named_session_takes_what_is_new_alone(client: OpenAI) -> None:
     headers = {"x-session-id": "test-openai-named"}
     turns = []

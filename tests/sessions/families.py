@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from tokenizers import AddedToken
 
 from streamingllm import LanguageModel
 from tests.reference.tiny_folder import byte_tokenizer
+from tests.reference.tiny_llama import new_llama
+from tests.reference.tiny_lm import tiny_lm
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -49,6 +52,13 @@ class Family:
         tokenizer.bos_token = self.bos or None
         tokenizer.eos_token = self.end
         return replace(plain, tokenizer=tokenizer, name=self.name)
+
+
+@cache
+def generating_lm() -> LanguageModel:
+    """A tiny random model that can generate the marks of each family."""
+    fields = {"hidden_size": 64, "intermediate_size": 96, "initializer_range": 0.3}
+    return replace(tiny_lm(), model=new_llama(vocab_size=300, eos_token_id=None, **fields))
 
 
 _CHATML = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")

@@ -234,6 +234,13 @@ def test_tools_that_a_template_leaves_out_are_described(name: str) -> None:
     assert call in chat.first_turn(history)
 
 
+@pytest.mark.parametrize("system", ["", SYSTEM])
+def test_tools_that_cannot_be_described_are_refused(system: str) -> None:
+    lm = BY_NAME["gemma-2"].lm(tiny_lm())
+    with pytest.raises(UnsupportedFeatureError, match=r"no place for tools.*leave out tools"):
+        ChatTemplate(lm, system, tools=[TOOL])
+
+
 def test_tools_are_sent_with_each_turn_where_the_template_moves_them() -> None:
     _, chat, _ = begin(BY_NAME["mistral-nemo"], tools=[TOOL])
     assert "Add one." in chat.opening

@@ -52,7 +52,10 @@ def anthropic_tools(tools: Sequence[CustomTool] | None) -> tuple[Mapping[str, An
     """Return tools as chat templates take them; None leaves a session's own."""
     if tools is None:
         return None
-    return tuple(function_tool(tool.name, tool.description, tool.input_schema) for tool in tools)
+    return tuple(
+        function_tool(tool.name, tool.description, tool.input_schema, is_strict=bool(tool.strict))
+        for tool in tools
+    )
 
 
 def tool_mode_of(body: CountTokensRequest) -> ToolMode:

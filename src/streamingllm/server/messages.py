@@ -49,19 +49,30 @@ def chat_tools(tools: Sequence[Tool] | None) -> tuple[Mapping[str, Any], ...] | 
     if tools is None:
         return None
     return tuple(
-        function_tool(tool.function.name, tool.function.description, tool.function.parameters)
+        function_tool(
+            tool.function.name,
+            tool.function.description,
+            tool.function.parameters,
+            is_strict=bool(tool.function.strict),
+        )
         for tool in tools
     )
 
 
 def function_tool(
-    name: str, description: str | None, parameters: Mapping[str, Any] | None
+    name: str,
+    description: str | None,
+    parameters: Mapping[str, Any] | None,
+    *,
+    is_strict: bool = False,
 ) -> dict[str, Any]:
-    """Return a function as chat templates take it."""
+    """Return a function as chat templates take it, and whether each call follows its schema."""
     function: dict[str, Any] = {"name": name}
     if description is not None:
         function["description"] = description
     function["parameters"] = parameters or {"type": "object", "properties": {}}
+    if is_strict:
+        function["strict"] = True
     return {"type": "function", "function": function}
 
 

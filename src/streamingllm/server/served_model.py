@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from streamingllm import __version__
 from streamingllm.server.errors import ApiError
@@ -13,20 +13,20 @@ from streamingllm.server.errors import ApiError
 _LOCAL_SOURCES = ("folder:", "gguf:")
 
 
-def served_model_id(request: Request) -> str:
+def served_model_id(request: HTTPConnection) -> str:
     """Return the id of the model that is served; that of a file is its name, not its path."""
     lm = request.app.state.manager.lm
     is_local = lm.source.startswith(_LOCAL_SOURCES)
     return Path(lm.name).name.removesuffix(".gguf") if is_local else str(lm.name)
 
 
-def model_names(request: Request) -> tuple[str, ...]:
+def model_names(request: HTTPConnection) -> tuple[str, ...]:
     """Return the names that requests may use for the model, its id first."""
     aliases = request.app.state.settings.model_aliases
     return (served_model_id(request), *aliases)
 
 
-def check_model(request: Request, name: str | None) -> str:
+def check_model(request: HTTPConnection, name: str | None) -> str:
     """Return the id of the served model for a name that a request uses.
 
     Raises:
@@ -44,7 +44,7 @@ def check_model(request: Request, name: str | None) -> str:
     return names[0]
 
 
-def fingerprint(request: Request) -> str:
+def fingerprint(request: HTTPConnection) -> str:
     """Return a name for what decides an answer: the weights and the version of the program."""
     lm = request.app.state.manager.lm
     facts = f"{lm.source} {lm.model.dtype} {__version__}"

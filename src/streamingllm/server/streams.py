@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
+from starlette.websockets import WebSocketDisconnect
 
 from streamingllm.errors import SessionConflictError, SessionNotFoundError
 from streamingllm.server.errors import ApiError, api_error_of
@@ -82,7 +83,11 @@ class StreamConnection:
         elif isinstance(frame, Cancel):
             task = self._questions.get(frame.id)
             if task is None:
-                raise ApiError(404, f"id={frame.id!r} is no question that is being answered")
+                raise ApiError(
+                    404,
+                    f"id={frame.id!r} is no question that is being answered; it may have ended",
+                    param="id",
+                )
             task.cancel()
         else:
             await self._inspect("view")
@@ -121,8 +126,10 @@ class StreamConnection:
                         await self._send({**answer, "finish_reason": reason, "streamingllm": view})
         except asyncio.CancelledError:
             cancelled = {"type": "answer", "id": frame.id, "text": text}
-            with contextlib.suppress(RuntimeError):  # the client is gone
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client is gone
                 await self._send({**cancelled, "finish_reason": "cancelled"})
+        except (RuntimeError, WebSocketDisconnect):
+            return  # the client is gone
         except Exception as error:
             await self._send_error(error, frame.id)
 
@@ -141,7 +148,7 @@ class StreamConnection:
 
     async def _send(self, frame: dict[str, Any]) -> None:
         async with self._lock:
-            await self._send_text(json.dumps(frame, ensure_ascii=False))
+            await self._send_text(json.dumps(frame))
 
 
 def _parsed(text: str) -> Any:
@@ -149,5 +156,5 @@ def _parsed(text: str) -> Any:
         return FRAME.validate_python(json.loads(text))
     except ValidationError as error:
         raise api_error_of(error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, f"The frame is no JSON ({error}); send one JSON object") from error

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal
 
-from jinja2 import TemplateError
-
-from streamingllm.errors import InputError, UnsupportedFeatureError
+from streamingllm.errors import UnsupportedFeatureError
 from streamingllm.models import LanguageModel
-from streamingllm.sessions.control_text import ControlText, RenderedText, placeholder_for
+from streamingllm.sessions.control_text import RenderedText, placeholder_for
 from streamingllm.sessions.template_input import (
     Messages,
     answer_ending_with,
@@ -20,10 +18,9 @@ from streamingllm.sessions.template_input import (
     changes_what_was_said,
     shared_beginning,
 )
-from streamingllm.sessions.tool_prompt import as_plain_messages, prompt_with_tools
+from streamingllm.sessions.template_renderer import TemplateRenderer
+from streamingllm.sessions.tool_prompt import as_described, as_plain_messages, prompt_with_tools
 from streamingllm.sessions.transcript import Message
-
-_RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
 
 
 class ChatTemplate:
@@ -69,23 +66,20 @@ class ChatTemplate:
                 "smollm2-135m-instruct, or use `streamingllm generate`"
             )
         self._lm = lm
-        self._tools = [dict(tool) for tool in tools]
+        self._tools = tools = [as_described(tool) for tool in tools]
         self._variables = dict(variables or {})
-        added = lm.tokenizer.added_tokens_decoder
-        special_ids = {*lm.tokenizer.all_special_ids, *(i for i in added if added[i].special)}
-        self._marks = {i: added[i].content for i in added if i in special_ids}
-        self._control = ControlText(
-            str(lm.tokenizer.chat_template),
-            {token.content: i in special_ids for i, token in added.items()},
-        )
+        self._renderer = TemplateRenderer(lm, self._variables)
+        self._marks = self._renderer.marks
         self.tool_format: Literal["template", "prompt"] = "template"
         self._system = [Message.of_text("system", system_prompt)] if system_prompt else []
         if tools and not self._has_place_for_tools():
             self.tool_format, self._tools = "prompt", []
             self._system = [Message.of_text("system", prompt_with_tools(system_prompt, tools))]
+            self._check_place_for_description()
         self._opening = self._find_opening()
         self.opening = str(self._opening)
         self.end_token_ids = self._find_end_tokens()
+        self._lead = self._find_lead()
 
     def first_turn(self, messages: Messages) -> str:
         """Return what follows the opening when these are the first messages, up to the answer."""
@@ -130,6 +124,13 @@ class ChatTemplate:
             return ids
         is_closed = last_token_id == ids[mark] or last_token_id in self.end_token_ids
         return ids[mark + 1 :] if is_closed else ids
+
+    def answer_lead_ids(self) -> list[int]:
+        """Return the ids of the marks, such as a channel, that an answer begins with.
+
+        An answer whose text alone is known is fed with them.
+        """
+        return self._lead.encode(self._lm, is_first=False)
 
     def user_turn_ids(
         self, *, is_first: bool, answer: Message | None = None, last_token_id: int | None = None
@@ -226,6 +227,15 @@ class ChatTemplate:
         except UnsupportedFeatureError:
             return False
 
+    def _check_place_for_description(self) -> None:
+        try:
+            self._render([*self._system, Message.of_text("user", "Hello")])
+        except UnsupportedFeatureError as error:
+            raise UnsupportedFeatureError(
+                f"tools cannot be described to {self._lm.name}: its chat template has no place for "
+                "tools, nor for a system prompt; leave out tools"
+            ) from error
+
     def _check_place_of_system_prompt(self, word: str, user: Message) -> None:
         secret = f"{word}y"
         rendered = str(self._render([Message.of_text("system", secret), user]))
@@ -254,6 +264,20 @@ class ChatTemplate:
                     return frozenset((ids[mark],))
         return frozenset()
 
+    def _find_lead(self) -> RenderedText:
+        """Learn what stands between the prompt and an answer that is followed, if it has marks."""
+        word = placeholder_for([as_json(message) for message in self._system])
+        hello = Message.of_text("user", "Hello")
+        past = [*self._system, hello]
+        with suppress(UnsupportedFeatureError):
+            prompt = str(self._render(past))
+            rendered = self._render([*past, answer_ending_with(word), hello])
+            before = str(rendered).partition(word)[0]
+            lead = before.removeprefix(prompt)
+            if before.startswith(prompt) and any(mark in lead for mark in self._marks.values()):
+                return rendered.drop_after(len(before)).drop(len(prompt))
+        return RenderedText(())
+
     def _first_control_token(self, ids: Sequence[int]) -> int | None:
         """Return where the first control token is, if only spaces come before it."""
         for at, token_id in enumerate(ids):
@@ -270,41 +294,7 @@ class ChatTemplate:
         return rendered.drop(text.rfind(word) + len(word))
 
     def _render(
-        self,
-        messages: Sequence[Message],
-        *,
-        is_answer_next: bool = True,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        self, messages: Sequence[Message], *, is_answer_next: bool = True, **probe: Any
     ) -> RenderedText:
-        def render(data: Mapping[str, Any]) -> str:
-            rendered = self._lm.tokenizer.apply_chat_template(
-                data["messages"],
-                tools=data["tools"] or None,
-                tokenize=False,
-                add_generation_prompt=is_answer_next,
-                **data["variables"],
-            )
-            assert isinstance(rendered, str)
-            return rendered
-
-        error: Exception | None = None
-        # Templates differ in whether the arguments of a call are an object or its JSON.
-        for as_object in (True, False):
-            data = {
-                "messages": [as_json(message, as_object) for message in messages],
-                "tools": self._tools if tools is None else tools,
-                "variables": self._variables,
-            }
-            try:
-                return self._control.render(render, data)
-            except InputError:
-                raise
-            except _RENDER_ERRORS as raised:
-                error = error or raised
-            if not any(message.tool_calls for message in messages):
-                break
-        advice = "; try an empty system_prompt" if self._system else "; send other messages"
-        reason = " ".join(str(error).split())
-        raise UnsupportedFeatureError(
-            f"the chat template of {self._lm.name} refuses the conversation ({reason}){advice}"
-        ) from error
+        tools = probe.get("tools", self._tools)
+        return self._renderer.render(messages, tools, is_answer_next=is_answer_next)

@@ -20,6 +20,14 @@ _INSTRUCTION = (
 )
 
 
+def as_described(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tool as a prompt describes it, without `strict`, which models do not know."""
+    function = tool.get("function")
+    if not isinstance(function, Mapping) or "strict" not in function:
+        return dict(tool)
+    return {**tool, "function": {key: function[key] for key in function if key != "strict"}}
+
+
 def prompt_with_tools(system_prompt: str, tools: Sequence[Mapping[str, Any]]) -> str:
     """Return a system prompt that describes tools, in the words of the Hermes form.
 

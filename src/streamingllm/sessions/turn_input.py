@@ -82,7 +82,7 @@ class TurnEncoder:
                 group = []
             if number == len(messages) - 1:
                 prefill, answer_first = message.text, self._position
-                self._add_text(message.text)
+                self._add_answer_text(message.text)
             else:
                 self._add_answer(message)
         if group:
@@ -117,11 +117,12 @@ class TurnEncoder:
 
     def _add_answer(self, message: Message) -> None:
         first = self._position
-        self._add_text(message.text)
+        self._add_answer_text(message.text)
         self._placed.append(replace(message, first=first, stop=self._position))
         self._answer = message
 
-    def _add_text(self, text: str) -> None:
+    def _add_answer_text(self, text: str) -> None:
+        self._extend(self._template.answer_lead_ids())
         ids = self._lm.encode(
             text, add_special_tokens=False, parse_control_tokens=False, is_continuation=True
         )

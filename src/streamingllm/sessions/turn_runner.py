@@ -19,6 +19,7 @@ from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.template_cache import TemplateCache
+from streamingllm.sessions.tool_choice import answer_grammar
 from streamingllm.sessions.transcript import Message, new_message_id
 from streamingllm.sessions.turn import (
     TurnEnded,
@@ -152,8 +153,17 @@ class TurnRunner:
                 *parser.stop_token_ids,
             },
             shown_token_ids=parser.shown_token_ids,
+            grammar=answer_grammar(self._lm, session, request, template),
         )
         await self._engine.check(request.params)
+        if params.grammar is not request.params.grammar:
+            try:
+                await self._engine.check(params)
+            except InputError as error:
+                raise InputError(
+                    f"tools have parameters that calls cannot be made to follow ({error}); "
+                    "simplify their JSON schemas"
+                ) from error
         if not told.ids and not len(session.token_log):
             raise InputError("messages is empty; send at least one message")
         if request.truncation == "disabled":

@@ -153,6 +153,21 @@ def test_a_call_after_what_is_none() -> None:
     assert [name for name, *_ in calls] == ["add"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "arguments", "text"),
+    [
+        ("<parameter=b>\nso far", '{"b": "so far', ""),
+        ("<parameter=a>1</parameter><parameter=b>x\ny", '{"a": 1, "b": "x\\ny', ""),
+        ("<parameter=a>1</parameter>\n<parameter=", '{"a": 1', "<parameter="),
+        ("<parameter=a>1</parameter>", '{"a": 1', ""),
+        ("<parameter=a>1</parameter> but", '{"a": 1}', " but"),
+    ],
+)
+def test_a_call_of_tags_that_breaks_off_stays_open(answer: str, arguments: str, text: str) -> None:
+    whole = f"<tool_call>\n<function=add>\n{answer}"
+    assert joined(parse(list(whole), QwenCoderFormat())) == (text, "", [("add", arguments, True)])
+
+
 PIECES = st.sampled_from(
     [
         *{mark for f in FORMATS for mark in (*f.marks, *f.starts, *f.other_marks)},
@@ -177,3 +192,35 @@ def test_any_text_is_parsed_alike_however_it_is_cut(
     assert all(ended for *_, ended in calls)
     if not calls and not reasoning and "think>" not in whole:
         assert text == whole
+
+
+WORDS = [f"word{number}" for number in range(10, 22)]
+MARKS = st.sampled_from(
+    [
+        # What stands after [CALL_ID] is the call's own number, which the server does not keep.
+        *{m for f in FORMATS for m in (*f.marks, *f.starts, *f.other_marks) if m != "[CALL_ID]"},
+        *('{"name": "add", "arguments": ', '{"a": 1', '{"b": "', "}", "]", "add", "function", ADD),
+        *(
+            "<think>",
+            "</think>",
+            "\n",
+            ",",
+            "(a=1)",
+            "<function=add>",
+            "<parameter=b>",
+            "```json\n",
+        ),
+        *("</parameter>", "</function>", "<tool_call>", '"', "```json\n"),
+    ]
+)
+
+
+@pytest.mark.parametrize("call_format", FORMATS, ids=lambda f: f.name)
+@given(marks=st.lists(st.lists(MARKS, max_size=4), min_size=1, max_size=len(WORDS)))
+@settings(max_examples=150, deadline=None)
+def test_no_text_is_lost_between_marks(call_format: CallFormat, marks: list[list[str]]) -> None:
+    used = WORDS[: len(marks)]
+    whole = "".join("".join(some) + word for some, word in zip(marks, used, strict=True))
+    text, reasoning, calls = joined(parse([whole], call_format))
+    found = " ".join([text, reasoning, *(name + arguments for name, arguments, _ in calls)])
+    assert [word for word in used if word not in found] == []

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 from pydantic import ValidationError
+from starlette.websockets import WebSocketDisconnect
 
 from streamingllm.errors import SessionNotFoundError
 from streamingllm.server.errors import ApiError, api_error_of
@@ -27,7 +28,8 @@ from streamingllm.server.schemas.realtime import (
 )
 from streamingllm.sessions.manager import SessionManager
 from streamingllm.sessions.session_table import new_session_id
-from streamingllm.sessions.turn import Identity
+from streamingllm.sessions.transcript import Message
+from streamingllm.sessions.turn import Identity, TurnRequest
 from streamingllm.stream.sampling import SamplingParams
 
 Send = Callable[[str], Awaitable[None]]
@@ -60,6 +62,7 @@ class RealtimeConnection:
         self._send_text = send
         self._session_id = session_id or new_session_id()
         self._settings = RealtimeSettings(model, defaults)
+        self._response: RealtimeResponse | None = None
         self._running: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
 
@@ -71,17 +74,21 @@ class RealtimeConnection:
         """Handle one frame of the client; what is wrong with it is answered as an error."""
         event_id = None
         try:
-            event_id, event = _parsed(text)
-            await self._handle(event)
+            data = _parsed(text)
+            event_id = data.get("event_id")
+            await self._handle(_validated(data))
         except Exception as error:
-            await self._send(_error_event(error, event_id))
+            await self.send_error(error, event_id)
+
+    async def send_error(self, error: Exception, event_id: str | None = None) -> None:
+        """Send what is wrong."""
+        await self._send(_error_event(error, event_id))
 
     async def close(self) -> None:
         """End the running response, because the client is gone."""
         if self._running is not None:
             self._running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._running
+            await asyncio.gather(self._running, return_exceptions=True)
 
     async def _handle(self, event: Any) -> None:
         if isinstance(event, SessionUpdate):
@@ -99,7 +106,7 @@ class RealtimeConnection:
         elif isinstance(event, ResponseCreate):
             await self._create_response(event)
         elif isinstance(event, ResponseCancel):
-            await self._cancel()
+            await self._cancel(event)
 
     async def _create_item(self, event: ItemCreate) -> None:
         await self._ensure_session()
@@ -120,12 +127,14 @@ class RealtimeConnection:
                 await self._send({"type": kind, "item": item, "previous_item_id": last})
 
     async def _create_response(self, event: ResponseCreate) -> None:
-        if self._running is not None and not self._running.done():
+        if self._response is not None and self._response.is_running:
             raise ApiError(
                 400,
                 "The conversation has a response in progress; wait for response.done or cancel it",
                 code="conversation_already_has_active_response",
             )
+        if self._running is not None:  # its last event is sent, its turn is being closed
+            await asyncio.wait({self._running})
         settings = event.response
         is_apart = settings.conversation == "none"
         if not is_apart:
@@ -133,29 +142,45 @@ class RealtimeConnection:
         identity = Identity("new") if is_apart else Identity("session", self._session_id)
         request = turn_request(self._owner, self._settings, settings, identity, is_apart=is_apart)
         most = request.params.max_new_tokens
-        response = RealtimeResponse(settings.metadata, "inf" if most is None else most)
-        self._running = asyncio.create_task(self._respond(response, request))
+        limit = "inf" if most is None else most
+        self._response = RealtimeResponse(settings.metadata, limit, is_apart=is_apart)
+        self._running = asyncio.create_task(self._respond(self._response, request))
 
-    async def _respond(self, response: RealtimeResponse, request: Any) -> None:
-        await self._send(response.created())
+    async def _respond(self, response: RealtimeResponse, request: TurnRequest) -> None:
         try:
+            await self._send(response.created())
             async with contextlib.aclosing(self._manager.respond(request)) as events:
                 async for event in events:
                     for answer in response.events(event):
                         await self._send(answer)
+        except asyncio.CancelledError:
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client is gone
+                await self._send(response.cancelled())
+        except (RuntimeError, WebSocketDisconnect):
+            raise  # the client is gone
         except Exception as error:
             failure = _error_event(error, None)
             await self._send(failure)
             await self._send(response.failed(failure["error"]))
 
-    async def _cancel(self) -> None:
-        if self._running is None or self._running.done():
+    async def _cancel(self, event: ResponseCancel) -> None:
+        response = self._response
+        if self._running is None or response is None or not response.is_running:
             raise ApiError(
                 400,
                 "No response is in progress; send response.create first",
                 code="response_cancel_not_active",
             )
-        await self._manager.stop(self._owner, self._session_id)
+        if event.response_id not in (None, response.id):
+            raise ApiError(
+                400,
+                f"response_id={event.response_id!r} is not in progress; cancel {response.id!r}",
+                code="response_cancel_not_active",
+                param="response_id",
+            )
+        # A response that has not begun, or leaves the session as it is, is no turn of the session.
+        if response.is_apart or not await self._manager.stop(self._owner, self._session_id):
+            self._running.cancel()
 
     async def _ensure_session(self) -> None:
         try:
@@ -169,8 +194,10 @@ class RealtimeConnection:
             )
 
     async def _item(self, item_id: str) -> dict[str, Any]:
-        detail = await self._manager.get(self._owner, self._session_id)
-        for message in detail.messages:
+        messages: Sequence[Message] = ()
+        with contextlib.suppress(SessionNotFoundError):  # it has no items yet
+            messages = (await self._manager.get(self._owner, self._session_id)).messages
+        for message in messages:
             for item in items_of(message):
                 if item["id"] == item_id:
                     return item
@@ -192,19 +219,22 @@ class RealtimeConnection:
     async def _send(self, event: dict[str, Any]) -> None:
         numbered = {"event_id": f"event_{uuid4().hex[:24]}", **event}
         async with self._lock:
-            await self._send_text(json.dumps(numbered, ensure_ascii=False))
+            await self._send_text(json.dumps(numbered))
 
 
-def _parsed(text: str) -> tuple[str | None, Any]:
+def _parsed(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, f"The frame is no JSON ({error}); send one JSON object") from error
     if not isinstance(data, dict):
         raise ApiError(400, "The frame is no JSON object; send one with a `type`")
-    event_id = data.get("event_id")
+    return data
+
+
+def _validated(data: dict[str, Any]) -> Any:
     try:
-        return event_id, EVENT.validate_python(data)
+        return EVENT.validate_python(data)
     except ValidationError as error:
         raise api_error_of(error) from error
 

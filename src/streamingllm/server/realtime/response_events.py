@@ -36,10 +36,13 @@ class RealtimeResponse:
     Args:
         metadata: of the request, echoed.
         max_output_tokens: of the request, echoed.
+        is_apart: whether the response is not added to the conversation.
     """
 
     metadata: dict[str, str] | None = None
     max_output_tokens: int | str = "inf"
+    is_apart: bool = False
+    is_running: bool = True
     id: str = field(default_factory=lambda: f"resp_{uuid4().hex}")
     conversation_id: str | None = None
     _output: list[dict[str, Any]] = field(default_factory=list)
@@ -55,7 +58,7 @@ class RealtimeResponse:
     def events(self, event: TurnEvent) -> Iterator[Event]:
         """Yield the events that an event of the turn is."""
         if isinstance(event, TurnStarted):
-            self.conversation_id = event.view.session_id or None
+            self.conversation_id = None if self.is_apart else event.view.session_id or None
             self._answer_id = event.answer_id
         elif isinstance(event, TextDelta):
             if event.text and not event.is_reasoning and event.sample == 0:
@@ -66,16 +69,17 @@ class RealtimeResponse:
             self._status = _STATUS.get(event.reason, ("failed", None))
             yield from self._close(event)
         elif isinstance(event, TurnEnded):
+            self.is_running = False
             yield {"type": "response.done", "response": self._done(event)}
 
     def failed(self, error: dict[str, Any]) -> Event:
         """Return the last event of a response that was refused or failed."""
-        status = {"type": "failed", "error": {"type": error["type"], "code": error["code"]}}
-        self._status = ("failed", None)
-        return {
-            "type": "response.done",
-            "response": {**self.as_json(), "status_details": {**status}},
-        }
+        details = {"type": "failed", "error": {"type": error["type"], "code": error["code"]}}
+        return self._ended("failed", details)
+
+    def cancelled(self) -> Event:
+        """Return the last event of a response that was cancelled and is not kept."""
+        return self._ended("cancelled", {"type": "cancelled", "reason": "client_cancelled"})
 
     def as_json(self) -> dict[str, Any]:
         """Return the response object."""
@@ -91,6 +95,10 @@ class RealtimeResponse:
             "usage": None,
             "metadata": self.metadata,
         }
+
+    def _ended(self, status: str, details: dict[str, Any]) -> Event:
+        self._status, self.is_running = (status, None), False
+        return {"type": "response.done", "response": {**self.as_json(), "status_details": details}}
 
     def _text(self, text: str) -> Iterator[Event]:
         if self._text_at is None:
@@ -158,7 +166,8 @@ class RealtimeResponse:
                 "output_index": at,
                 "item": item,
             }
-            yield {"type": "conversation.item.done", "item": item, "previous_item_id": None}
+            if not self.is_apart:
+                yield {"type": "conversation.item.done", "item": item, "previous_item_id": None}
 
     def _done(self, event: TurnEnded) -> dict[str, Any]:
         usage = event.usage
@@ -192,7 +201,8 @@ class RealtimeResponse:
             "output_index": at,
             "item": item,
         }
-        yield {"type": "conversation.item.added", "item": item, "previous_item_id": None}
+        if not self.is_apart:
+            yield {"type": "conversation.item.added", "item": item, "previous_item_id": None}
 
     def _place(self, at: int) -> dict[str, Any]:
         return {"response_id": self.id, "item_id": self._output[at]["id"], "output_index": at}

@@ -6,9 +6,13 @@ import contextlib
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from streamingllm.server.errors import ApiError
+from streamingllm.server.frames import next_frame
 from streamingllm.server.realtime.connection import RealtimeConnection
+from streamingllm.server.served_model import check_model
 
 router = APIRouter()
+_POLICY_VIOLATION = 1008
 
 
 @router.websocket("/v1/realtime")
@@ -26,11 +30,15 @@ async def realtime(websocket: WebSocket) -> None:
         defaults=state.settings.sampling_defaults(),
     )
     try:
+        check_model(websocket, websocket.query_params.get("model"))
         await connection.start()
         while True:
-            await connection.receive(await websocket.receive_text())
+            await connection.receive(await next_frame(websocket))
+    except ApiError as error:
+        await connection.send_error(error)
+        await websocket.close(_POLICY_VIOLATION)
     except (WebSocketDisconnect, RuntimeError):
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close()
     finally:
         await connection.close()

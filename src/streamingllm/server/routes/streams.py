@@ -7,6 +7,7 @@ import contextlib
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from streamingllm.errors import StreamingLLMError
+from streamingllm.server.frames import next_frame
 from streamingllm.server.streams import StreamConnection
 
 router = APIRouter()
@@ -28,11 +29,11 @@ async def stream(websocket: WebSocket, stream_id: str) -> None:
     try:
         await connection.start()
         while True:
-            await connection.receive(await websocket.receive_text())
+            await connection.receive(await next_frame(websocket))
     except StreamingLLMError as error:  # the id is none
         await websocket.close(_POLICY_VIOLATION, str(error)[:120])
     except (WebSocketDisconnect, RuntimeError):
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close()
     finally:
         await connection.close()

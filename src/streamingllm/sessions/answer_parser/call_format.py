@@ -72,11 +72,13 @@ class ReasoningMarks:
         opening: before it.
         closing: after it.
         is_open: whether the prompt ends with the opening already.
+        is_closed: whether the prompt ends with the closing already.
     """
 
     opening: str
     closing: str
     is_open: bool = False
+    is_closed: bool = False
 
 
 class MarkedParser:

@@ -8,7 +8,7 @@ from typing import Any
 
 from streamingllm.sessions.answer_parser.call_format import CallFrame, Schemas
 from streamingllm.sessions.answer_parser.hermes import HermesFormat
-from streamingllm.sessions.answer_parser.reader import AnswerReader, Steps
+from streamingllm.sessions.answer_parser.reader import AnswerReader, MalformedError, Steps
 
 _FUNCTION, _PARAMETER = "<function=", "<parameter="
 _END_OF_FUNCTION, _END_OF_PARAMETER = "</function>", "</parameter>"
@@ -46,6 +46,7 @@ class QwenCoderFormat:
 
 
 def _read_call(reader: AnswerReader, mark: str, schemas: Schemas) -> Steps[None]:
+    """Read a call; the arguments of one that breaks off stay open, as those of JSON do."""
     if mark == _OPENING:
         yield from reader.expect(_FUNCTION)
     name, _ = yield from reader.until((">",))
@@ -54,30 +55,44 @@ def _read_call(reader: AnswerReader, mark: str, schemas: Schemas) -> Steps[None]
     properties = schemas[name].get("properties", {})
     reader.arguments("{")
     separator = ""
-    try:
-        while (yield from reader.peek_after_spaces()) == "<":
-            yield from reader.next_after_spaces()
-            reader.put_back("<")
-            if not (yield from reader.has(_PARAMETER)):
-                break
+    while character := (yield from reader.peek_after_spaces()):
+        if character != "<":
+            break
+        yield from reader.next_after_spaces()
+        reader.put_back("<")
+        if not (yield from reader.has(_PARAMETER)):
+            break
+        try:
             key, _ = yield from reader.until((">",))
-            value = yield from _read_value(reader, properties.get(key.strip(), {}))
-            reader.arguments(f"{separator}{json.dumps(key.strip(), ensure_ascii=False)}: {value}")
-            separator = ", "
-    finally:
-        reader.arguments("}")
+        except MalformedError:
+            reader.put_back(_PARAMETER)
+            raise
+        reader.arguments(f"{separator}{_json(key.strip())}: ")
+        reader.arguments((yield from _read_value(reader, properties.get(key.strip(), {}))))
+        separator = ", "
+    else:
+        raise MalformedError
+    reader.arguments("}")
     reader.end_call()
 
 
 def _read_value(reader: AnswerReader, schema: Any) -> Steps[str]:
     ends = (_END_OF_PARAMETER, _END_OF_FUNCTION, _CLOSING, f"\n{_PARAMETER}")
-    text, end = yield from reader.until(ends)
+    try:
+        text, end = yield from reader.until(ends)
+    except MalformedError:
+        text = yield from reader.rest()
+        return _json(text.removeprefix("\n"))[:-1]
     if end != _END_OF_PARAMETER:
         reader.put_back(end)
     text = text.removeprefix("\n").removesuffix("\n")
     if isinstance(schema, Mapping) and schema.get("type") == "string":
-        return json.dumps(text, ensure_ascii=False)
+        return _json(text)
     try:
         return json.dumps(json.loads(text), ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError):
-        return json.dumps(text, ensure_ascii=False)
+        return _json(text)
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

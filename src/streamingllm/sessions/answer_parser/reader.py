@@ -115,14 +115,26 @@ class AnswerReader:
             raise MalformedError
 
     def until(self, ends: Iterable[str]) -> Steps[tuple[str, str]]:
-        """Read up to the first of some texts; return what is before it, and it."""
+        """Read up to the first of some texts; return what is before it, and it.
+
+        Raises:
+            MalformedError: none comes; what was read is put back.
+        """
         read, ends = "", tuple(ends)
         while character := (yield from self.next()):
             read += character
             for end in ends:
                 if read.endswith(end):
                     return read[: -len(end)], end
+        self.put_back(read)
         raise MalformedError
+
+    def rest(self) -> Steps[str]:
+        """Read all that is left."""
+        read = ""
+        while character := (yield from self.next()):
+            read += character
+        return read
 
     def attempt(self, mark: str, steps: Steps[None]) -> Steps[bool]:
         """Read a call; return whether it was one.

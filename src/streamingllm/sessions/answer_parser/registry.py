@@ -17,6 +17,11 @@ from streamingllm.sessions.answer_parser.call_format import (
 )
 from streamingllm.sessions.answer_parser.deepseek import DeepSeekFormat
 from streamingllm.sessions.answer_parser.gemma import GemmaFormat
+from streamingllm.sessions.answer_parser.harmony import (
+    AFTER_ANALYSIS,
+    ANALYSIS,
+    HarmonyFormat,
+)
 from streamingllm.sessions.answer_parser.hermes import HermesFormat
 from streamingllm.sessions.answer_parser.llama import LlamaFormat
 from streamingllm.sessions.answer_parser.mistral import MistralFormat
@@ -24,11 +29,12 @@ from streamingllm.sessions.answer_parser.phi import PhiFormat
 from streamingllm.sessions.answer_parser.plain import PlainParser
 from streamingllm.sessions.answer_parser.qwen_coder import QwenCoderFormat
 
-_HERMES = HermesFormat()
+_HERMES, _HARMONY = HermesFormat(), HarmonyFormat()
 # Qwen3-Coder's template writes the marks of Hermes too, so it comes first.
 _FORMATS: tuple[CallFormat, ...] = (
     QwenCoderFormat(),
     _HERMES,
+    _HARMONY,
     DeepSeekFormat(),
     MistralFormat(),
     LlamaFormat(),
@@ -55,8 +61,11 @@ def parser_for(
     template = "" if lm is None else str(lm.tokenizer.chat_template or "")
     if lm is None or not template:
         return PlainParser()
-    formats, reason = _formats_of(template) if tools else ([], "there are no tools")
-    reasoning = _reasoning_of(lm, template, variables or {})
+    formats, reason = formats_of(template)
+    reasoning = None
+    if _HARMONY not in formats:  # which reads reasoning and text as well
+        formats, reason = (formats, reason) if tools else ([], "there are no tools")
+        reasoning = reasoning_of(lm, template, variables or {})
     if not formats and reasoning is None:
         return PlainParser()
     marks = [mark for f in formats for mark in (*f.marks, *f.other_marks)]
@@ -74,29 +83,41 @@ def parser_for(
 
 def schemas_of(tools: Sequence[Mapping[str, Any]]) -> Schemas:
     """Return the JSON schema of each function's arguments, by the function's name."""
-    functions = [tool.get("function", tool) for tool in tools]
-    return {str(f.get("name")): f.get("parameters") or {} for f in functions}
+    return {str(f.get("name")): f.get("parameters") or {} for f in functions_of(tools)}
 
 
-def _formats_of(template: str) -> tuple[list[CallFormat], str]:
+def functions_of(tools: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the functions that tools are."""
+    return [tool.get("function", tool) for tool in tools]
+
+
+def formats_of(template: str) -> tuple[list[CallFormat], str]:
+    """Return the formats that answers are read in, and why; the last one reads Hermes' form."""
     for call_format in _FORMATS:
         if reason := call_format.reason(template):
             # A template without a place for tools gets them described in the Hermes form.
             others = (
-                [] if isinstance(call_format, QwenCoderFormat | HermesFormat) else _FORMATS[1:2]
+                []
+                if isinstance(call_format, QwenCoderFormat | HermesFormat | HarmonyFormat)
+                else [_HERMES]
             )
             return [call_format, *others], reason
     return [_HERMES], "the chat template has no marks for calls"
 
 
-def _reasoning_of(
+def reasoning_of(
     lm: LanguageModel, template: str, variables: Mapping[str, Any]
 ) -> ReasoningMarks | None:
+    """Return the marks around reasoning; None if the model has none."""
+    if _HARMONY.reason(template):
+        return ReasoningMarks(ANALYSIS, AFTER_ANALYSIS)
     added = {token.content for token in lm.tokenizer.added_tokens_decoder.values()}
     for opening, closing in _REASONING:
         if closing in template or opening in added:
-            is_open = _prompt_end(lm, variables).rstrip().endswith(opening)
-            return ReasoningMarks(opening, closing, is_open)
+            end = _prompt_end(lm, variables).rstrip()
+            return ReasoningMarks(
+                opening, closing, is_open=end.endswith(opening), is_closed=end.endswith(closing)
+            )
     return None
 
 
