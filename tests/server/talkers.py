@@ -84,7 +84,8 @@ class Conversation:
         assert said[: len(known)] == known, f"{self.name}: an answered turn is lost"
         rest = said[len(known) :]
         if rest:  # it was durable, and the server died before the last byte was on its way
-            assert [self.asked] == rest[:1] and len(rest) == 2, (self.name, rest)
+            assert rest[0] == self.asked, (self.name, rest)
+            assert len(rest) == 2, (self.name, rest)
             self.turns.append((rest[0], rest[1]))
         self.asked = None
 
