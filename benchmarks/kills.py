@@ -14,6 +14,7 @@ import asyncio
 import random
 import statistics
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,10 +57,12 @@ class Killed:
         """All that was said."""
         return [c for talker in self._talkers for c in talker.conversations]
 
-    async def run(self, num_kills: int, longest: float, rng: random.Random) -> None:
+    async def run(self, num_kills: int, longest: float, rng: random.Random, until: float) -> None:
         """Kill so many times, then read every session and let each go on by one turn."""
         await asyncio.to_thread(self._server.start)
         for number in range(num_kills):
+            if time.monotonic() > until:
+                break
             if number % 10 == 0:
                 typer.echo(f"{self._server.url}: {number} of {num_kills} kills", err=True)
             async with self._client() as http:
@@ -97,21 +100,34 @@ class Killed:
         return httpx2.AsyncClient(base_url=self._server.url, timeout=TIMEOUT)
 
 
-async def compare(server: ServerProcess, told: list[Conversation]) -> dict[str, int]:
+async def compare(server: ServerProcess, told: list[Conversation]) -> dict[str, Any]:
     """Count the answers that are equal to those of a server that is never killed."""
-    counts = {"equal": 0, "different": 0}
+    counts: dict[str, Any] = {"equal": 0, "different": 0, "first_different": []}
     async with httpx2.AsyncClient(base_url=server.url, timeout=TIMEOUT) as http:
         for conversation in shown(told, "conversations"):
             expected = await answers_alone(http, conversation, conversation.name)
-            for given, alone in zip(conversation.turns, expected, strict=True):
-                counts["equal" if given == alone else "different"] += 1
+            pairs = zip(conversation.turns, expected, strict=True)
+            different = [number for number, (given, alone) in enumerate(pairs) if given != alone]
+            counts["equal"] += len(expected) - len(different)
+            counts["different"] += len(different)
+            if different:
+                kind = f"named={conversation.is_named} streamed={conversation.is_streamed}"
+                where = f"turn {different[0]} of {len(expected)} of {conversation.name}"
+                shown_turns = (conversation.turns[different[0]], expected[different[0]])
+                counts["first_different"].append(f"{where}, {kind}: {shown_turns}")
     return counts
 
 
 def measure(
-    num_kills: int, num_servers: int, num_clients: int, longest: float, seed: int
+    num_kills: int,
+    num_servers: int,
+    num_clients: int,
+    longest: float,
+    seconds: float,
+    seed: int,
 ) -> dict[str, Any]:
     """Run and return counts."""
+    until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_tiny_chat(folder / "model")
@@ -123,7 +139,7 @@ def measure(
 
         async def kill_all() -> None:
             runs = (
-                killed.run(num_kills // num_servers, longest, random.Random(seed + number))
+                killed.run(num_kills // num_servers, longest, random.Random(seed + number), until)
                 for number, killed in enumerate(all_killed)
             )
             await asyncio.gather(*runs)
@@ -154,11 +170,12 @@ def main(
     servers: Annotated[int, typer.Option(help="That run at once, each with its clients.")] = 2,
     clients: Annotated[int, typer.Option(help="Of each server, that talk at once.")] = 8,
     longest: Annotated[float, typer.Option(help="Seconds between two kills, at most.")] = 2.0,
+    seconds: Annotated[float, typer.Option(help="No kill after so long.")] = 7200.0,
     seed: Annotated[int, typer.Option(help="Seed of the moments.")] = 0,
     json: Annotated[str, typer.Option(help="File of the results, - for standard output.")] = "-",
 ) -> None:
     """Kill, compare, and write the results."""
-    found = measure(kills, servers, clients, longest, seed)
+    found = measure(kills, servers, clients, longest, seconds, seed)
     write_json(json, {**found, **run_record(seed)})
 
 

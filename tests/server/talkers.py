@@ -25,6 +25,7 @@ class Conversation:
         turns: questions and the answers that arrived whole.
         asked: question whose answer has not arrived.
         session_id: as the server told it.
+        has_moved: whether a later turn was answered in another session.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Conversation:
     turns: list[tuple[str, str]] = field(default_factory=list)
     asked: str | None = None
     session_id: str | None = None
+    has_moved: bool = False
 
     async def ask(self, http: httpx2.AsyncClient, question: str | None = None) -> None:
         """Ask the next question; it counts as answered once the last byte is there."""
@@ -52,11 +54,16 @@ class Conversation:
         headers = {"x-session-id": self.name} if self.is_named else {}
         path = "/v1/chat/completions"
         async with http.stream("POST", path, json=body, headers=headers) as response:
-            self.session_id = response.headers.get("x-session-id", self.session_id)
+            self._note_session(response.headers.get("x-session-id"))
             text = (await response.aread()).decode()
         assert response.status_code == 200, text
         self.turns.append((self.asked, self._answer(text)))
         self.asked = None
+
+    def _note_session(self, session_id: str | None) -> None:
+        if self.turns and session_id != self.session_id:
+            self.has_moved = True
+        self.session_id = session_id
 
     def _answer(self, text: str) -> str:
         if not self.is_streamed:
@@ -71,6 +78,7 @@ class Conversation:
 
     async def check(self, http: httpx2.AsyncClient) -> None:
         """Check that every answered turn is there, and at most the one that was being answered."""
+        assert not self.has_moved, f"{self.name}: its session was not found again"
         if self.session_id is None and self.is_named:
             self.session_id = self.name
         if self.session_id is None:
