@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -11,9 +12,35 @@ from types import TracebackType
 from typing import Self
 
 import httpx2
+import psutil
 
 _START_SECONDS = 180
 _COMMAND = "from streamingllm.cli.app import main; main()"
+
+
+class Launcher:
+    """Fork servers from a process that has imported all they need; see `launcher`."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.server.launcher"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, arguments: list[str]) -> psutil.Process:
+        """Start a server."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(arguments) + "\n")
+        self._process.stdin.flush()
+        return psutil.Process(int(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End; servers that run go on."""
+        self._process.kill()
+        self._process.wait()
 
 
 class ServerProcess:
@@ -23,9 +50,16 @@ class ServerProcess:
         model: folder or name of the model.
         data_dir: of the sessions; the log is beside them.
         options: further flags of the command.
+        launcher: forks the server from a process that has imported all; None starts an interpreter.
     """
 
-    def __init__(self, model: Path | str, data_dir: Path, *options: str) -> None:
+    def __init__(
+        self,
+        model: Path | str,
+        data_dir: Path,
+        *options: str,
+        launcher: Launcher | None = None,
+    ) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         self.log = data_dir / "server.log"
         with socket.socket() as probe:
@@ -36,23 +70,27 @@ class ServerProcess:
             *("serve", "--model", str(model), "--port", str(port), "--data-dir", str(data_dir)),
             *options,
         ]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._launcher = launcher
+        self._process: psutil.Process | None = None
 
     @property
-    def pid(self) -> int:
-        """Process id of the server that runs."""
+    def process(self) -> psutil.Process:
+        """The server that runs."""
         assert self._process is not None
-        return self._process.pid
+        return self._process
 
     def start(self) -> float:
         """Start, wait until requests are accepted, and return the seconds that took."""
         began = time.perf_counter()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, *self._arguments], stdout=log, stderr=log
-            )
+        if self._launcher is None:
+            with self.log.open("ab") as log:
+                self._process = psutil.Popen(
+                    [sys.executable, "-c", _COMMAND, *self._arguments], stdout=log, stderr=log
+                )
+        else:
+            self._process = self._launcher.start(self._arguments)
         while not self._is_ready():
-            assert self._process.poll() is None, self.log.read_text()[-2000:]
+            assert self._process.is_running(), self.log.read_text()[-2000:]
             assert time.perf_counter() - began < _START_SECONDS, "the server does not become ready"
             time.sleep(0.05)
         return time.perf_counter() - began
