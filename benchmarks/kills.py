@@ -5,8 +5,8 @@ Run: `python -m benchmarks.kills --kills 200 --json benchmarks/results/kills.jso
 Clients of four kinds (the session named or found by its history, the answer streamed or whole) talk
 to `streamingllm serve` with a tiny random model until it is killed with SIGKILL at a random moment.
 After each restart every answered turn must be there and every session readable. At the end a server
-that is never killed is asked the same, and every greedy answer must be equal. The servers are forks of
-a process that has imported all they need, so that a restart takes no seconds of imports.
+that is never killed is asked the same, and every greedy answer must be equal. The servers are forks
+of a process that has imported all they need, so that a restart takes no seconds of imports.
 """
 
 from __future__ import annotations
