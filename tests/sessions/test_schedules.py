@@ -15,6 +15,7 @@ from streamingllm.errors import InputError, SessionNotFoundError
 from streamingllm.sessions.manager import SessionManager
 from streamingllm.stream.sampling import SamplingParams
 from tests.sessions.managers import (
+    SYSTEM,
     chat_of_turns,
     managing,
     named,
@@ -82,6 +83,18 @@ async def test_a_turn_that_is_cancelled_while_it_waits_leaves_no_slot_behind(
         async with asyncio.timeout(30):
             assert await say(manager, "still?", identity=named("long"))
         check_slots(manager)
+
+
+async def test_a_session_that_was_only_created_keeps_its_system_prompt(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with managing(tiny_chat, tmp_path) as manager:
+        expected = await say(manager, "q?", identity=named("whole"))
+        await manager._branching.create("", "cut", system_prompt=SYSTEM)  # and the server died
+    async with managing(tiny_chat, tmp_path) as manager:
+        assert await say(manager, "q?", identity=named("cut")) == expected
+        messages = [(await manager.get("", name)).messages for name in ("whole", "cut")]
+        assert [m.text for m in messages[0]] == [m.text for m in messages[1]]
 
 
 async def test_two_first_turns_at_once_are_both_durable(

@@ -222,7 +222,8 @@ class Branching:
         Raises:
             InputError: the system prompt and the tools are longer than what may be pinned.
         """
-        if self.fits(session, request):
+        # A server that died after it stored a new session left no token of it.
+        if len(session.token_log) and self.fits(session, request):
             return None
         draft = Session(session.id, session.owner)
         await self._pin(draft, *self._wanted(session, request))
