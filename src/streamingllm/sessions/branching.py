@@ -216,19 +216,28 @@ class Branching:
             dict(session.variables),
         )
 
-    async def adopt(self, session: Session, request: TurnRequest) -> None:
-        """Give a session the system prompt, tools and eviction that a request brings.
+    async def pinned_anew(self, session: Session, request: TurnRequest) -> Session | None:
+        """Return a draft that pins what a request asks for; None if the session does already.
+
+        Raises:
+            InputError: the system prompt and the tools are longer than what may be pinned.
+        """
+        # A server that died after it stored a new session left no token of it.
+        if len(session.token_log) and self.fits(session, request):
+            return None
+        draft = Session(session.id, session.owner)
+        await self._pin(draft, *self._wanted(session, request))
+        return draft
+
+    async def adopt(self, session: Session, request: TurnRequest, pinned: Session | None) -> None:
+        """Give a session the eviction that a request brings, and what was pinned anew.
 
         When what is pinned changes, the token log is made anew and the stream is replayed from it.
         """
         if request.eviction is not None:
             session.eviction = request.eviction
-        if self.fits(session, request):
-            return
-        system_prompt, tools, variables = self._wanted(session, request)
-        draft = Session(session.id, session.owner)
-        await self._pin(draft, system_prompt, tools, variables)
-        await self._replace_pinned(session, draft)
+        if pinned is not None:
+            await self._replace_pinned(session, pinned)
 
     def _wanted(
         self, session: Session, request: TurnRequest

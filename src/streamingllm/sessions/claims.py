@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -38,12 +38,20 @@ class Claims:
         table: sessions in memory.
         store: finds sessions by their history.
         branching: makes branches.
+        check: refuses a request whose turn cannot begin, given the messages that are new.
     """
 
-    def __init__(self, table: SessionTable, store: SqliteStore, branching: Branching) -> None:
+    def __init__(
+        self,
+        table: SessionTable,
+        store: SqliteStore,
+        branching: Branching,
+        check: Callable[[TurnRequest, tuple[Message, ...]], Awaitable[None]],
+    ) -> None:
         self._table = table
         self._store = store
         self._branching = branching
+        self._check = check
 
     @asynccontextmanager
     async def claim(self, request: TurnRequest) -> AsyncIterator[Claim]:
@@ -55,11 +63,14 @@ class Claims:
         """
         session, alignment = await self._locked(request)
         try:
+            # What is refused here leaves the session as it was.
+            await self._check(request, alignment.new)
+            pinned = await self._branching.pinned_anew(session, request)
             if alignment.is_edit and alignment.num_kept < len(session.transcript):
                 await self._branching.keep_old_branch(session)
             if alignment.num_kept < len(session.transcript):
                 session.truncate(alignment.num_kept)
-            await self._branching.adopt(session, request)
+            await self._branching.adopt(session, request, pinned)
             yield Claim(session, alignment.new)
         finally:
             session.lock.release()

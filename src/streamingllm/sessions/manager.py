@@ -86,10 +86,10 @@ class SessionManager(SessionAdmin):
         super().__init__(engine, lm, store, table, branching, residency, shelf)
         self.settings = settings
         self.cache_size = cache_size
-        self._claims = Claims(self._table, store, self._branching)
         self._turns = TurnRunner(
             engine, lm, self._table, self._templates, self._residency, settings, cache_size
         )
+        self._claims = Claims(self._table, store, self._branching, self._turns.check)
         self._texts = TextRunner(engine, lm, self._templates, self._residency, cache_size)
         self._feeds = FeedRunner(
             engine, self._table, self._templates, self._residency, self._branching, self._turns

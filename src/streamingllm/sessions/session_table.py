@@ -74,6 +74,8 @@ class SessionTable:
                 session = self._sessions.get(key)
                 if session is None:
                     stored = await asyncio.to_thread(self._stored, owner, session_id)
+                    session = self._sessions.get(key)  # if it was created meanwhile
+                if session is None:
                     session = _loaded(owner, session_id, stored)
                     session.cache_size = self._cache_size
                     self._sessions[key] = session
@@ -103,20 +105,24 @@ class SessionTable:
             raise SessionConflictError(f"session_id={session.id!r} exists; use another id")
         self._sessions[session.key] = session
         if is_stored:
-            try:
-                session.epoch = await asyncio.to_thread(
-                    self._store.create,
-                    session.key,
-                    session.metadata,
-                    owner=owner,
-                    group=session.group,
-                    settings=session.settings(),
-                )
-            except BaseException:
-                self._sessions.pop(session.key, None)
-                raise
+            async with session.lock:  # who finds it now waits until it is stored
+                await self._store_new(session)
         self._shrink()
         return session
+
+    async def _store_new(self, session: Session) -> None:
+        try:
+            session.epoch = await asyncio.to_thread(
+                self._store.create,
+                session.key,
+                session.metadata,
+                owner=session.owner,
+                group=session.group,
+                settings=session.settings(),
+            )
+        except BaseException:
+            self.forget(session)
+            raise
 
     def add(self, session: Session) -> None:
         """Enter a session that its maker has stored."""

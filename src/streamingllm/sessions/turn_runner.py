@@ -87,7 +87,6 @@ class TurnRunner:
             session.transcript[i]
             for i in range(len(session.transcript) - session.num_unfed, len(session.transcript))
         )
-        self._check_lengths(new)
         told = await self._templates.encode(session, (*pending, *new))
         params = await self._params(session, request, told)
         turn = _Turn(
@@ -124,6 +123,15 @@ class TurnRunner:
             if not turn.has_ended:
                 await asyncio.shield(self._abandon(turn, answers[0]))
 
+    async def check(self, request: TurnRequest, new: tuple[Message, ...]) -> None:
+        """Refuse what no turn can begin with.
+
+        Raises:
+            InputError: a message is too long, or a sampling parameter is out of range.
+        """
+        self._check_lengths(new)
+        await self._engine.check(request.params)
+
     async def count_tokens(self, session: Session, new: tuple[Message, ...]) -> int:
         """Return how many tokens an answer would build on."""
         told = await self._templates.encode(session, new)
@@ -155,7 +163,6 @@ class TurnRunner:
             shown_token_ids=parser.shown_token_ids,
             grammar=answer_grammar(self._lm, session, request, template),
         )
-        await self._engine.check(request.params)
         if params.grammar is not request.params.grammar:
             try:
                 await self._engine.check(params)
