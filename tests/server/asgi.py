@@ -52,7 +52,10 @@ async def request(
 async def websocket(app: Any, path: str, headers: Mapping[str, str]) -> list[dict[str, Any]]:
     """What an application sends to a socket that says nothing."""
     sent: list[dict[str, Any]] = []
-    received = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
+    received: list[dict[str, Any]] = [
+        {"type": "websocket.connect"},
+        {"type": "websocket.disconnect", "code": 1000},
+    ]
 
     async def receive() -> dict[str, Any]:
         return received.pop(0)

@@ -66,7 +66,7 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
     try:
         if settings.compile:
             engine.compile()
-        store = SqliteStore(folder / _DATABASE, snapshots=folder / _SNAPSHOTS)
+        store = SqliteStore(folder / _DATABASE, snapshots=folder / _SNAPSHOTS, is_exclusive=True)
     except BaseException:
         engine.close()
         raise

@@ -10,6 +10,7 @@ import time
 from streamingllm.engine import EngineStats
 from streamingllm.errors import StreamingLLMError
 from streamingllm.sessions.residency import ResidencyPolicy
+from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.session_types import ManagerStats
@@ -28,6 +29,7 @@ class Housekeeping:
     Args:
         table: sessions in memory.
         store: of durable sessions.
+        responses: of the same store.
         residency: tiers of sessions.
         settings: how long sessions are idle, and live.
     """
@@ -36,11 +38,13 @@ class Housekeeping:
         self,
         table: SessionTable,
         store: SqliteStore,
+        responses: ResponseStore,
         residency: ResidencyPolicy,
         settings: SessionSettings,
     ) -> None:
         self._table = table
         self._store = store
+        self._responses = responses
         self._residency = residency
         self._settings = settings
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +85,7 @@ class Housekeeping:
                     await self._residency.drop(session)
 
     async def _expire(self) -> None:
+        await asyncio.to_thread(self._responses.expire, time.time())
         seconds = self._settings.session_ttl_seconds
         if seconds is None:
             return

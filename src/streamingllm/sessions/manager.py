@@ -14,6 +14,7 @@ from streamingllm.sessions.feed_runner import FeedRunner
 from streamingllm.sessions.housekeeping import Housekeeping
 from streamingllm.sessions.own_task import in_own_task
 from streamingllm.sessions.residency import ResidencyPolicy
+from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_admin import SessionAdmin
 from streamingllm.sessions.session_settings import SessionSettings
@@ -86,6 +87,7 @@ class SessionManager(SessionAdmin):
         super().__init__(engine, lm, store, table, branching, residency, shelf)
         self.settings = settings
         self.cache_size = cache_size
+        self.responses = ResponseStore(store.database, max_responses=settings.max_responses)
         self._turns = TurnRunner(
             engine, lm, self._table, self._templates, self._residency, settings, cache_size
         )
@@ -94,7 +96,9 @@ class SessionManager(SessionAdmin):
         self._feeds = FeedRunner(
             engine, self._table, self._templates, self._residency, self._branching, self._turns
         )
-        self._housekeeping = Housekeeping(self._table, store, self._residency, settings)
+        self._housekeeping = Housekeeping(
+            self._table, store, self.responses, self._residency, settings
+        )
         self._num_running = 0
         self.on_turn: Callable[[TurnTiming], None] | None = None
 

@@ -265,7 +265,7 @@ class ChatTemplate:
         return frozenset()
 
     def _find_lead(self) -> RenderedText:
-        """Learn what stands between the prompt and an answer that is followed, if it has marks."""
+        """Find what stands between the prompt and an answer that is followed, if it has marks."""
         word = placeholder_for([as_json(message) for message in self._system])
         hello = Message.of_text("user", "Hello")
         past = [*self._system, hello]
