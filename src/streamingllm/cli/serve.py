@@ -6,6 +6,7 @@ import inspect
 import json as json_format
 import sys
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,7 +43,10 @@ def serve(*, config: Path | None, json: bool, **flags: Any) -> None:
         raise ConfigError(f"serve needs {error.name}, which is missing; run {_HINT}") from error
     given = {name: value for name, value in flags.items() if value not in (None, [])}
     settings = load_settings(given, config)
+    from streamingllm.server.running import listen
+
     use_threads(settings.threads)
+    listening = listen(settings)
     lm = load_shown(
         settings.model,
         dtype=settings.dtype,
@@ -50,10 +54,10 @@ def serve(*, config: Path | None, json: bool, **flags: Any) -> None:
         cache_dir=None,
         quantize=settings.quantize,
     )
-    _run(lm, settings, json)
+    _run(lm, settings, listening, json)
 
 
-def _run(lm: Any, settings: ServerSettings, json: bool) -> None:
+def _run(lm: Any, settings: ServerSettings, listening: socket, json: bool) -> None:
     import asyncio
 
     from streamingllm.server.access_log import log_to_stderr
@@ -80,8 +84,9 @@ def _run(lm: Any, settings: ServerSettings, json: bool) -> None:
         sys.stdout.flush()
 
     async def main() -> None:
-        manager = assemble(lm, settings)
-        await run(create_app(manager, settings), manager, settings, on_ready)
+        with listening:
+            manager = assemble(lm, settings)
+            await run(create_app(manager, settings), manager, settings, listening, on_ready)
 
     asyncio.run(main())
 

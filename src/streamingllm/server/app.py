@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
@@ -24,10 +26,15 @@ from streamingllm.server.routes import (
     sessions,
     streams,
 )
+from streamingllm.server.schemas.common import ErrorBody
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
 
-_ROUTES = (health, models, chat, completions, anthropic, sessions, realtime, streams)
+_ROUTES = (models, chat, completions, anthropic, sessions, realtime, streams)
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorBody, "description": "The key is missing or wrong."},
+    429: {"model": ErrorBody, "description": "Too many requests or turns; see Retry-After."},
+}
 _SHOWN_HEADERS = ("x-session-id", "x-streamingllm-visible", "x-request-id", "retry-after")
 
 
@@ -49,8 +56,9 @@ def create_app(manager: SessionManager, settings: ServerSettings) -> FastAPI:
     manager.on_turn = metrics.count_turn
     app.state.manager, app.state.settings, app.state.metrics = manager, settings, metrics
     app.state.is_draining = False
+    app.include_router(health.router)
     for routes in _ROUTES:
-        app.include_router(routes.router)
+        app.include_router(routes.router, responses=_REFUSALS)
     if settings.page:
         app.include_router(page.router)
     add_error_handlers(app)

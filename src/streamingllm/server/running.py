@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from fastapi import FastAPI
 
+from streamingllm.errors import ConfigError
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
 
@@ -58,31 +59,49 @@ class Server(uvicorn.Server):
         self._app.state.is_draining = True
 
 
+def listen(settings: ServerSettings) -> socket.socket:
+    """Return a socket that listens, before anything slow is done.
+
+    Raises:
+        ConfigError: the address is not there, or another program listens.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"port={settings.port} of {settings.host} cannot be used ({error.strerror}); choose "
+            "another port"
+        ) from error
+
+
 async def serve(
-    app: FastAPI, manager: SessionManager, settings: ServerSettings, on_ready: Callable[[int], None]
+    app: FastAPI,
+    manager: SessionManager,
+    settings: ServerSettings,
+    listening: socket.socket,
+    on_ready: Callable[[int], None],
 ) -> None:
     """Serve an application until a signal, and close its manager.
 
     Args:
         app: to serve.
         manager: of its sessions.
-        settings: address, and how long running turns may take to end.
+        settings: how long running turns may take to end.
+        listening: see `listen`.
         on_ready: called with the port once requests are accepted.
     """
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,
         lifespan="off",
-        backlog=_BACKLOG,
         server_header=False,
         ws_max_size=settings.max_body_bytes,
         timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
     )
     manager.start()
     try:
-        await Server(config, app, on_ready).serve()
+        await Server(config, app, on_ready).serve(sockets=[listening])
     finally:
         await manager.close(drain_seconds=settings.drain_seconds)

@@ -16,8 +16,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HELP, _KIND = "help", "kind"
 
 
-def _setting(default: Any, kind: Kind, text: str) -> Any:
-    return field(default=default, metadata={_KIND: kind, _HELP: text})
+def _setting(default: Any, kind: Kind, text: str, *, is_secret: bool = False) -> Any:
+    return field(default=default, repr=not is_secret, metadata={_KIND: kind, _HELP: text})
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class ServerSettings:
     default_temperature: float = _setting(0.7, "number", "Of requests without one.")
     default_top_p: float = _setting(0.95, "number", "Of requests without one.")
     default_max_tokens: int = _setting(1024, "integer", "Of requests without one.")
-    api_key: tuple[str, ...] = _setting((), "texts", "Key of a client; each sees its own sessions.")
+    api_key: tuple[str, ...] = _setting(
+        (), "texts", "Key of a client; each sees its own sessions.", is_secret=True
+    )
     api_key_file: str = _setting("", "text", "File of keys, one a line.")
     max_requests_per_key: int = _setting(64, "integer", "Requests of one key at once.")
     max_requests_per_minute: int = _setting(0, "integer", "Requests of one key; 0 for any number.")

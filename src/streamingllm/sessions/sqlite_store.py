@@ -17,7 +17,7 @@ from streamingllm.sessions.snapshot_files import SnapshotFiles
 from streamingllm.sessions.sqlite_database import SqliteDatabase
 from streamingllm.sessions.sqlite_rows import SessionRows, digest_of, scope_of
 from streamingllm.sessions.sqlite_snapshots import SnapshotRows
-from streamingllm.sessions.sqlite_summaries import NEWEST_FIRST, SummaryRows
+from streamingllm.sessions.sqlite_summaries import NEWEST_FIRST, SummaryRows, cursor_of
 from streamingllm.sessions.store import (
     SessionSummary,
     Snapshot,
@@ -135,8 +135,9 @@ class SqliteStore:
     ) -> Sequence[SessionSummary]:
         """Return the sessions that changed last; see `SessionStore`."""
         matching = ("1", ()) if query is None else self._search.condition(query, owner)
+        place = None if after is None else cursor_of(after)
         with self.database.reading():
-            return self._summaries.newest(owner, limit, after, matching)
+            return self._summaries.newest(owner, limit, place, matching)
 
     def branches(self, session_id: str, owner: str) -> Sequence[SessionSummary]:
         """Return the sessions that share messages with one; see `SessionStore`."""

@@ -26,6 +26,10 @@ SELECT id FROM family"""
 NEWEST_FIRST = "ORDER BY updated_seconds DESC, id LIMIT ?"
 
 
+Cursor = tuple[float, str]
+"""Time of the last change, and id, of a session in a list."""
+
+
 class SummaryRows:
     """Read and write the rows that describe sessions.
 
@@ -50,7 +54,7 @@ class SummaryRows:
         self,
         owner: str | None,
         limit: int,
-        after: str | None,
+        after: Cursor | None,
         matching: tuple[str, Sequence[str]],
     ) -> list[SessionSummary]:
         """Return the sessions that changed last, the newest first.
@@ -58,14 +62,14 @@ class SummaryRows:
         Args:
             owner: of the sessions; None for all.
             limit: how many.
-            after: cursor of the last one that is known.
+            after: place of the last one that is known, see `cursor_of`.
             matching: a condition of SQL, with its values.
         """
         condition, values = matching[0], list[Any](matching[1])
         if owner is not None:
             condition, values = f"{condition} AND owner = ?", [*values, owner]
         if after is not None:
-            updated, session_id = _cursor(after)
+            updated, session_id = after
             condition += " AND (updated_seconds < ? OR (updated_seconds = ? AND id > ?))"
             values += [updated, updated, session_id]
         return self.where(f"{condition} {NEWEST_FIRST}", *values, limit)
@@ -131,7 +135,12 @@ def _digest(summary: SessionSummary, metadata: str, settings: str) -> bytes:
     return digest_of(*(str(fact).encode() for fact in facts))
 
 
-def _cursor(after: str) -> tuple[float, str]:
+def cursor_of(after: str) -> Cursor:
+    """Return the place that a `SessionSummary.cursor` names.
+
+    Raises:
+        InputError: it names none.
+    """
     updated, _, session_id = after.partition("/")
     try:
         return float(updated), session_id
