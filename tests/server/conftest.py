@@ -109,6 +109,7 @@ def anyio_backend() -> str:
 def _serve(server: uvicorn.Server, app: FastAPI) -> None:
     async def serve() -> None:
         await server.serve()
+        await app.state.responses.close()
         await app.state.manager.close()
 
     asyncio.run(serve())

@@ -35,6 +35,13 @@ class Api:
     def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         return self._client.post(path, json=body, headers=headers)
 
+    def delete(self, path: str) -> Any:
+        return self._client.delete(path)
+
+    def events_of(self, path: str) -> list[Any]:
+        """The data of the events of a stream that is fetched, `[DONE]` as it is."""
+        return _events_in(self.get(path))
+
     def send(self, path: str, body: bytes) -> Any:
         """Post bytes that are called JSON."""
         headers = {"content-type": "application/json"}
@@ -42,12 +49,7 @@ class Api:
 
     def stream(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> list[Any]:
         """The data of the events of a stream, `[DONE]` as it is."""
-        response = self.post(path, body, headers)
-        assert response.status_code == 200, response.text
-        assert response.headers["content-type"].startswith("text/event-stream")
-        lines = response.text.split("\n")
-        found = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
-        return [data if data == "[DONE]" else json.loads(data) for data in found]
+        return _events_in(self.post(path, body, headers))
 
     def leave(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> None:
         """Begin to read an answer, and go away."""
@@ -64,6 +66,14 @@ class Api:
 
     def close(self) -> None:
         self._client.close()
+
+
+def _events_in(response: Any) -> list[Any]:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    lines = response.text.split("\n")
+    found = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    return [data if data == "[DONE]" else json.loads(data) for data in found]
 
 
 def text_of(chunks: Sequence[Any]) -> str:

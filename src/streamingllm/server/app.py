@@ -15,14 +15,18 @@ from streamingllm.server.errors import add_error_handlers
 from streamingllm.server.limits import BodyLimitMiddleware, KeyLimitMiddleware
 from streamingllm.server.metrics import Metrics
 from streamingllm.server.origins import LOOPBACK_NAMES, OriginMiddleware
+from streamingllm.server.responses.runs import ResponseRuns
 from streamingllm.server.routes import (
     anthropic,
     chat,
     completions,
+    conversations,
     health,
     models,
     page,
     realtime,
+    responses,
+    responses_socket,
     sessions,
     streams,
 )
@@ -30,7 +34,18 @@ from streamingllm.server.schemas.common import ErrorBody
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
 
-_ROUTES = (models, chat, completions, anthropic, sessions, realtime, streams)
+_ROUTES = (
+    models,
+    chat,
+    completions,
+    responses,
+    responses_socket,
+    conversations,
+    anthropic,
+    sessions,
+    realtime,
+    streams,
+)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorBody, "description": "The key is missing or wrong."},
     429: {"model": ErrorBody, "description": "Too many requests or turns; see Retry-After."},
@@ -55,6 +70,7 @@ def create_app(manager: SessionManager, settings: ServerSettings) -> FastAPI:
     metrics = Metrics()
     manager.on_turn = metrics.count_turn
     app.state.manager, app.state.settings, app.state.metrics = manager, settings, metrics
+    app.state.responses = ResponseRuns(manager, settings.response_ttl_seconds)
     app.state.is_draining = False
     app.include_router(health.router)
     for routes in _ROUTES:

@@ -104,4 +104,5 @@ async def serve(
     try:
         await Server(config, app, on_ready).serve(sockets=[listening])
     finally:
+        await app.state.responses.close()
         await manager.close(drain_seconds=settings.drain_seconds)

@@ -20,6 +20,7 @@ from streamingllm.sessions.turn import TurnEnded, TurnEvent, TurnStarted
 
 EVENTS_HEADER = "x-streamingllm-events"
 VISIBILITY_EVENT = "streamingllm.visibility"
+VISIBILITY_HEADER_VALUE = "visibility"
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Encode = Callable[[TurnStarted, AsyncIterator[TurnEvent]], AsyncIterator[bytes]]
@@ -46,15 +47,15 @@ async def streamed_turn(
         StreamingLLMError: the turn is refused.
     """
     started = await _started(request, events)
-    shows_visibility = request.headers.get(EVENTS_HEADER, "").strip() == "visibility"
+    sees = shows_visibility(request)
 
     async def encoded() -> AsyncGenerator[bytes, None]:
         ended: list[TurnEnded] = []
         async with contextlib.aclosing(events):
-            if shows_visibility:
+            if sees:
                 yield _visibility(started)
             async for chunk in encode(started, _noting_end(events, ended)):
-                if shows_visibility and ended:
+                if sees and ended:
                     yield _visibility(ended.pop())
                 yield chunk
 
@@ -63,6 +64,11 @@ async def streamed_turn(
         headers=view_headers(started.view),
         ping_seconds=request.app.state.settings.ping_seconds,
     )
+
+
+def shows_visibility(request: Request) -> bool:
+    """Return whether a client asks for events of our own."""
+    return request.headers.get(EVENTS_HEADER, "").strip() == VISIBILITY_HEADER_VALUE
 
 
 async def guarded(

@@ -108,7 +108,9 @@ class SessionAdmin:
         """Return a session with its messages."""
         session = await self._table.get(owner, session_id)
         info = await self._info(session)
-        branches = await asyncio.to_thread(self.store.branches, session.key, owner)
+        branches: Sequence[SessionSummary] = ()
+        if session.is_stored:
+            branches = await asyncio.to_thread(self.store.branches, session.key, owner)
         return SessionDetail(
             info,
             session.view(),

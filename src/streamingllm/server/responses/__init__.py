@@ -1,0 +1,1 @@
+"""Answer as the Open Responses specification says."""
