@@ -1,9 +1,10 @@
-# `make demo` and `make test` need Python >= 3.11 only. They make .venv and install into it.
+# `make demo`, `make serve` and `make test` need Python >= 3.11 only. They make .venv and install into it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_SERVER := $(VENV)/.installed-server
 CLIENTS := .venv-clients
 INSTALLED_CLIENTS := $(CLIENTS)/.installed
 NODE_CLIENTS := tests/clients/node
@@ -13,10 +14,13 @@ export PIP_DEFAULT_TIMEOUT ?= 120
 export PIP_RETRIES ?= 10
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo test test-clients test-clients-slow test-page bench lint format clean
+.PHONY: demo serve test test-clients test-clients-slow test-page bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/streamingllm demo
+
+serve: $(INSTALLED_SERVER)
+	$(BIN)/streamingllm serve
 
 # Two workers of one thread each, because more threads compete for the cores of a small machine.
 test: $(INSTALLED_DEV)
@@ -63,6 +67,10 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e .
+	touch $@
+
+$(INSTALLED_SERVER): $(INSTALLED)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[server]'
 	touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
