@@ -14,7 +14,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Place:
-    """Name a place in a session: nobody but its owner can go on from there.
+    """Name a place in a session; its owner alone can go on from there.
 
     Args:
         session_id: of the session.
