@@ -352,3 +352,26 @@ async def test_questions_about_a_feed_leave_no_trace_in_it(
         detail = await manager.get("", "quiet")
         assert [m.text for m in detail.messages[1:]] == feeds
         assert detail.view.num_forgotten_tokens > 0
+
+
+async def test_an_edit_that_the_template_refuses_changes_nothing(
+    tiny_chat: LanguageModel, tmp_path: Path, answers_alone: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with managing(tiny_chat, tmp_path) as manager:
+        await chat_of_turns(manager, "s", 3)
+        before = await manager.get("", "s")
+        first = before.messages[2].text
+        edit = (user("q0?"), assistant(first), user("other?"))
+
+        async def refuse(*_: Any) -> Any:
+            raise InputError("the template refuses")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(manager._templates, "encode", refuse)
+            with pytest.raises(InputError, match="template refuses"):
+                await say(manager, *edit, identity=named("s"), system_prompt="Be brief.")
+        assert (await manager.get("", "s")).messages == before.messages
+        assert len((await manager.list("")).sessions) == 1
+        assert await say(manager, "q3?", identity=named("s")) == answers_alone["token"][3]
+    async with managing(tiny_chat, tmp_path) as manager:
+        assert await say(manager, "q4?", identity=named("s")) == answers_alone["token"][4]

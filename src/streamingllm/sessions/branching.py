@@ -143,9 +143,16 @@ class Branching:
         self._table.add(branch)
         return branch
 
-    async def keep_old_branch(self, session: Session) -> None:
-        """Keep what an edit is going to replace as a branch of its own."""
-        await self.fork(session, len(session.transcript), is_stored=session.is_stored)
+    async def keep_old_branch(self, session: Session) -> Session:
+        """Keep what an edit is going to replace as a branch of its own, and return that."""
+        return await self.fork(session, len(session.transcript), is_stored=session.is_stored)
+
+    async def discard(self, branch: Session) -> None:
+        """Forget a branch that nobody knows of."""
+        self._table.forget(branch)
+        await self._residency.drop(branch)
+        if branch.is_stored:
+            await asyncio.to_thread(self._store.delete, branch.key, branch.owner)
 
     async def cut_out(self, session: Session, message_id: str) -> None:
         """Cut one message out; the rest of its turn, and later ones, are fed again.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from streamingllm.errors import InputError, SessionConflictError, SessionNotFoundError
 from streamingllm.sessions.branching import Branching
+from streamingllm.sessions.checkpoint import Checkpoint
 from streamingllm.sessions.history_digest import history_digests
 from streamingllm.sessions.matching import Alignment, align, num_system_messages
 from streamingllm.sessions.session import Session
@@ -18,17 +19,19 @@ from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import TurnRequest
 
 
-@dataclass(frozen=True)
+@dataclass
 class Claim:
     """Hold a session whose lock is held, and what is new to it.
 
     Args:
         session: to go on with.
         new: messages to feed.
+        has_begun: set it once the turn takes itself back; until then the claim does.
     """
 
     session: Session
     new: tuple[Message, ...]
+    has_begun: bool = False
 
 
 class Claims:
@@ -62,18 +65,41 @@ class Claims:
             InputError: the request has no message.
         """
         session, alignment = await self._locked(request)
+        claim = Claim(session, alignment.new)
         try:
             # What is refused here leaves the session as it was.
             await self._check(request, alignment.new)
             pinned = await self._branching.pinned_anew(session, request)
-            if alignment.is_edit and alignment.num_kept < len(session.transcript):
-                await self._branching.keep_old_branch(session)
-            if alignment.num_kept < len(session.transcript):
-                session.truncate(alignment.num_kept)
-            await self._branching.adopt(session, request, pinned)
-            yield Claim(session, alignment.new)
+            async with self._changed(claim, request, alignment, pinned):
+                yield claim
         finally:
             session.lock.release()
+
+    @asynccontextmanager
+    async def _changed(
+        self, claim: Claim, request: TurnRequest, alignment: Alignment, pinned: Session | None
+    ) -> AsyncIterator[None]:
+        """Change a session as a request asks; take that back if its turn never begins."""
+        session = claim.session
+        is_cut = alignment.num_kept < len(session.transcript)
+        if not is_cut and pinned is None:
+            await self._branching.adopt(session, request, pinned)
+            yield
+            return
+        before, old = Checkpoint.of(session), None
+        try:
+            if alignment.is_edit and is_cut:
+                old = await self._branching.keep_old_branch(session)
+            if is_cut:
+                session.truncate(alignment.num_kept)
+            await self._branching.adopt(session, request, pinned)
+            yield
+        except BaseException:
+            if not claim.has_begun:
+                before.restore(session)
+                if old is not None:
+                    await asyncio.shield(self._branching.discard(old))
+            raise
 
     async def _locked(self, request: TurnRequest) -> tuple[Session, Alignment]:
         kind = request.identity.kind

@@ -131,6 +131,7 @@ class SessionManager(SessionAdmin):
                 events = self._turns.run(session, request, claim.new)
                 async with contextlib.aclosing(events):
                     async for event in events:
+                        claim.has_begun = True
                         clock.note(event)
                         yield event
                 if request.is_side_task:
