@@ -79,7 +79,7 @@ class Housekeeping:
         """Forget the sessions that no store has, the oldest first, when there are too many."""
         volatile = self._table.volatile
         for session in volatile[: max(0, len(volatile) - _MAX_VOLATILE)]:
-            if not session.lock.locked():
+            if session.lock.is_free:
                 async with session.lock:
                     self._table.forget(session)
                     await self._residency.drop(session)
@@ -91,7 +91,7 @@ class Housekeeping:
             return
         for session in self._table:
             is_old = time.monotonic() - session.used_seconds > seconds
-            if is_old and not session.lock.locked():
+            if is_old and session.lock.is_free:
                 async with session.lock:
                     self._table.forget(session)
                     await self._residency.drop(session)

@@ -151,7 +151,7 @@ class ResidencyPolicy:
     async def _free_slot(self) -> bool:
         """Move the idle session that was used least recently; tell whether there was one."""
         for session in list(self.device.values()):
-            if session.lock.locked() or session.place.stream_id is None:
+            if not session.lock.is_free or session.place.stream_id is None:
                 continue
             async with session.lock:
                 await self._move_from_device(session)
@@ -185,7 +185,7 @@ class ResidencyPolicy:
         for session in list(self._host.sessions.values()):
             if self._host.has_room(self._bytes_per_stream):
                 break
-            if not session.lock.locked():
+            if session.lock.is_free:
                 async with session.lock:
                     await self.move_to_disk(session)
         has_room = self._host.has_room(self._bytes_per_stream)
@@ -247,6 +247,6 @@ class ResidencyPolicy:
         """Write snapshots of the sessions that have been idle for so long."""
         before = time.monotonic() - idle_seconds
         for session in [*self.device.values(), *self._host.sessions.values()]:
-            if session.used_seconds <= before and not session.lock.locked():
+            if session.used_seconds <= before and session.lock.is_free:
                 async with session.lock:
                     await self.snapshot(session)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from streamingllm.engine.stream_state import StreamState
 from streamingllm.sessions.history_digest import history_digests
+from streamingllm.sessions.session_lock import SessionLock
 from streamingllm.sessions.token_log import TokenLog
 from streamingllm.sessions.transcript import Message, Transcript
 from streamingllm.sessions.turn import SessionView
@@ -92,7 +92,7 @@ class Session:
     token_log: TokenLog = field(default_factory=TokenLog)
     place: StreamPlace = field(default_factory=StreamPlace)
     metadata: dict[str, Any] = field(default_factory=dict)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: SessionLock = field(default_factory=SessionLock)
     used_seconds: float = field(default_factory=time.monotonic)
     reminded_seconds: float = 0.0
     num_stored_messages: int = 0

@@ -189,7 +189,7 @@ class SessionTable:
         for session in list(self._sessions.values()):
             is_resting = session.place.stream_id is None and session.place.state is None
             is_clean = session.is_stored and session.num_stored_tokens == len(session.token_log)
-            if is_resting and is_clean and not session.lock.locked():
+            if is_resting and is_clean and session.lock.is_free:
                 del self._sessions[session.key]
                 surplus -= 1
                 if surplus <= 0:

@@ -55,8 +55,8 @@ class SlotQueue:
         self.check_capacity()
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queues.setdefault(owner, deque()).append(ready)
-        await self.serve()
         try:
+            await self.serve()
             await ready
         except asyncio.CancelledError:
             if ready.done() and not ready.cancelled():
