@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-SHOWN = "http://127.0.0.1:8080"
+SHOWN = "127.0.0.1:8080"
 
 
 def samples_of(name: str) -> str:
@@ -21,4 +21,4 @@ def samples_of(name: str) -> str:
 def test_the_samples_of_a_page_run(page: str, url: str) -> None:
     sample = samples_of(page)
     assert SHOWN in sample
-    exec(compile(sample.replace(SHOWN, url), page, "exec"), {"__name__": "sample"})
+    exec(compile(sample.replace(SHOWN, url.removeprefix("http://")), page, "exec"), {"__name__": "sample"})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from typing import Any
 
 import pytest
@@ -17,9 +15,6 @@ OPTIONS: dict[str, Any] = {"model": MODEL, "max_output_tokens": 16, "temperature
 
 @pytest.fixture
 def client(url: str) -> OpenAI:
-    with urllib.request.urlopen(f"{url}/openapi.json", timeout=30) as answer:
-        if "/v1/responses" not in json.load(answer)["paths"]:
-            pytest.skip("the server has no responses")
     return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
 
 
@@ -36,8 +31,10 @@ def test_a_chain_feeds_only_what_is_new(client: OpenAI) -> None:
 
 
 def test_a_stream_is_the_answer_in_pieces(client: OpenAI) -> None:
-    whole = client.responses.create(input="Say hello.", **OPTIONS)
-    with client.responses.stream(input="Say hello.", **OPTIONS) as stream:
+    # The client takes a response that is cut off for none.
+    options = {**OPTIONS, "max_output_tokens": 400}
+    whole = client.responses.create(input="Say hello.", **options)
+    with client.responses.stream(input="Say hello.", **options) as stream:
         deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
         final = stream.get_final_response()
     assert "".join(deltas) == final.output_text == whole.output_text
@@ -71,7 +68,7 @@ async def test_an_agent_keeps_its_conversation(client: OpenAI) -> None:
     agent: Agent[Any] = Agent(
         name="assistant",
         model=OpenAIResponsesModel(MODEL, own),
-        model_settings=ModelSettings(max_tokens=16, temperature=0),
+        model_settings=ModelSettings(max_tokens=400, temperature=0),
     )
     session = OpenAIConversationsSession(openai_client=own)
     for question in ("Say hello.", "And again?"):
