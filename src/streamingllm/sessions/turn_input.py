@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from streamingllm.errors import UnsupportedFeatureError
 from streamingllm.models import LanguageModel
 from streamingllm.sessions.template import ChatTemplate
 from streamingllm.sessions.transcript import Message
@@ -105,7 +106,7 @@ class TurnEncoder:
                 group, self._answer, last_token_id=self._last_token_id
             )
         else:
-            ids = self._template.first_turn_ids(group)
+            ids = self._first_turn_ids(group)
         first = self._position
         self._extend(ids)
         stop, begins_turn = self._position, True
@@ -114,6 +115,15 @@ class TurnEncoder:
             self._placed.append(replace(message, first=first, stop=stop, begins_turn=begins_turn))
             first, begins_turn = stop, False
         self._has_past, self._answer = True, None
+
+    def _first_turn_ids(self, group: Sequence[Message]) -> list[int]:
+        """Return the ids of the first messages; an answer that nobody asked for follows silence."""
+        try:
+            return self._template.first_turn_ids(group)
+        except UnsupportedFeatureError:
+            if group[0].role != _ASSISTANT:
+                raise
+            return self._template.first_turn_ids([Message.of_text("user", ""), *group])
 
     def _add_answer(self, message: Message) -> None:
         first = self._position
