@@ -21,7 +21,5 @@ def samples_of(name: str) -> str:
 def test_the_samples_of_a_page_run(page: str, url: str) -> None:
     sample = samples_of(page)
     assert SHOWN in sample
-    exec(
-        compile(sample.replace(SHOWN, url.removeprefix("http://")), page, "exec"),
-        {"__name__": "sample"},
-    )
+    here = sample.replace(SHOWN, url.removeprefix("http://"))
+    exec(compile(here, page, "exec"), {"__name__": "sample"})

@@ -13,6 +13,7 @@ from tests.clients.conftest import MODEL
 
 # A text model refuses images; a server of one model needs no `model` in a request.
 KNOWN = {
+    "open-responses": {"image-input", "error-handling"},
     "openai-chat": {"chat-image-input", "chat-error-handling"},
     "anthropic": {"anth-image-input"},
 }
