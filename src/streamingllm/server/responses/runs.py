@@ -7,56 +7,31 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from streamingllm.errors import ResponseNotFoundError
 from streamingllm.server.encoders.common import to_json
 from streamingllm.server.errors import ApiError, api_error_of
+from streamingllm.server.responses.background_run import BackgroundRun
 from streamingllm.server.responses.builder import Event, ResponseBuilder
 from streamingllm.server.responses.compaction import Place
 from streamingllm.server.responses.items import items_of
+from streamingllm.server.responses.records import (
+    RUNNING,
+    as_dead,
+    is_dead,
+    not_found,
+    put_record,
+    with_body,
+)
 from streamingllm.sessions.manager import SessionManager
 from streamingllm.sessions.response_store import ResponseRecord
 from streamingllm.sessions.turn import TurnRequest
 
-_RUNNING = ("queued", "in_progress")
 _REFUSAL_SECONDS = 2.0
+_BATCH_EVENTS = 32
 _log = logging.getLogger("streamingllm.server")
-
-
-@dataclass
-class BackgroundRun:
-    """Follow a response that nobody has to wait for.
-
-    Args:
-        builder: of the response.
-        request: its turn.
-        task: which runs it.
-        events: so far.
-    """
-
-    builder: ResponseBuilder
-    request: TurnRequest
-    task: asyncio.Task[None] | None = None
-    events: list[Event] = field(default_factory=list)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    accepted: asyncio.Event = field(default_factory=asyncio.Event)
-    refusal: Exception | None = None
-    is_ended: bool = False
-
-    def put(self, event: Event) -> None:
-        """Add an event and wake who listens."""
-        self.events.append(event)
-        changed, self.changed = self.changed, asyncio.Event()
-        changed.set()
-
-    def end(self) -> None:
-        """Wake who listens for the last time."""
-        self.is_ended = True
-        self.accepted.set()
-        self.changed.set()
 
 
 class ResponseRuns:
@@ -95,8 +70,9 @@ class ResponseRuns:
                     for answer in answers:
                         yield answer
             except Exception as error:
-                yield builder.failed(_told(error))
+                last = builder.failed(_told(error))
                 await self._store(builder, request, input_items)
+                yield last
 
     async def start(
         self, builder: ResponseBuilder, request: TurnRequest, input_items: list[dict[str, Any]]
@@ -110,7 +86,7 @@ class ResponseRuns:
         run = BackgroundRun(builder, request)
         for event in builder.opening():
             run.put(event)
-        await self._store(builder, request, input_items)
+        await self._store(builder, request, input_items, is_new=True)
         self._background[builder.id] = run
         run.task = asyncio.create_task(self._follow(run, input_items))
         with contextlib.suppress(TimeoutError):
@@ -137,14 +113,8 @@ class ResponseRuns:
             raise not_found(response_id) from error
         run = self.live(owner, response_id)
         if run is not None:
-            return _with_body(record, run.builder.as_json())
-        if record.status in _RUNNING:  # the server that ran it has died
-            body = json.loads(record.body) | {
-                "status": "failed",
-                "error": {"code": "server_error", "message": "The server stopped; ask again"},
-            }
-            return _with_body(record, body)
-        return record
+            return with_body(record, run.builder.as_json())
+        return as_dead(record) if record.status in RUNNING else record
 
     def place_after(self, owner: str, response_id: str) -> Place:
         """Return the place where a session goes on after a response.
@@ -177,6 +147,11 @@ class ResponseRuns:
                 )
             for _, text in stored:
                 yield json.loads(text)
+            last = json.loads(record.body)
+            if is_dead(last):
+                number = stored[-1][0] if stored else after
+                end = {"type": "response.failed", "sequence_number": number + 1, "response": last}
+                yield end
             return
         at = 0
         while True:
@@ -208,6 +183,19 @@ class ResponseRuns:
         await asyncio.wait((run.task,))
         return await self.get(owner, response_id)
 
+    async def delete(self, owner: str, response_id: str) -> None:
+        """Delete a response; one that runs is ended first.
+
+        Raises:
+            ApiError: the owner has none of that id (404).
+        """
+        await self.get(owner, response_id)
+        run = self.live(owner, response_id)
+        await asyncio.to_thread(self.manager.responses.delete, owner, response_id)
+        if run is not None and run.task is not None:
+            run.task.cancel()
+            await asyncio.wait((run.task,))
+
     async def close(self) -> None:
         """Cancel what runs in the background."""
         tasks = [run.task for run in self._background.values() if run.task is not None]
@@ -222,6 +210,8 @@ class ResponseRuns:
                 async for event in events:
                     run.put(event)
                     run.accepted.set()
+                    if len(run.events) - run.num_stored >= _BATCH_EVENTS:
+                        await self._store_events(run)
         except asyncio.CancelledError:
             if not builder.is_ended:
                 run.put(builder.cancelled())
@@ -237,13 +227,24 @@ class ResponseRuns:
             run.end()
 
     async def _store_events(self, run: BackgroundRun) -> None:
-        texts = [to_json(event) for event in run.events]
+        """Store the events that the store does not have."""
+        first = run.num_stored
+        texts = [to_json(event) for event in run.events[first:]]
         with contextlib.suppress(ResponseNotFoundError):  # it was deleted meanwhile
-            await asyncio.to_thread(self.manager.responses.append_events, run.builder.id, 0, texts)
+            await asyncio.to_thread(
+                self.manager.responses.append_events, run.builder.id, first, texts
+            )
+        run.num_stored = first + len(texts)
 
     async def _store(
-        self, builder: ResponseBuilder, request: TurnRequest, input_items: list[dict[str, Any]]
+        self,
+        builder: ResponseBuilder,
+        request: TurnRequest,
+        input_items: list[dict[str, Any]],
+        *,
+        is_new: bool = False,
     ) -> None:
+        """Store a response as it is; one that was deleted meanwhile stays deleted."""
         if not request.is_stored:
             return
         view = builder.view
@@ -259,17 +260,8 @@ class ResponseRuns:
             float(builder.created_at),
             now + self._ttl_seconds,
         )
-        await asyncio.to_thread(self.manager.responses.put, record)
-
-
-def not_found(response_id: str) -> ApiError:
-    """Return the error of a response that is not there."""
-    return ApiError(
-        404,
-        f"Response with id {response_id[:128]!r} not found.",
-        code="response_not_found",
-        param="response_id",
-    )
+        is_new = is_new or builder.id not in self._background
+        await asyncio.to_thread(put_record, self.manager, record, is_new=is_new)
 
 
 def input_items_of(request: TurnRequest) -> list[dict[str, Any]]:
@@ -282,7 +274,3 @@ def _told(error: Exception) -> ApiError:
     if found.status >= 500:
         _log.error("A response failed.", exc_info=error)
     return found
-
-
-def _with_body(record: ResponseRecord, body: Mapping[str, Any]) -> ResponseRecord:
-    return replace(record, status=str(body["status"]), body=to_json(body))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import time
@@ -131,9 +130,7 @@ async def get_response(
 @router.delete("/v1/responses/{response_id}", responses={200: {"model": Deleted}, **_REFUSED})
 async def delete_response(request: Request, response_id: str) -> Response:
     """Delete a response; its session stays."""
-    runs, owner = _runs(request), request.state.owner
-    await runs.get(owner, response_id)
-    await asyncio.to_thread(runs.manager.responses.delete, owner, response_id)
+    await _runs(request).delete(request.state.owner, response_id)
     return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
 
