@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +30,9 @@ from streamingllm import Engine, SamplingParams, StreamConfig, load_model
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
 from streamingllm.models import LanguageModel
+from streamingllm.server.settings import ServerSettings
+from streamingllm.sessions.template import ChatTemplate
+from streamingllm.sessions.transcript import Message
 
 MODEL = "smollm2-135m-instruct"
 OURS, PEER = "streamingllm", "llama.cpp"
@@ -44,6 +47,11 @@ _QUESTIONS = (
 _READY_SECONDS = 600
 
 
+def question_of(number: int, turn: int) -> str:
+    """Return what a chat asks in a turn."""
+    return _QUESTIONS[(number + turn) % len(_QUESTIONS)]
+
+
 async def chat(
     client: httpx2.AsyncClient, number: int, num_turns: int, max_tokens: int
 ) -> list[dict[str, float]]:
@@ -51,8 +59,8 @@ async def chat(
     history: list[dict[str, str]] = [{"role": "system", "content": f"You are guide {number}."}]
     turns = []
     for turn in range(num_turns):
-        question = _QUESTIONS[(number + turn) % len(_QUESTIONS)]
-        history.append({"role": "user", "content": f"{question} ({turn})"})
+        said = f"{question_of(number, turn)} ({turn})"
+        history.append({"role": "user", "content": said})
         body = {
             "messages": history,
             "max_tokens": max_tokens,
@@ -90,7 +98,8 @@ def round_of(url: str, num_chats: int, num_turns: int, max_tokens: int) -> dict[
     """Let all chats talk at once and return the figures."""
 
     async def talk() -> list[list[dict[str, float]]]:
-        limits = httpx2.Limits(max_connections=num_chats)
+        # A connection for each request: llama.cpp's server closes those that it has answered.
+        limits = httpx2.Limits(max_connections=num_chats, max_keepalive_connections=0)
         async with httpx2.AsyncClient(base_url=url, timeout=600, limits=limits) as client:
             chats = [chat(client, n, num_turns, max_tokens) for n in range(num_chats)]
             return await asyncio.gather(*chats)
@@ -108,33 +117,70 @@ def round_of(url: str, num_chats: int, num_turns: int, max_tokens: int) -> dict[
     }
 
 
+class BareChat:
+    """Give an engine the token ids of the same conversation, turn by turn.
+
+    Args:
+        lm: model and tokenizer.
+        number: of the chat.
+        num_turns: of the conversation.
+    """
+
+    def __init__(self, lm: LanguageModel, number: int, num_turns: int) -> None:
+        self._template = ChatTemplate(lm, f"You are guide {number}.")
+        self._questions = [f"{question_of(number, turn)} ({turn})" for turn in range(num_turns)]
+        self._text = ""
+        self._last_token_id: int | None = None
+        self.pinned = self._template.opening_ids()
+        self.stop_token_ids = self._template.end_token_ids
+        self.has_begun = False
+
+    def next_ids(self) -> list[int] | None:
+        """Return the ids of the next turn; None after the last."""
+        if not self._questions:
+            return None
+        said = [Message.of_text("user", self._questions.pop(0))]
+        if not self.has_begun:
+            self.has_begun = True
+            return self._template.first_turn_ids(said)
+        answer, self._text = Message.of_text("assistant", self._text), ""
+        return self._template.next_turn_ids(said, answer, last_token_id=self._last_token_id)
+
+    def take(self, text: str, token_ids: Sequence[int]) -> None:
+        """Take over what was generated."""
+        self._text += text
+        if token_ids:
+            self._last_token_id = token_ids[-1]
+
+
 def bare_round(
-    lm: LanguageModel, num_chats: int, num_turns: int, max_tokens: int, context: int
+    engine: Engine, lm: LanguageModel, num_chats: int, num_turns: int, max_tokens: int
 ) -> dict[str, float]:
-    """Let an engine alone feed and generate as many tokens."""
-    config = StreamConfig.with_cache_size(context, 4, eviction="turn")
-    params = SamplingParams(max_new_tokens=max_tokens)
-    with Engine(lm, config, max_streams=num_chats) as engine:
-        engine.compile(wait=True)
-        prompts = [
-            [
-                lm.encode(f"guide {n}: {_QUESTIONS[(n + t) % len(_QUESTIONS)]} ({t})").tolist()
-                for t in range(num_turns)
-            ]
-            for n in range(num_chats)
-        ]
-        streams = {engine.open_stream(): iter(turns) for turns in prompts}
-        started, num_tokens = time.perf_counter(), 0
-        for stream_id, turns in streams.items():
-            engine.submit(stream_id, next(turns), params)
-        while engine.has_work:
-            for output in engine.step():
-                num_tokens += len(output.token_ids)
-                if output.finish_reason is not None:
-                    more = next(streams[output.stream_id], None)
-                    if more is not None:
-                        engine.submit(output.stream_id, more, params)
-        seconds = time.perf_counter() - started
+    """Let an engine alone have the same conversations."""
+    chats = {}
+    for number in range(num_chats):
+        one = BareChat(lm, number, num_turns)
+        chats[engine.open_stream(pinned=one.pinned)] = one
+    started, num_tokens = time.perf_counter(), 0
+
+    def go_on(stream_id: str) -> None:
+        ids = chats[stream_id].next_ids()
+        if ids is not None:
+            stops = chats[stream_id].stop_token_ids
+            params = SamplingParams(max_new_tokens=max_tokens, stop_token_ids=stops)
+            engine.submit(stream_id, ids, params)
+
+    for stream_id in chats:
+        go_on(stream_id)
+    while engine.has_work:
+        for output in engine.step():
+            num_tokens += len(output.token_ids)
+            chats[output.stream_id].take(output.text, output.token_ids)
+            if output.finish_reason is not None:
+                go_on(output.stream_id)
+    seconds = time.perf_counter() - started
+    for stream_id in chats:
+        engine.close_stream(stream_id)
     return {"tokens_per_second": num_tokens / seconds, "tokens": num_tokens, "seconds": seconds}
 
 
@@ -196,9 +242,19 @@ def main(
                     print(name, found, file=sys.stderr)
                     if number:  # the first round warms both up
                         figures[name].append(found)
-    for _ in range(rounds):
-        figures["engine alone"].append(bare_round(lm, chats, turns, max_tokens, context))
-        print("engine alone", figures["engine alone"][-1], file=sys.stderr)
+    config = StreamConfig.with_cache_size(
+        context, 4, max_rewind_tokens=context // 4, eviction="turn"
+    )
+    stall = ServerSettings().max_stall
+    with Engine(
+        lm, config, max_streams=chats, max_pinned_tokens=context // 2, max_stall=stall
+    ) as engine:
+        engine.compile(wait=True)
+        for number in range(rounds + 1):
+            found = bare_round(engine, lm, chats, turns, max_tokens)
+            print("engine alone", found, file=sys.stderr)
+            if number:
+                figures["engine alone"].append(found)
     settings = {"chats": chats, "turns": turns, "max_tokens": max_tokens, "context": context}
     result = {"rounds": figures, "medians": medians(figures), "config": settings}
     write_json(json_file, {**result, "threads": threads, **run_record()})

@@ -21,6 +21,7 @@ def main(model: str, port: int, num_slots: int, context: int, threads: int) -> N
     params.n_parallel, params.n_ctx = num_slots, num_slots * context
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.ctx_shift, params.cont_batching, params.cache_prompt = True, True, True
+    params.n_threads_http = num_slots + 4
     params.kv_unified = False
     server = xllamacpp.Server(params)
     print(f"ready {server.listening_address}", flush=True)

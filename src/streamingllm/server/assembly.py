@@ -60,6 +60,7 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
         config,
         max_streams=settings.max_streams,
         max_pinned_tokens=settings.pinned_bound,
+        max_stall=settings.max_stall,
         # The manager queues turns; what waits here are further samples of a prompt.
         max_waiting=settings.max_streams + settings.max_waiting,
     )

@@ -53,6 +53,9 @@ class ServerSettings:
     max_rewind_tokens: int | None = _setting(
         None, "integer", "Tokens that are taken back without a replay; a quarter of the cache."
     )
+    max_stall: float = _setting(
+        4.0, "number", "Bound on a step that prefills, as a multiple of one that does not."
+    )
     eviction: str = _setting("token", "text", "token, or turn for whole turns.")
     system_prompt: str = _setting("", "text", "Pinned in sessions that bring none.")
     default_temperature: float = _setting(0.7, "number", "Of requests without one.")
