@@ -67,3 +67,20 @@ def test_what_is_not_supported_is_named(api: Api, fields: Any, param: str) -> No
     response = api.post("/v1/completions", {"prompt": "a", **fields})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": [[1], [10**6]]},
+        {"prompt": ["a", "b" * 100], "streamingllm": {"truncation": "disabled"}},
+        {"prompt": ["a", ""]},
+    ],
+)
+@pytest.mark.parametrize("streams", [False, True])
+def test_one_wrong_prompt_refuses_all_before_a_stream_begins(
+    api: Api, fields: Any, streams: bool
+) -> None:
+    response = api.post("/v1/completions", {"max_tokens": 1, "stream": streams, **fields})
+    assert response.status_code == 400
+    assert response.json()["error"]["type"] == "invalid_request_error"

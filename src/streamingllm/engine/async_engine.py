@@ -82,13 +82,18 @@ class AsyncEngine:
             async for output in outputs:
                 yield output
 
-    async def check(self, params: SamplingParams) -> None:
-        """Refuse parameters that `generate` would refuse, before anything is fed.
+    async def check(self, params: SamplingParams, token_ids: Sequence[int] = ()) -> None:
+        """Refuse what `generate` would refuse, before anything is fed.
+
+        Args:
+            params: of the generation.
+            token_ids: to feed.
 
         Raises:
             InputError: the grammar is wrong, or a token id is out of the vocabulary.
             UnsupportedFeatureError: grammars are not available here.
         """
+        self._engine.inputs.check_ids("token_ids", token_ids)
         if params.grammar is not None or params.logit_bias or params.stop_token_ids:
             await asyncio.to_thread(self._engine.inputs.generations, replace(params, n=1))
 

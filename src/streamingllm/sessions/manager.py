@@ -151,6 +151,10 @@ class SessionManager(SessionAdmin):
         """Go on from a text, without a chat template and without a session; see `respond`."""
         return in_own_task(self._complete(request))
 
+    async def check_text(self, request: TextRequest) -> None:
+        """Refuse what `complete` would refuse because of the request itself; see `TextRunner`."""
+        await self._texts.check(request)
+
     async def _complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
         self._residency.slots.check_capacity()
         self._num_running += 1

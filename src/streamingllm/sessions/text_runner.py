@@ -52,11 +52,21 @@ class TextRunner:
         self._residency = residency
         self._cache_size = cache_size
 
-    async def run(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
-        """Feed the prompt and stream the text; see `SessionManager.complete`."""
+    async def check(self, request: TextRequest) -> tuple[list[int], SamplingParams]:
+        """Return the prompt's ids and the sampling parameters of a text that can be run.
+
+        Raises:
+            InputError: the prompt is empty, a token is unknown, or a parameter is wrong.
+            ContextLengthError: the prompt does not fit, and nothing may be dropped.
+        """
         ids = await self._ids(request)
         params = self._params(request, len(ids))
-        await self._engine.check(params)
+        await self._engine.check(params, ids)
+        return ids, params
+
+    async def run(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
+        """Feed the prompt and stream the text; see `SessionManager.complete`."""
+        ids, params = await self.check(request)
         answers = [
             Answer(sample, parser_for(None, ()), new_message_id()) for sample in range(params.n)
         ]

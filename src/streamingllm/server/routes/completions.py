@@ -101,7 +101,9 @@ class _Completion:
         return {**self._envelope, "choices": choices, "usage": usage, **seen}
 
     async def streamed(self) -> Response:
-        """Return a stream of all prompts, one after the other."""
+        """Return a stream of all prompts, one after the other; a wrong one refuses all."""
+        for prompt in self._body.prompt[1:]:
+            await self._manager.check_text(self._text_request(prompt))
         events = self._events(self._body.prompt[0])
         try:
             started = await while_connected(self._request, first_event(events))
@@ -143,11 +145,12 @@ class _Completion:
         yield DONE
 
     def _events(self, prompt: Prompt) -> AsyncGenerator[TurnEvent, None]:
-        truncation = self._body.options.truncation
-        events: AsyncGenerator[TurnEvent, None] = self._manager.complete(
-            TextRequest(self._request.state.owner, prompt, self._params, truncation=truncation)
-        )
+        events: AsyncGenerator[TurnEvent, None] = self._manager.complete(self._text_request(prompt))
         return events
+
+    def _text_request(self, prompt: Prompt) -> TextRequest:
+        owner, truncation = self._request.state.owner, self._body.options.truncation
+        return TextRequest(owner, prompt, self._params, truncation=truncation)
 
     def _encoder(self, number: int) -> PromptEncoder:
         prompt, echoed = self._body.prompt[number], ""
