@@ -78,6 +78,19 @@ def test_a_body_that_is_no_json_is_refused(api: Api, body: bytes) -> None:
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
+def test_a_field_without_a_name_is_refused(api: Api) -> None:
+    response = api.post("/v1/sessions", {"": 1})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].startswith("'' is not supported")
+
+
+def test_a_field_that_is_no_text_and_nested_too_deep_is_refused(api: Api) -> None:
+    deep = "[" * 100 + "]" * 100
+    response = api.send("/v1/sessions", b'{"\\ud800": ' + deep.encode() + b"}")
+    assert response.status_code == 400
+    assert "nested deeper" in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/v1/messages", 405)])
 def test_paths_that_are_not_there_have_errors_of_the_api_too(
     api: Api, path: str, status: int

@@ -220,7 +220,10 @@ def test_a_document_brings_a_session_back(client: TestClient) -> None:
     assert again["seen_tokens"] == before["seen_tokens"]
     assert again["metadata"] == {"title": "To keep"}
     listed = client.get("/v1/sessions").json()["data"]
-    for wrong in (b"", b"{}", b"[1]", document.content[:-9], b"\xff"):
+    deep = document.content.replace(b"To keep", b"[" * 200 + b"]" * 200).replace(b'"[', b"[")
+    deep = deep.replace(b']"', b"]")
+    half = document.content.replace(b"To keep", b"\\ud800")
+    for wrong in (b"", b"{}", b"[1]", document.content[:-9], b"\xff", b"[" * 20_000, deep, half):
         assert client.post("/v1/sessions/import", content=wrong).status_code == 400, wrong
     assert client.get("/v1/sessions").json()["data"] == listed
 

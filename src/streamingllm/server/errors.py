@@ -138,7 +138,7 @@ def _of_validation(problems: Sequence[Mapping[str, Any]], body: Any = None) -> A
     if problem["type"] == "extra_forbidden":
         return ApiError(
             400,
-            f"{param} is not supported here; leave it out",
+            f"{param or repr('')} is not supported here; leave it out",
             code="unsupported_parameter",
             param=param,
         )

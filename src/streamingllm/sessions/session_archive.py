@@ -14,12 +14,14 @@ from streamingllm.errors import InputError
 from streamingllm.inputs import vocab_size_of
 from streamingllm.models import LanguageModel
 from streamingllm.sessions.message_json import message_from_json, message_to_json
+from streamingllm.sessions.plain_json import check_json
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.token_log import ids_from_bytes, ids_to_bytes
 from streamingllm.sessions.transcript import Message, Transcript
 
 _FORMAT = "streamingllm-session"
 _VERSION = 1
+_NOT_A_DOCUMENT = (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def import_session(data: bytes, lm: LanguageModel) -> SessionArchive:
     """
     try:
         document = json.loads(data)
+        check_json("data", document)
         if document["format"] != _FORMAT or document["version"] != _VERSION:
             raise ValueError(f"format={document['format']!r}, version={document['version']!r}")
         messages = tuple(message_from_json(json.dumps(m)) for m in document["messages"])
@@ -91,7 +94,7 @@ def import_session(data: bytes, lm: LanguageModel) -> SessionArchive:
         _check(archive, vocab_size_of(lm.model))
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except _NOT_A_DOCUMENT as error:
         raise InputError(
             f"data is no exported session ({error}); send what an export returned"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-MAX_JSON_DEPTH = 64
+from streamingllm.sessions.plain_json import check_json
 
 
 class ApiModel(BaseModel):
@@ -53,26 +52,6 @@ class RequestModel(ApiModel):
             for name, value in data.items():
                 check_json(name, value)
         return data
-
-
-def check_json(name: str, value: Any) -> None:
-    """Refuse what Python's reader takes but JSON does not allow, and endless nesting.
-
-    Raises:
-        ValueError: the value holds half of a character or NaN, or is nested too deep.
-    """
-    pending = [(value, 1)] if isinstance(value, dict | list) else []
-    while pending:
-        inner, depth = pending.pop()
-        if depth > MAX_JSON_DEPTH:
-            raise ValueError(f"{name} is nested deeper than {MAX_JSON_DEPTH}; send a flatter value")
-        items = inner.values() if isinstance(inner, dict) else inner
-        pending += [(item, depth + 1) for item in items if isinstance(item, dict | list)]
-    try:
-        json.dumps({name: value}, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, TypeError) as error:  # UnicodeEncodeError is a ValueError
-        shown = ascii(name[:40])
-        raise ValueError(f"{shown} is no JSON ({type(error).__name__}); send UTF-8 text") from error
 
 
 JsonObject = dict[str, Any]
