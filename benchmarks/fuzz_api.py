@@ -1,100 +1,115 @@
-"""Send schemathesis' requests to a server: no 5xx, no hang, no growth of memory.
+"""Send random requests to a server: no 5xx, no hang, no growth of memory.
 
-Run: `python -m benchmarks.fuzz_api --schemathesis schemathesis --examples 1000 --seconds 3600`
+Run: `python -m benchmarks.fuzz_api --requests 100000 --json benchmarks/results/fuzz-api.json`
 
-The server is `streamingllm serve` with a tiny random model and short answers. Memory is read after
-a first pass, and again after the passes that follow.
+The server is `streamingllm serve` with a tiny random model and short answers. Requests are made of
+its own OpenAPI document and that of Open Responses; a number and the seed make each of them. One of
+a hundred opens a WebSocket instead and sends some frames. Every answer is checked against both
+documents. A run that was stopped goes on at `--state`, with another server.
 """
 
 from __future__ import annotations
 
-import re
-import subprocess
+import asyncio
+import json
+import os
+import statistics
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx2
 import typer
 
+from benchmarks.progress import shown
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
 from tests.reference.tiny_chat import write_tiny_chat
+from tests.server.fuzz_run import fuzz_run
 from tests.server.server_process import ServerProcess
 
+# Stores are small, so that they are full early in the run and what grows after that is a leak.
 OPTIONS = (
-    *("--cache-size", "64", "--dtype", "float64", "--threads", "1", "--no-compile"),
-    *("--max-streams", "8", "--host-memory", "1MB", "--disk", "4MB", "--no-page"),
-    *("--default-max-tokens", "4", "--turn-seconds", "0.5", "--session-ttl-seconds", "60"),
-    *("--log-level", "error"),
+    *("--cache-size", "256", "--dtype", "float64", "--threads", "1", "--no-compile"),
+    *("--max-streams", "8", "--host-memory", "4MB", "--disk", "8MB"),
+    *("--default-max-tokens", "4", "--turn-seconds", "5", "--session-ttl-seconds", "60"),
+    *("--max-responses", "500", "--max-requests-per-key", "100", "--log-level", "error"),
 )
-CHECKS = ("not_a_server_error",)
+ROUND = 1000
+NUM_AT_ONCE = 8
 
 
-def fuzz(command: str, url: str, examples: int, seed: int, seconds: float) -> tuple[int, str]:
-    """Make one pass over all operations; return its exit code and what it says at its end."""
-    arguments = [
-        *(command, "run", f"{url}/openapi.json", "--url", url, "--seed", str(seed)),
-        *("--max-examples", str(examples), "--checks", ",".join(CHECKS)),
-        *("--request-timeout", "20", "--generation-database", "none", "--no-color"),
-        *("--phases", "examples,coverage,fuzzing", "--workers", "4", "--continue-on-failure"),
-        *("--max-time", str(int(seconds))),
-    ]
-    found = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    return found.returncode, found.stdout[-6000:] + found.stderr[-2000:]
-
-
-def counts_of(url: str) -> dict[str, int]:
-    """Requests so far by class of status, from the server's metrics."""
-    counts: dict[str, int] = {}
-    for line in httpx2.get(f"{url}/metrics").text.splitlines():
-        match = re.match(r'streamingllm_requests_total\{.*status="(\d)\d*".*\} (\S+)', line)
-        if match:
-            name = f"{match[1]}xx"
-            counts[name] = counts.get(name, 0) + int(float(match[2]))
-    return counts
-
-
-def measure(command: str, examples: int, seconds: float, requests: int, seed: int) -> Any:
-    """Run passes until there were so many requests, or so many seconds have gone."""
-    passes: list[dict[str, Any]] = []
-    began = time.monotonic()
+def measure(num_requests: int, seed: int, deadline_seconds: float, state: Path | None) -> Any:
+    """Send all requests that `state` does not count yet, in rounds; memory is read after each."""
+    found: dict[str, Any] = {"seed": seed, "num_done": 0, "seconds": 0.0, "tracebacks": 0}
+    found |= {"by_status": {}, "succeeded": {}, "problems": [], "resident_megabytes": []}
+    if state is not None and state.exists():
+        found = json.loads(state.read_text())
+        if found["seed"] != seed:
+            raise typer.BadParameter(f"{state} is of --seed {found['seed']}; pass that seed")
     with tempfile.TemporaryDirectory() as name:
         model = write_tiny_chat(Path(name) / "model")
         with ServerProcess(model, Path(name) / "data", *OPTIONS) as server:
-            while time.monotonic() - began < seconds:
-                left = seconds - (time.monotonic() - began)
-                code, said = fuzz(command, server.url, examples, seed + len(passes), left)
-                counts = counts_of(server.url)
-                resident = server.process.memory_info().rss
-                passes.append({"exit_code": code, "requests": counts, "resident": resident})
-                typer.echo(f"{counts} {resident / 1e6:.0f} MB\n{said[-1500:]}", err=True)
-                if sum(counts.values()) >= requests:
-                    break
-            log = server.log.read_text()
+            run = fuzz_run(server.url, str(model), seed, deadline_seconds)
+            server_memory: list[float] = []
+            found["resident_megabytes"].append(server_memory)
+            before = dict(found)
+            began = time.monotonic()
+            rounds = range(found["num_done"], num_requests, ROUND)
+            for first in shown(rounds, "requests"):
+                stop = min(first + ROUND, num_requests)
+                asyncio.run(run.send(range(first, stop), NUM_AT_ONCE))
+                server_memory.append(round(server.process.memory_info().rss / 1e6, 1))
+                tally = run.tally
+                found["num_done"] = stop
+                found["seconds"] = round(before["seconds"] + time.monotonic() - began, 1)
+                found["by_status"] = Counter(before["by_status"]) + tally.by_status
+                found["succeeded"] = Counter(before["succeeded"]) + tally.succeeded
+                found["problems"] = before["problems"] + tally.problems
+                num_tracebacks = server.log.read_text().count("Traceback")
+                found["tracebacks"] = before["tracebacks"] + num_tracebacks
+                if state is not None:
+                    _replace(state, json.dumps(found))
+    return found
+
+
+def growth_of(resident: list[float]) -> dict[str, float]:
+    """Compare the memory of a server in the last quarter of its life with that in the second."""
+    quarter = max(1, len(resident) // 4)
+    second, last = resident[quarter : 2 * quarter] or resident, resident[-quarter:]
     return {
-        "options": " ".join(OPTIONS),
-        "requests": sum(passes[-1]["requests"].values()),
-        "by_status": passes[-1]["requests"],
-        "resident_megabytes": [round(p["resident"] / 1e6, 1) for p in passes],
-        "exit_codes": [p["exit_code"] for p in passes],
-        "tracebacks_in_log": log.count("Traceback"),
-        "minutes": round((time.monotonic() - began) / 60, 1),
+        "first": resident[0],
+        "median_of_second_quarter": statistics.median(second),
+        "median_of_last_quarter": statistics.median(last),
+        "last_over_second_quarter": round(statistics.median(last) / statistics.median(second), 4),
+        "largest": max(resident),
     }
 
 
 def main(
-    schemathesis: Annotated[str, typer.Option(help="Its command.")] = "schemathesis",
-    examples: Annotated[int, typer.Option(help="Of each operation in one pass.")] = 200,
-    requests: Annotated[int, typer.Option(help="Stop after so many.")] = 100_000,
-    seconds: Annotated[float, typer.Option(help="Stop after so long.")] = 3600.0,
+    requests: Annotated[int, typer.Option(help="Send so many.")] = 100_000,
     seed: Annotated[int, typer.Option(help="Seed of the requests.")] = 0,
+    deadline: Annotated[float, typer.Option(help="Seconds after which a request hangs.")] = 60.0,
+    state: Annotated[Path | None, typer.Option(help="File of a run to go on with.")] = None,
     json: Annotated[str, typer.Option(help="File of the results, - for standard output.")] = "-",
 ) -> None:
-    """Send requests, and write the results."""
-    found = measure(schemathesis, examples, seconds, requests, seed)
+    """Send requests, and write the results; the exit code is 1 if one was answered wrongly."""
+    found = measure(requests, seed, deadline, state)
+    memory = found.pop("resident_megabytes")
+    found["memory_megabytes"] = [growth_of(resident) for resident in memory if resident]
+    found["resident_megabytes"] = memory
+    found["num_problems"] = len(found["problems"])
+    found["problems"] = found["problems"][:100]
+    found |= {"options": " ".join(OPTIONS), "load_average": list(os.getloadavg())}
     write_json(json, {**found, **run_record(seed)})
+    raise typer.Exit(int(bool(found["num_problems"] or found["tracebacks"])))
+
+
+def _replace(path: Path, text: str) -> None:
+    written = path.with_suffix(".new")
+    written.write_text(text)
+    written.replace(path)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def _check(name: str, value: Any) -> None:
 
 @cache
 def _event_schemas() -> dict[str, str]:
-    schemas = _document()["components"]["schemas"]
+    schemas = specification()["components"]["schemas"]
     found = {}
     for name, schema in schemas.items():
         kinds = schema.get("properties", {}).get("type", {}).get("enum", [])
@@ -65,18 +65,19 @@ def _event_schemas() -> dict[str, str]:
 @cache
 def _validator(name: str) -> Draft202012Validator:
     reference = {"$ref": f"#/components/schemas/{name}"}
-    return Draft202012Validator({**_document(), **reference})
+    return Draft202012Validator({**specification(), **reference})
 
 
 @cache
-def _document() -> Any:
-    return _without_discriminators(json.loads(_SPECIFICATION.read_text()))
+def specification() -> Any:
+    """The OpenAPI document of Open Responses."""
+    return without_discriminators(json.loads(_SPECIFICATION.read_text()))
 
 
-def _without_discriminators(value: Any) -> Any:
+def without_discriminators(value: Any) -> Any:
     """Strip discriminators: the specification's have no mapping."""
     if isinstance(value, dict):
-        return {k: _without_discriminators(v) for k, v in value.items() if k != "discriminator"}
+        return {k: without_discriminators(v) for k, v in value.items() if k != "discriminator"}
     if isinstance(value, list):
-        return [_without_discriminators(item) for item in value]
+        return [without_discriminators(item) for item in value]
     return value
