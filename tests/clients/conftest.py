@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,13 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if running is not None:
         yield running.rstrip("/")
         return
-    folder = tmp_path_factory.mktemp("server")
+    with serving(tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+@contextmanager
+def serving(folder: Path, **further: object) -> Iterator[str]:
+    """Start a server with further options, and yield its address."""
     port = _free_port()
     command = shlex.split(os.environ.get("STREAMINGLLM_COMMAND", "streamingllm"))
     options = {
@@ -43,6 +50,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "data-dir": folder,
         "cache-size": CACHE_SIZE,
         "quantize": "int4",
+        **further,
     }
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     with (folder / "server.log").open("wb") as log:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -69,6 +71,22 @@ def test_kinds_of_a_union_are_no_part_of_a_path() -> None:
         ChatRequest.model_validate(body)
     found = api_error_of(RequestValidationError(wrong.value.errors(), body=body))
     assert found.param == "messages.0.content.0.text"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": "tiny", "input": 3}, "input"),
+        ({"model": "tiny", "input": {}}, "input"),
+        ({"model": "tiny", "input": [3]}, "input.0"),
+        ({"model": "tiny", "input": [{"type": "message", "role": "user"}]}, "input.0.content"),
+        ({"input": "x"}, "model"),
+    ],
+)
+def test_kinds_of_a_union_of_a_body_are_no_part_of_a_path(api: Api, body: Any, param: str) -> None:
+    error = api.post("/v1/responses/compact", body).json()["error"]
+    assert error["param"] == param
+    assert "[" not in error["message"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"messages": ' + b"[" * 100_000])

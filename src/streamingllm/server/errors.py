@@ -130,11 +130,11 @@ async def _respond(request: Request, error: Exception) -> Response:
 
 def _of_validation(problems: Sequence[Mapping[str, Any]], body: Any = None) -> ApiError:
     """Name the field of the first problem, the one that is not supported if there is one."""
-    unknown = (p for p in problems if p["type"] == "extra_forbidden")
-    problem = next(unknown, problems[0])
-    if problem["type"] == "json_invalid":
+    if problems[0]["type"] == "json_invalid":
         return ApiError(400, "The body is no JSON; send one object", code="invalid_json")
-    param = ".".join(_field(problem["loc"], body)) or None
+    unknown = (p for p in problems if p["type"] == "extra_forbidden")
+    problem = next(unknown, None) or _deepest(problems, body)
+    param = ".".join(_field(problem, body)) or None
     if problem["type"] == "extra_forbidden":
         return ApiError(
             400,
@@ -147,22 +147,37 @@ def _of_validation(problems: Sequence[Mapping[str, Any]], body: Any = None) -> A
     return ApiError(400, told, code="invalid_value", param=param)
 
 
-def _field(location: Sequence[int | str], body: Any) -> list[str]:
+def _deepest(problems: Sequence[Mapping[str, Any]], body: Any) -> Mapping[str, Any]:
+    """Return the problem of the first field that meets the kind of a union that was meant."""
+    first = _field(problems[0], body)[:1]
+    same = [problem for problem in problems if _field(problem, body)[:1] == first]
+    return max(same, key=lambda problem: len(_field(problem, body)))
+
+
+def _field(problem: Mapping[str, Any], body: Any) -> list[str]:
     """Return the path to a field, without the names that pydantic gives to kinds of a union."""
+    location = problem["loc"]
+    if location[:1] in (("query",), ("path",), ("body",)):
+        location, where = location[1:], location[0]
+        if where != "body":
+            return [str(part) for part in location]
     path = []
     inner = body
     for at, part in enumerate(location):
         is_last = at == len(location) - 1
-        if at == 0 and part in ("body", "query", "path"):
-            continue
-        if isinstance(inner, dict) and part not in inner and not is_last:
+        may_be_missing = is_last and problem["type"] in ("missing", "extra_forbidden")
+        if body is not None and not may_be_missing and not _holds(inner, part):
             continue
         path.append(str(part))
-        try:
-            inner = inner[part]
-        except (KeyError, IndexError, TypeError):
-            inner = None
+        inner = inner[part] if _holds(inner, part) else None
     return path
+
+
+def _holds(value: Any, part: int | str) -> bool:
+    """Return whether a value of JSON has a part of this name or number."""
+    if isinstance(value, dict):
+        return part in value
+    return isinstance(value, list) and isinstance(part, int) and part < len(value)
 
 
 def _with_param(error: ApiError) -> str:
