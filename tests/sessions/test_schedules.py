@@ -13,9 +13,11 @@ import pytest
 from streamingllm import LanguageModel
 from streamingllm.errors import InputError, SessionNotFoundError
 from streamingllm.sessions.manager import SessionManager
+from streamingllm.sessions.turn import Identity
 from streamingllm.stream.sampling import SamplingParams
 from tests.sessions.managers import (
     SYSTEM,
+    assistant,
     chat_of_turns,
     managing,
     named,
@@ -83,6 +85,46 @@ async def test_a_turn_that_is_cancelled_while_it_waits_leaves_no_slot_behind(
         async with asyncio.timeout(30):
             assert await say(manager, "still?", identity=named("long"))
         check_slots(manager)
+
+
+async def test_a_turn_gets_the_slot_of_a_session_that_was_held_for_a_moment(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with managing(tiny_chat, tmp_path, num_slots=1) as manager:
+        await say(manager, "a?", identity=named("a"))
+        held = (await session_of(manager, "a")).lock
+        await held.acquire()  # as a rewind, an export or a snapshot does
+        waiting = asyncio.create_task(say(manager, "b?", identity=named("b")))
+        while not manager._residency.slots.num_waiting:
+            await asyncio.sleep(0)
+        held.release()
+        async with asyncio.timeout(30):
+            assert await waiting
+        check_slots(manager)
+
+
+async def test_a_history_finds_the_one_session_that_was_loaded_in_place_of_another(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with managing(tiny_chat, tmp_path, num_slots=1, host_bytes=0) as manager:
+        first = await say(manager, "q0?")
+        history = [user("q0?"), assistant(first), user("q1?")]
+        await say(manager, "other", identity=Identity("new"))  # takes the only slot
+        (old,) = [
+            s for s in manager._table if s.transcript.num_turns and s.transcript[1].text == "q0?"
+        ]
+        await old.lock.acquire()
+        waiting = asyncio.create_task(say(manager, *history))
+        while old.lock._num_wanting < 2:
+            await asyncio.sleep(0)
+        manager._table._sessions.pop(old.key)  # as if it rested when the waiting began
+        old.lock.release()
+        await waiting
+        session = await session_of(manager, old.id)
+        assert session is not old
+        assert session.transcript.num_turns == 2
+        manager._table.forget(old)
+        assert manager._table.holds(session)
 
 
 async def test_a_session_that_was_only_created_keeps_its_system_prompt(

@@ -34,3 +34,15 @@ async def test_who_stops_waiting_does_not_count() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
     assert lock.is_free
+
+
+async def test_who_lets_it_go_last_says_so() -> None:
+    lock, said = SessionLock(), []
+    lock.on_free = lambda: said.append(lock.is_free)
+    async with lock:
+        waiting = asyncio.create_task(lock.acquire())
+        await asyncio.sleep(0)
+    assert said == []
+    await waiting
+    lock.release()
+    assert said == [True]

@@ -141,8 +141,10 @@ class Claims:
     async def _matched(self, request: TurnRequest) -> tuple[Session, Alignment]:
         group = request.identity.id if request.identity.kind == "chat" else ""
         digests = history_digests(request.messages[:-1])
-        for session, num_known in await self._candidates(request, group, digests):
-            await session.lock.acquire()
+        for found, num_known in await self._candidates(request, group, digests):
+            session = await self._current(found)
+            if session is None:
+                continue
             first = num_system_messages(session.transcript)
             kept = first + num_known
             known = [
@@ -155,6 +157,18 @@ class Claims:
         session = await self._created(request, group=group)
         await session.lock.acquire()
         return session, Alignment(len(session.transcript), request.messages)
+
+    async def _current(self, session: Session) -> Session | None:
+        """Lock a session, or the one that was loaded in its place; return None if it is gone."""
+        while True:
+            await session.lock.acquire()
+            if session.is_deleted or self._table.holds(session):
+                return session
+            session.lock.release()
+            try:
+                session = await self._table.get(session.owner, session.id)
+            except SessionNotFoundError:
+                return None
 
     async def _candidates(
         self, request: TurnRequest, group: str, digests: list[bytes]

@@ -103,6 +103,8 @@ class ResidencyPolicy:
                 raise
         self.device[session.key] = session
         self.device.move_to_end(session.key)
+        # Whatever holds an idle session for a moment keeps its slot from the turns that wait.
+        session.lock.on_free = self.slots.serve_soon
         await self._take_back(session)
         assert session.place.stream_id is not None
         return session.place.stream_id

@@ -154,7 +154,12 @@ class SessionTable:
     def forget(self, session: Session) -> None:
         """Let go of a session that was deleted, or that nobody can name."""
         session.is_deleted = True
-        self._sessions.pop(session.key, None)
+        if self.holds(session):
+            del self._sessions[session.key]
+
+    def holds(self, session: Session) -> bool:
+        """Return whether this is the session of its id; another may have been loaded since."""
+        return self._sessions.get(session.key) is session
 
     def find_volatile(
         self, owner: str, group: str, digests: Sequence[bytes]

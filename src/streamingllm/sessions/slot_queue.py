@@ -26,6 +26,7 @@ class SlotQueue:
         self._max_waiting = max_waiting
         self._free_one = free_one
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def num_waiting(self) -> int:
@@ -70,6 +71,13 @@ class SlotQueue:
         """Give a slot back."""
         self.num_free += 1
         assert self.num_free <= self.num_slots
+
+    def serve_soon(self) -> None:
+        """Serve once whoever calls this has gone on."""
+        if self._queues:
+            task = asyncio.get_running_loop().create_task(self.serve())
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
     async def serve(self) -> None:
         """Lend free slots, and those of idle sessions, to who waits."""
