@@ -6,12 +6,18 @@ import json
 import logging
 import socket as sockets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from streamingllm import LanguageModel
+from streamingllm.server.running import server_config
+from streamingllm.server.settings import ServerSettings
+from tests.server.serving import serving, small_app
 
 WAIT_SECONDS = 60
 
@@ -132,6 +138,27 @@ def test_a_wrong_frame_is_answered_and_the_socket_stays_usable(
     assert error["type"] in ("invalid_request_error", "not_found_error")
     assert named in error["message"]
     feed.feed("x")
+
+
+def test_a_client_whose_frames_wait_behind_a_long_feed_is_not_cut_off(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    app = small_app(tiny_chat, tmp_path)
+    config = server_config(app, ServerSettings())
+    seconds = (config.ws_ping_interval, config.ws_ping_timeout)
+    interval, timeout = (None if value is None else value / 2000 for value in seconds)
+    with (
+        serving(app, ws_ping_interval=interval, ws_ping_timeout=timeout) as url,
+        connect(address_of(url, "long")) as socket,
+    ):
+        client = Feed(socket)
+        client.receive("ready")
+        client.send("feed", text="more. " * 2000)
+        for _ in range(3):
+            client.send("feed", text="and more. ")
+        for _ in range(4):
+            seen = client.receive("fed")["streamingllm"]["seen_tokens"]
+        assert seen >= 6 * 2000 + 3 * 10
 
 
 def test_a_question_needs_a_feed(feed: Feed) -> None:

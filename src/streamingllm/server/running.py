@@ -75,6 +75,21 @@ def listen(settings: ServerSettings) -> socket.socket:
         ) from error
 
 
+def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
+    """Return how uvicorn serves an application."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        ws_max_size=settings.max_body_bytes,
+        # Pongs are not read while a frame waits behind a long feed, so they cannot be timed.
+        ws_ping_timeout=None,
+        timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+    )
+
+
 async def serve(
     app: FastAPI,
     manager: SessionManager,
@@ -91,18 +106,9 @@ async def serve(
         listening: see `listen`.
         on_ready: called with the port once requests are accepted.
     """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        ws_max_size=settings.max_body_bytes,
-        timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
-    )
     manager.start()
     try:
-        await Server(config, app, on_ready).serve(sockets=[listening])
+        await Server(server_config(app, settings), app, on_ready).serve(sockets=[listening])
     finally:
         await app.state.responses.close()
         await manager.close(drain_seconds=settings.drain_seconds)
