@@ -22,6 +22,7 @@ class Api:
     """
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._client = httpx2.Client(base_url=url, timeout=120)
 
     @property

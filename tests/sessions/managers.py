@@ -34,6 +34,7 @@ async def managing(
     lm: LanguageModel, folder: Path, *, num_slots: int = 2, **settings: Any
 ) -> AsyncIterator[SessionManager]:
     """A manager whose sessions see 64 tokens."""
+    folder.mkdir(exist_ok=True)
     config = StreamConfig.with_cache_size(CACHE_SIZE, 4, max_rewind_tokens=40, eviction="turn")
     engine = Engine(
         lm, config, max_streams=num_slots, max_pinned_tokens=MAX_PINNED, max_waiting=1000

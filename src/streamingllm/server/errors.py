@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from streamingllm.errors import (
@@ -27,6 +28,7 @@ from streamingllm.errors import (
 
 Api = Literal["openai", "anthropic"]
 RETRY_AFTER_SECONDS = "1"
+_CLIENT_CLOSED_REQUEST = 499
 logger = logging.getLogger(__name__)
 _ANTHROPIC_PATH = "/v1/messages"
 _TYPES = {
@@ -114,6 +116,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Let an app answer every error in the shape of the API that a path belongs to."""
     for kind in (ApiError, StreamingLLMError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _respond)
+    app.add_exception_handler(ClientDisconnect, _respond_to_nobody)
 
 
 async def _respond(request: Request, error: Exception) -> Response:
@@ -126,6 +129,11 @@ async def _respond(request: Request, error: Exception) -> Response:
         headers["retry-after"] = RETRY_AFTER_SECONDS
     body = error_body("anthropic" if is_anthropic else "openai", found)
     return JSONResponse(body, found.status, headers=headers)
+
+
+async def _respond_to_nobody(request: Request, error: Exception) -> Response:
+    """Count a client that has gone away apart from failures of the server."""
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
 def _of_validation(problems: Sequence[Mapping[str, Any]], body: Any = None) -> ApiError:

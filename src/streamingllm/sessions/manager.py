@@ -128,6 +128,7 @@ class SessionManager(SessionAdmin):
         try:
             async with self._claims.claim(request) as claim:
                 session = claim.session
+                clock.begin(session.num_forgotten_tokens)
                 events = self._turns.run(session, request, claim.new)
                 async with contextlib.aclosing(events):
                     async for event in events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from streamingllm.sessions.turn import SampleEnded, TextDelta, TurnEnded, TurnEvent, TurnStarted
+from streamingllm.sessions.turn import SampleEnded, TextDelta, TurnEnded, TurnEvent
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class TurnClock:
         self._num_forgotten = 0
         self._num_evicted = 0
 
+    def begin(self, num_forgotten_tokens: int) -> None:
+        """Note what the session had forgotten before the prompt was fed."""
+        self._num_forgotten = num_forgotten_tokens
+
     def note(self, event: TurnEvent) -> None:
         """Take an event into account."""
-        if isinstance(event, TurnStarted):
-            self._num_forgotten = event.view.num_forgotten_tokens
-        elif isinstance(event, TextDelta) and self._first_text is None:
+        if isinstance(event, TextDelta) and self._first_text is None:
             self._first_text = time.perf_counter()
         elif isinstance(event, SampleEnded) and event.sample == 0:
             self._reason, self._num_tokens = event.reason.value, event.num_tokens

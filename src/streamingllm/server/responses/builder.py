@@ -250,8 +250,8 @@ def usage_json(usage: TurnUsage) -> dict[str, Any]:
 
 
 def _copy(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy that later text does not change."""
+    """Return a copy that later text and log probabilities do not change."""
     return {
-        key: [dict(part) for part in inner] if key == "content" else inner
+        key: [dict(part) for part in inner] if isinstance(inner, list) else inner
         for key, inner in value.items()
     }
