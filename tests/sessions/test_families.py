@@ -212,19 +212,34 @@ def test_tools_are_called_within_a_stream(name: str, call: str, end: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "role"),
-    [("phi-3", "tool"), ("phi-4", "tool"), ("deepseek-v3", "system"), ("gemma-3", "tool")],
+    [("deepseek-v3", "system"), ("qwen-3", "wizard")],
 )
 def test_a_message_that_is_left_out_is_refused(name: str, role: str) -> None:
     _, chat, _ = begin(BY_NAME[name])
-    with pytest.raises(UnsupportedFeatureError, match=r"leaves out a message of role|alternate"):
+    with pytest.raises(UnsupportedFeatureError, match="leaves out a message of role"):
         chat.next_turn([Message.of_text(role, "Hi")])
 
 
-@pytest.mark.parametrize("name", ["deepseek-v3.1", "smollm-3", "gemma-3", "phi-3"])
+@pytest.mark.parametrize("name", ["gemma-2", "gemma-3", "phi-3", "phi-4", "mistral-v1"])
+def test_results_without_tools_are_refused_where_a_template_leaves_them_out(name: str) -> None:
+    _, chat, _ = begin(BY_NAME[name])
+    asked = Message("assistant", tool_calls=(CALL,))
+    for messages in ([Message.of_text("user", "Hi"), asked, RESULT], [RESULT]):
+        for turn in (chat.first_turn, chat.next_turn):
+            with pytest.raises(
+                UnsupportedFeatureError, match=r"no place for the results of tool calls.*send tools"
+            ):
+                turn(messages)
+
+
+@pytest.mark.parametrize(
+    "name", ["deepseek-v3", "deepseek-r1-distill", "deepseek-v3.1", "smollm-3", "gemma-3", "phi-3"]
+)
 def test_tools_that_a_template_leaves_out_are_described(name: str) -> None:
     _, chat, _ = begin(BY_NAME[name], tools=[TOOL])
     assert chat.tool_format == "prompt"
-    assert f"{SYSTEM}\n\n# Tools" in chat.opening
+    before = f"{SYSTEM}\n\n" if BY_NAME[name].has_system else ""
+    assert f"{before}# Tools" in chat.opening
     assert json.dumps(TOOL) in chat.opening
     asked = Message("assistant", tool_calls=(CALL,))
     result = "<tool_response>\n42\n</tool_response>\n<tool_response>\n42\n</tool_response>"

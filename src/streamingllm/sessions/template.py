@@ -18,6 +18,7 @@ from streamingllm.sessions.template_input import (
     changes_what_was_said,
     shared_beginning,
 )
+from streamingllm.sessions.template_places import check_place_for_results, has_place_for_tools
 from streamingllm.sessions.template_renderer import TemplateRenderer
 from streamingllm.sessions.tool_prompt import as_described, as_plain_messages, prompt_with_tools
 from streamingllm.sessions.transcript import Message
@@ -72,7 +73,7 @@ class ChatTemplate:
         self._marks = self._renderer.marks
         self.tool_format: Literal["template", "prompt"] = "template"
         self._system = [Message.of_text("system", system_prompt)] if system_prompt else []
-        if tools and not self._has_place_for_tools():
+        if tools and not has_place_for_tools(self._renderer, self._system):
             self.tool_format, self._tools = "prompt", []
             self._system = [Message.of_text("system", prompt_with_tools(system_prompt, tools))]
             self._check_place_for_description()
@@ -185,7 +186,11 @@ class ChatTemplate:
 
     def _as_rendered(self, messages: Messages) -> list[Message]:
         new = as_messages(messages)
-        return as_plain_messages(new) if self.tool_format == "prompt" else new
+        if self.tool_format == "prompt":
+            return as_plain_messages(new)
+        if any(m.tool_calls or m.role == "tool" for m in new):
+            check_place_for_results(self._renderer, self._system, self._lm.name)
+        return new
 
     def _checked(self, rendered: RenderedText, new: Sequence[Message]) -> RenderedText:
         """Refuse a template that leaves out a message, or renders it at another place."""
@@ -215,17 +220,6 @@ class ChatTemplate:
                 if before.startswith(alone) and self._shows_system_prompt_alone():
                     length = len(alone)
         return rendered.drop_after(length)
-
-    def _has_place_for_tools(self) -> bool:
-        """Tell whether the template writes each tool; a long word is nowhere else."""
-        word = placeholder_for([as_json(message) for message in self._system])
-        probe = {"name": word, "description": "", "parameters": {"type": "object"}}
-        hello = Message.of_text("user", "Hello")
-        tools = [{"type": "function", "function": probe}]
-        try:
-            return word in str(self._render([*self._system, hello], tools=tools))
-        except UnsupportedFeatureError:
-            return False
 
     def _check_place_for_description(self) -> None:
         try:
@@ -293,8 +287,5 @@ class ChatTemplate:
             raise changes_what_was_said(self._lm.name)
         return rendered.drop(text.rfind(word) + len(word))
 
-    def _render(
-        self, messages: Sequence[Message], *, is_answer_next: bool = True, **probe: Any
-    ) -> RenderedText:
-        tools = probe.get("tools", self._tools)
-        return self._renderer.render(messages, tools, is_answer_next=is_answer_next)
+    def _render(self, messages: Sequence[Message], *, is_answer_next: bool = True) -> RenderedText:
+        return self._renderer.render(messages, self._tools, is_answer_next=is_answer_next)
