@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from streamingllm import LanguageModel
+from streamingllm.server.responses.runs import ResponseRuns
+from streamingllm.server.responses.socket import ResponseSocket
 from tests.server.open_responses import check_socket_error, check_socket_events
 from tests.server.requests import Api
+from tests.sessions.managers import TEN_TOKENS, managing
 
 ENDS = ("response.completed", "response.incomplete", "response.failed", "error")
 
@@ -90,6 +96,42 @@ def test_one_response_at_a_time(socket: ClientConnection) -> None:
         event = json.loads(socket.recv(timeout=60))
         kinds.append(event["type"])
     assert event["error"]["code"] == "response_in_progress"
+
+
+@pytest.mark.anyio
+async def test_after_an_hour_what_runs_ends_and_nothing_begins(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    now = 100.0
+    events: list[Any] = []
+    has_ended = asyncio.Event()
+
+    async def send(text: str) -> None:
+        events.append(json.loads(text))
+        if events[-1]["type"] in ENDS:
+            has_ended.set()
+
+    frame = json.dumps({"type": "response.create", "input": "hi"})
+    async with managing(tiny_chat, tmp_path) as manager:
+        socket = ResponseSocket(
+            ResponseRuns(manager, 60.0),
+            "",
+            {},
+            send,
+            check_model=lambda _: "tiny",
+            defaults=TEN_TOKENS,
+            clock=lambda: now,
+        )
+        now += 3599.9
+        await socket.receive(frame)
+        now += 0.1
+        await has_ended.wait()
+        check_socket_events(events)
+        del events[:]
+        await socket.receive(frame)
+        error = error_of(events)
+        assert error["code"] == "websocket_connection_limit_reached"
+        await socket.close()
 
 
 def test_a_compaction_goes_on_over_a_socket(socket: ClientConnection, api: Api) -> None:

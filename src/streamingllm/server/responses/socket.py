@@ -39,7 +39,8 @@ class ResponseSocket:
         send: writes a text frame.
         check_model: returns the id of the served model for a name, or raises.
         defaults: sampling parameters of the operator.
-        max_seconds: after which the socket refuses requests.
+        max_seconds: after which the socket refuses requests; what runs then goes on to its end.
+        clock: tells seconds.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ResponseSocket:
         check_model: Callable[[str | None], str],
         defaults: SamplingParams,
         max_seconds: float = MAX_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runs = runs
         self._owner = owner
@@ -59,7 +61,8 @@ class ResponseSocket:
         self._send_text = send
         self._check_model = check_model
         self._defaults = defaults
-        self._ends_at = time.monotonic() + max_seconds
+        self._clock = clock
+        self._ends_at = clock() + max_seconds
         self._places: dict[str, Place] = {}
         self._running: asyncio.Task[None] | None = None
         self._has_ended = False
@@ -67,7 +70,7 @@ class ResponseSocket:
     async def receive(self, text: str) -> None:
         """Handle one frame; what is wrong with it is answered as an error."""
         try:
-            if time.monotonic() >= self._ends_at:
+            if self._clock() >= self._ends_at:
                 raise ApiError(
                     400,
                     "The socket is open for more than 60 minutes; open another one",
