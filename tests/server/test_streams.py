@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket as sockets
@@ -11,13 +12,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from starlette.websockets import WebSocketDisconnect
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from streamingllm import LanguageModel
 from streamingllm.server.running import server_config
 from streamingllm.server.settings import ServerSettings
+from streamingllm.server.streams import StreamConnection
 from tests.server.serving import serving, small_app
+from tests.sessions.managers import TEN_TOKENS, managing
 
 WAIT_SECONDS = 60
 
@@ -166,6 +170,22 @@ def test_a_question_needs_a_feed(feed: Feed) -> None:
     error = feed.receive("error")
     assert error["id"] == "early"
     assert "feed" in error["error"]["message"]
+
+
+@pytest.mark.anyio
+async def test_a_question_that_fails_when_nobody_listens_is_no_error(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async def send(_: str) -> None:
+        raise WebSocketDisconnect
+
+    async with managing(tiny_chat, tmp_path) as manager:
+        client = StreamConnection(manager, "", send, session_id="s", defaults=TEN_TOKENS)
+        await manager.create("", session_id="s")
+        await client.receive('{"type": "ask", "question": "early?"}')
+        (task,) = client._questions.values()
+        await asyncio.wait({task})
+        assert task.exception() is None
 
 
 def test_a_name_that_is_none_is_refused(server: str) -> None:

@@ -71,7 +71,7 @@ def test_of_threads_that_write_one_session_one_wins_each_turn(tmp_path: Path) ->
     store.create("shared", {}, owner="")
 
     def write(thread: int) -> list[str]:
-        won = []
+        won: list[str] = []
         while True:
             stored = store.get("shared", "")
             number = len(stored.transcript)

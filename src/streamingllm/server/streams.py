@@ -131,7 +131,8 @@ class StreamConnection:
         except (RuntimeError, WebSocketDisconnect):
             return  # the client is gone
         except Exception as error:
-            await self._send_error(error, frame.id)
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # the client is gone
+                await self._send_error(error, frame.id)
 
     async def _inspect(self, kind: str) -> None:
         try:
