@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import llm
-from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, Runner, SQLiteSession
+from agents import (
+    Agent,
+    ModelSettings,
+    OpenAIChatCompletionsModel,
+    OpenAIConversationsSession,
+    OpenAIResponsesModel,
+    Runner,
+    SQLiteSession,
+)
 from anthropic import Anthropic
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_openai import ChatOpenAI
@@ -73,6 +81,26 @@ def openai_named_session(url: str) -> Ask:
             **_SAMPLING,
         )
         return _of_chat(answer.usage)
+
+    return ask
+
+
+def openai_responses(url: str) -> Ask:
+    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    chained: dict[str, Any] = {}
+    options: Any = {"model": MODEL, "max_output_tokens": MAX_TOKENS, "temperature": 0}
+
+    def ask(question: str) -> Turn:
+        stream: Any = client.responses.create(
+            input=question, instructions=INSTRUCTIONS, stream=True, **options, **chained
+        )
+        text = ""
+        for event in stream:
+            text += event.delta if event.type == "response.output_text.delta" else ""
+        assert event.type in ("response.completed", "response.incomplete"), event
+        assert event.response.output_text == text
+        chained["previous_response_id"] = event.response.id
+        return _of_response(event.response.usage)
 
     return ask
 
@@ -157,6 +185,26 @@ def openai_agents(url: str) -> AskAsync:
     return ask
 
 
+def openai_agents_conversation(url: str) -> AskAsync:
+    client = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    agent: Agent[Any] = Agent(
+        name="assistant",
+        instructions=INSTRUCTIONS,
+        model=OpenAIResponsesModel(MODEL, client),
+        # It takes a response that is cut off for a failure, so that a word ends the answer.
+        model_settings=ModelSettings(max_tokens=200, temperature=0, extra_body={"stop": [" "]}),
+    )
+    session = OpenAIConversationsSession(openai_client=client)
+
+    async def ask(question: str) -> Turn:
+        result = await Runner.run(agent, question, session=session)
+        usage = result.context_wrapper.usage
+        cached = usage.input_tokens_details.cached_tokens
+        return Turn(usage.input_tokens, cached, usage.output_tokens)
+
+    return ask
+
+
 def pydantic_ai(url: str) -> AskAsync:
     provider = OpenAIProvider(base_url=f"{url}/v1", api_key="none")
     settings: Any = _SAMPLING
@@ -193,10 +241,12 @@ TALKERS: dict[str, Callable[[str], Ask | AskAsync]] = {
     "openai chat": openai_chat,
     "openai async, streamed": openai_async_stream,
     "openai, named session": openai_named_session,
+    "openai responses, streamed": openai_responses,
     "openai realtime": openai_realtime,
     "anthropic, streamed": anthropic_messages,
     "langchain-openai": langchain,
     "openai-agents": openai_agents,
+    "openai-agents, conversation session": openai_agents_conversation,
     "pydantic-ai": pydantic_ai,
     "llm with our plugin": llm_plugin,
 }
@@ -204,7 +254,9 @@ NODE_TALKERS = {
     "openai-node chat": "openai-chat",
     "openai-node chat, streamed": "openai-chat-stream",
     "AI SDK, openai-compatible": "ai-sdk-compatible",
+    "openai-node responses, streamed": "openai-responses",
     "AI SDK, openai chat": "ai-sdk-openai-chat",
+    "AI SDK, openai responses": "ai-sdk-openai-responses",
 }
 
 
@@ -229,7 +281,7 @@ def node_turns(name: str, url: str, num_turns: int) -> list[dict[str, Any]]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=5400,
     )
     assert ran.returncode == 0, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines()]
@@ -242,3 +294,7 @@ async def _awaited(found: Awaitable[Turn]) -> Turn:
 def _of_chat(usage: Any) -> Turn:
     cached = usage.prompt_tokens_details.cached_tokens
     return Turn(usage.prompt_tokens, cached, usage.completion_tokens)
+
+
+def _of_response(usage: Any) -> Turn:
+    return Turn(usage.input_tokens, usage.input_tokens_details.cached_tokens, usage.output_tokens)
