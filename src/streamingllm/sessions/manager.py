@@ -27,9 +27,10 @@ from streamingllm.sessions.snapshot_shelf import SnapshotShelf
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.text_runner import TextRunner
+from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import SessionView, TurnEvent, TurnRequest
+from streamingllm.sessions.turn_report import TurnReport, TurnWatch
 from streamingllm.sessions.turn_runner import TurnRunner
-from streamingllm.sessions.turn_timing import TurnClock, TurnTiming
 
 
 class SessionManager(SessionAdmin):
@@ -50,7 +51,7 @@ class SessionManager(SessionAdmin):
         max_pinned_tokens: longest pinned prefix.
 
     Attributes:
-        on_turn: called with the durations of each turn that has ended.
+        on_turn: called with the report of each turn that has ended, if it was accepted.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class SessionManager(SessionAdmin):
             self._table, store, self.responses, self._residency, settings
         )
         self._num_running = 0
-        self.on_turn: Callable[[TurnTiming], None] | None = None
+        self.on_turn: tuple[Callable[[TurnReport], None], ...] = ()
 
     # Turns.
 
@@ -118,21 +119,20 @@ class SessionManager(SessionAdmin):
             SessionNotFoundError: the request names a session that is not there.
             UnsupportedFeatureError: the chat template has no place for a message or a tool.
         """
-        return in_own_task(self._respond(request))
+        watch = TurnWatch(request.owner)
+        return in_own_task(self._watched(watch, self._respond(request, watch)))
 
-    async def _respond(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
-        self._residency.slots.check_capacity()
-        self._num_running += 1
-        clock = TurnClock()
+    async def _respond(
+        self, request: TurnRequest, watch: TurnWatch
+    ) -> AsyncGenerator[TurnEvent, None]:
         session: Session | None = None
         try:
             async with self._claims.claim(request) as claim:
-                session = claim.session
+                session, watch.messages = claim.session, claim.new
                 events = self._turns.run(session, request, claim.new)
                 async with contextlib.aclosing(events):
                     async for event in events:
                         claim.has_begun = True
-                        clock.note(event)
                         yield event
                 if request.is_side_task:
                     await self._discard(session)
@@ -141,25 +141,33 @@ class SessionManager(SessionAdmin):
                 await asyncio.shield(self._discard(session))
             raise
         finally:
-            self._num_running -= 1
-            if self.on_turn is not None:
-                self.on_turn(clock.timing())
             if session is not None:
                 await asyncio.shield(self._residency.rest(session))
 
     def complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
         """Go on from a text, without a chat template and without a session; see `respond`."""
-        return in_own_task(self._complete(request))
+        watch = TurnWatch(request.owner)
+        if isinstance(request.prompt, str):
+            watch.messages = (Message.of_text("user", request.prompt),)
+        return in_own_task(self._watched(watch, self._texts.run(request)))
 
-    async def _complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
+    async def _watched(
+        self, watch: TurnWatch, events: AsyncGenerator[TurnEvent, None]
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Yield the events of a turn if it may wait, and report it at its end."""
         self._residency.slots.check_capacity()
         self._num_running += 1
         try:
-            async with contextlib.aclosing(self._texts.run(request)) as events:
+            async with contextlib.aclosing(events):
                 async for event in events:
+                    watch.note(event)
                     yield event
         finally:
             self._num_running -= 1
+            if watch.has_started:
+                report = watch.report()
+                for listener in self.on_turn:
+                    listener(report)
 
     async def count_tokens(self, request: TurnRequest) -> int:
         """Return how many tokens the answer to a request would build on."""
@@ -180,18 +188,15 @@ class SessionManager(SessionAdmin):
 
     def ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
         """Answer a question about a feed, which goes on meanwhile; see `respond`."""
-        return in_own_task(self._ask(session_id, request))
+        watch = TurnWatch(request.owner)
+        watch.messages = request.messages
+        return in_own_task(self._watched(watch, self._ask(session_id, request)))
 
     async def _ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
-        self._residency.slots.check_capacity()
         session = await self._table.get(request.owner, session_id)
-        self._num_running += 1
-        try:
-            async with contextlib.aclosing(self._feeds.ask(session, request)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._num_running -= 1
+        async with contextlib.aclosing(self._feeds.ask(session, request)) as events:
+            async for event in events:
+                yield event
 
     async def stats(self) -> ManagerStats:
         """Return counts and bytes by tier."""
