@@ -126,7 +126,7 @@ def test_the_entry_is_a_command_in_exec_form() -> None:
     program, command = entry.words()
     assert entry.text.startswith("[")  # without a shell, the server gets the signal
     assert program in (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")[2]
-    assert command in {found.callback.__name__ for found in app.registered_commands}
+    assert command in {getattr(found.callback, "__name__", "") for found in app.registered_commands}
     (signal,) = named("STOPSIGNAL", LAST)
     assert signal.text == "SIGTERM"
 

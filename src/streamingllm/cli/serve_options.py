@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from streamingllm.cli.options import CacheDirOption
-from streamingllm.server.setting_fields import default_of, example_of, facts_of
+from streamingllm.server.setting_fields import choices_of, default_of, example_of, facts_of
 from streamingllm.server.settings import setting_fields
 
 _TYPES: dict[str, Any] = {
@@ -49,10 +49,11 @@ def with_setting_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _annotation(a_setting: Field[Any]) -> Any:
     """Return an option that is None if it was not given; its default is shown only."""
-    facts, default = facts_of(a_setting), default_of(a_setting)
-    shown = f" Default: {default}." if default else ""
+    facts, default, metavar = facts_of(a_setting), default_of(a_setting), _metavar(a_setting)
+    shown = "" if metavar and "|" in metavar else choices_of(a_setting)
+    shown += f" Default: {default}." if default else ""
     option = typer.Option(
-        metavar=_metavar(a_setting),
+        metavar=metavar,
         help=f"{facts.text}{shown} Example: `{example_of(a_setting)}`",
         show_default=False,
         rich_help_panel=facts.group,

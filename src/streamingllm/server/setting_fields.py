@@ -55,6 +55,12 @@ def flag_of(a_setting: Field[Any]) -> str:
     return f"--{a_setting.name.replace('_', '-')}"
 
 
+def choices_of(a_setting: Field[Any]) -> str:
+    """Return a sentence with all values that are allowed; "" for any."""
+    choices = facts_of(a_setting).choices
+    return f" One of {', '.join(choices)}." if choices else ""
+
+
 def example_of(a_setting: Field[Any]) -> str:
     """Return a setting on the command line, with its example."""
     flag, facts = flag_of(a_setting), facts_of(a_setting)
@@ -64,7 +70,7 @@ def example_of(a_setting: Field[Any]) -> str:
 
 
 def default_of(a_setting: Field[Any]) -> str:
-    """Return the default of a setting as people write it; "" for none."""
+    """Return the default of a setting as people write it, without its unit; "" for none."""
     facts = facts_of(a_setting)
     default: Any = a_setting.default
     if facts.default_text:

@@ -48,7 +48,7 @@ class ServerSettings:
     quantize_cache: str = _model(
         "none", "text", "Store the window in eight bits.", "int8", choices=("none", "int8"))
     dtype: str = _model(
-        "auto", "text", "Weights in float32, bfloat16, float16, float64 or auto.", "bfloat16",
+        "auto", "text", "Number format of the weights.", "bfloat16",
         choices=("auto", "float64", "float32", "bfloat16", "float16"))
     device: str = _model("auto", "text", "Device: auto, cpu, cuda, cuda:0 or mps.", "cpu")
     threads: int | None = _model(
