@@ -13,6 +13,7 @@ from streamingllm.sessions.claims import Claims
 from streamingllm.sessions.feed_runner import FeedRunner
 from streamingllm.sessions.housekeeping import Housekeeping
 from streamingllm.sessions.own_task import in_own_task
+from streamingllm.sessions.pinning import Pinning
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session import Session
@@ -29,6 +30,7 @@ from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.text_runner import TextRunner
 from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import SessionView, TurnEvent, TurnRequest
+from streamingllm.sessions.turn_params import TurnParams
 from streamingllm.sessions.turn_report import TurnReport, TurnWatch
 from streamingllm.sessions.turn_runner import TurnRunner
 
@@ -76,23 +78,15 @@ class SessionManager(SessionAdmin):
             bytes_per_stream=bytes_per_stream,
             window_size=cache_size,
         )
-        branching = Branching(
-            table,
-            store,
-            self._templates,
-            residency,
-            settings,
-            cache_size=cache_size,
-            max_pinned_tokens=max_pinned_tokens,
-        )
+        pinning = Pinning(self._templates, residency, max_pinned_tokens)
+        branching = Branching(table, store, pinning, residency, settings, cache_size=cache_size)
         super().__init__(engine, lm, store, table, branching, residency, shelf)
         self.settings = settings
         self.cache_size = cache_size
         self.responses = ResponseStore(store.database, max_responses=settings.max_responses)
-        self._turns = TurnRunner(
-            engine, lm, self._table, self._templates, self._residency, settings, cache_size
-        )
-        self._claims = Claims(self._table, store, self._branching, self._turns.check)
+        params = TurnParams(engine, lm, self._templates, settings, cache_size)
+        self._turns = TurnRunner(engine, params, table, self._templates, residency, settings)
+        self._claims = Claims(self._table, store, branching, pinning, params.check)
         self._texts = TextRunner(engine, lm, self._templates, self._residency, cache_size)
         self._feeds = FeedRunner(
             engine, self._table, self._templates, self._residency, self._branching, self._turns
@@ -128,7 +122,8 @@ class SessionManager(SessionAdmin):
         session: Session | None = None
         try:
             async with self._claims.claim(request) as claim:
-                session, watch.messages = claim.session, claim.new
+                session = claim.session
+                watch.begin(claim.new, session.num_forgotten_tokens)
                 events = self._turns.run(session, request, claim.new)
                 async with contextlib.aclosing(events):
                     async for event in events:
@@ -148,7 +143,7 @@ class SessionManager(SessionAdmin):
         """Go on from a text, without a chat template and without a session; see `respond`."""
         watch = TurnWatch(request.owner)
         if isinstance(request.prompt, str):
-            watch.messages = (Message.of_text("user", request.prompt),)
+            watch.begin((Message.of_text("user", request.prompt),))
         return in_own_task(self._watched(watch, self._texts.run(request)))
 
     async def _watched(
@@ -189,11 +184,13 @@ class SessionManager(SessionAdmin):
     def ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
         """Answer a question about a feed, which goes on meanwhile; see `respond`."""
         watch = TurnWatch(request.owner)
-        watch.messages = request.messages
-        return in_own_task(self._watched(watch, self._ask(session_id, request)))
+        return in_own_task(self._watched(watch, self._ask(session_id, request, watch)))
 
-    async def _ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
+    async def _ask(
+        self, session_id: str, request: TurnRequest, watch: TurnWatch
+    ) -> AsyncGenerator[TurnEvent, None]:
         session = await self._table.get(request.owner, session_id)
+        watch.begin(request.messages, session.num_forgotten_tokens)
         async with contextlib.aclosing(self._feeds.ask(session, request)) as events:
             async for event in events:
                 yield event

@@ -43,13 +43,12 @@ class TurnWatch:
         owner: of the session.
 
     Attributes:
-        messages: that are new; the one who claims the session sets them.
         has_started: whether the turn was accepted.
     """
 
     def __init__(self, owner: str) -> None:
-        self.messages: tuple[Message, ...] = ()
         self.has_started = False
+        self._messages: tuple[Message, ...] = ()
         self._owner = owner
         self._session_id = ""
         self._asked = time.perf_counter()
@@ -59,12 +58,15 @@ class TurnWatch:
         self._num_forgotten = 0
         self._num_evicted = 0
 
+    def begin(self, messages: tuple[Message, ...], num_forgotten_tokens: int = 0) -> None:
+        """Note what is new, and what the session had forgotten before it was fed."""
+        self._messages, self._num_forgotten = messages, num_forgotten_tokens
+
     def note(self, event: TurnEvent) -> None:
         """Take an event into account."""
         if isinstance(event, TurnStarted):
             self.has_started = True
             self._session_id = event.view.session_id
-            self._num_forgotten = event.view.num_forgotten_tokens
         elif isinstance(event, TextDelta) and self._first_text is None:
             self._first_text = time.perf_counter()
         elif isinstance(event, SampleEnded):
@@ -90,6 +92,6 @@ class TurnWatch:
             per_token,
             sum(ended.num_tokens for ended in self._ended),
             max(0, self._num_evicted),
-            self.messages,
+            self._messages,
             tuple(ended.message for ended in self._ended),
         )
