@@ -44,12 +44,16 @@ class Tiers:
         lm: to serve.
         cache_size: of a session.
         folder: of the data of all managers.
+        opening_words: that each session begins with.
     """
 
-    def __init__(self, lm: LanguageModel, cache_size: int, folder: Path) -> None:
+    def __init__(
+        self, lm: LanguageModel, cache_size: int, folder: Path, opening_words: int = 0
+    ) -> None:
         self._lm = lm
         self._cache_size = cache_size
         self._folder = folder
+        self._opening = "word " * opening_words
 
     @asynccontextmanager
     async def manager(self, name: str, host: int, disk: int) -> AsyncIterator[SessionManager]:
@@ -79,7 +83,7 @@ class Tiers:
         return [
             await say(
                 manager,
-                f"Session {number}, question {turn}?",
+                f"{'' if turn else self._opening}Session {number}, question {turn}?",
                 identity=Identity("session", name),
                 params=GREEDY,
             )
@@ -161,13 +165,16 @@ class Tiers:
         }
 
 
-async def measure(lm: LanguageModel, cache_size: int, sessions: int, dormant: int) -> Any:
+async def measure(
+    lm: LanguageModel, cache_size: int, sessions: int, dormant: int, opening_words: int
+) -> Any:
     """Run all and return the results."""
     with tempfile.TemporaryDirectory() as name:
-        tiers = Tiers(lm, cache_size, Path(name))
+        tiers = Tiers(lm, cache_size, Path(name), opening_words)
         state = await tiers.bytes_of_state()
         return {
             "sessions": sessions,
+            "opening_words": opening_words,
             "bytes_of_a_state_at_most": state,
             "crowd": await tiers.crowd(sessions, state),
             "turn_of_one_token_after_bringing_back": {
@@ -183,6 +190,7 @@ def main(
     cache_size: Annotated[int, typer.Option(help="Tokens that a session sees.")] = 128,
     sessions: Annotated[int, typer.Option(help="That talk at once.")] = 200,
     dormant: Annotated[int, typer.Option(help="Put away by snapshot.")] = 500,
+    opening_words: Annotated[int, typer.Option(help="That each session begins with.")] = 0,
     json: Annotated[str, typer.Option(help="File of the results, - for standard output.")] = "-",
 ) -> None:
     """Measure and write the results."""
@@ -191,7 +199,7 @@ def main(
     else:
         with tempfile.TemporaryDirectory() as folder:
             lm, name = load_model(write_tiny_chat(Path(folder)), dtype="float64"), "tiny, random"
-    found = asyncio.run(measure(lm, cache_size, sessions, dormant))
+    found = asyncio.run(measure(lm, cache_size, sessions, dormant, opening_words))
     write_json(json, {"model": name, "cache_size": cache_size, **found, **run_record()})
 
 

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from streamingllm.server.setting_fields import default_of, example_of, facts_of, flag_of
+from streamingllm.server.settings import setting_fields
 from tests.reference.tiny_chat import write_tiny_chat
 
 
@@ -125,12 +129,40 @@ def test_a_port_in_use_and_a_public_address_are_refused_in_one_line(
         assert "Traceback" not in err
 
 
-def test_help_lists_every_setting() -> None:
-    command = [sys.executable, "-m", "streamingllm", "serve", "--help"]
-    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
-    shown = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    from streamingllm.server.settings import setting_fields
+def run_serve(*options: str, **environment: str) -> str:
+    command = [sys.executable, "-m", "streamingllm", "serve", *options]
+    variables = {**os.environ, "COLUMNS": "250", "TERM": "dumb", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, env=variables, check=True)
+    return done.stdout
 
+
+def test_help_lists_every_setting_with_its_default_and_an_example() -> None:
+    shown = " ".join(run_serve("--help").split())
+    groups = [facts_of(setting).group for setting in setting_fields()]
+    assert len(set(groups)) == sum(a != b for a, b in pairwise(["", *groups]))  # each is one panel
     for setting in setting_fields():
-        assert f"--{setting.name.replace('_', '-')}" in shown.stdout
-    assert "Example" in shown.stdout
+        assert flag_of(setting) in shown
+        assert f"Example: {example_of(setting)}" in shown, setting.name
+        assert f"─ {facts_of(setting).group} ─" in shown
+        if default := default_of(setting):
+            assert f"Default: {default}." in shown
+
+
+def test_settings_are_printed_without_keys_and_can_be_read_again(tmp_path: Path) -> None:
+    options = (
+        "--print-settings",
+        "--disk",
+        "2GB",
+        "--api-key",
+        "secret-1",
+        "--api-key",
+        "secret-2",
+    )
+    printed = run_serve(*options, STREAMINGLLM_METRICS_KEY="secret-3", STREAMINGLLM_PORT="8001")
+    assert "secret" not in printed
+    (tmp_path / "server.toml").write_text(printed)
+    assert tomllib.loads(printed) == {"disk": 2_000_000_000, "port": 8001}
+    read = run_serve("--config", str(tmp_path / "server.toml"), "--print-settings", "--json")
+    found = json.loads(read)
+    assert (found["disk"], found["port"], found["api_key"]) == (2_000_000_000, 8001, 0)
+    assert set(found) == {setting.name for setting in setting_fields()}

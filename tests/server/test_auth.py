@@ -76,6 +76,32 @@ def test_what_says_nothing_of_users_needs_no_key(app: Any, path: str) -> None:
     assert asyncio.run(request(app, path, {})).status == 200
 
 
+@pytest.mark.parametrize("keys", [KEYS, ()])
+@pytest.mark.parametrize(
+    ("path", "key", "status"),
+    [
+        ("/metrics", "metrics-key", 200),
+        ("/metrics", "alice-key", 401),
+        ("/metrics", "", 401),
+        ("/v1/models", "metrics-key", 401),
+        ("/v1/models", "alice-key", 200),
+    ],
+)
+def test_a_key_of_metrics_opens_metrics_alone_and_no_other_key_does(
+    keys: tuple[str, ...], path: str, key: str, status: int
+) -> None:
+    app = FastAPI()
+
+    @app.get("/{path:path}")
+    def who(path: str) -> dict[str, str]:
+        return {"path": path}
+
+    guarded = AuthMiddleware(app, keys, "metrics-key")
+    answer = asyncio.run(request(guarded, path, {"authorization": f"Bearer {key}"}))
+    is_open = not keys and path != "/metrics"
+    assert answer.status == (200 if is_open else status)
+
+
 def test_a_socket_without_a_key_is_never_accepted(app: Any) -> None:
     sent = asyncio.run(websocket(app, "/v1/realtime", {}))
     assert [message["type"] for message in sent] == ["websocket.close"]

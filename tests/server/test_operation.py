@@ -13,9 +13,9 @@ import httpx2
 import pytest
 
 from streamingllm import LanguageModel
-from streamingllm.server.access_log import JsonFormatter
 from streamingllm.server.app import create_app
 from streamingllm.server.assembly import assemble
+from streamingllm.server.json_log import JsonFormatter
 from streamingllm.server.settings import ServerSettings
 from tests.server.asgi import request
 from tests.server.requests import Api

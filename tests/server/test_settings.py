@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from streamingllm.errors import ConfigError
-from streamingllm.server.settings import ServerSettings, help_of, setting_fields
+from streamingllm.server.setting_fields import default_of, facts_of
+from streamingllm.server.settings import ServerSettings, setting_fields
 from streamingllm.server.settings_loading import ENV_PREFIX, load_settings
 
 
@@ -48,6 +49,10 @@ def test_lists_and_sizes_are_read(toml: Path) -> None:
         ({"default_temperature": -1.0}, ["temperature=-1.0"]),
         ({"host": "0.0.0.0"}, ["host='0.0.0.0'", "api_key"]),
         ({"max_streams": 0}, ["max_streams=0"]),
+        ({"log_level": "loud"}, ["log_level='loud'", "debug or info"]),
+        ({"quantize": "int3"}, ["quantize='int3'", "none or int8"]),
+        ({"api_key": ["k", " "]}, ["api_key is empty"]),
+        ({"api_key": ["k"], "metrics_key": "k"}, ["metrics_key"]),
         ({"unheard_of": 1}, ["unheard_of", "no setting"]),
         ({"api_key_file": "/nowhere/keys"}, ["api_key_file='/nowhere/keys'"]),
     ],
@@ -79,10 +84,39 @@ def test_keys_of_a_file_are_added_and_never_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings({"api_key": {"secret-3": 1}})
     assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"metrics_key": ["secret-4"]})
+    assert "secret" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"api_key": '["secret-5'})
+    assert "secret" not in str(caught.value)
 
 
 def test_every_setting_says_what_it_means() -> None:
     for setting in setting_fields():
-        text = help_of(setting)
-        assert text[-1] == "."
-        assert len(text.split()) <= 25, setting.name
+        facts = facts_of(setting)
+        assert facts.text[-1] == "."
+        assert len(facts.text.split()) <= 25, setting.name
+        assert facts.group
+        assert facts.unit or facts.kind != "bytes"
+        has_default = setting.default not in ((), "")
+        assert bool(default_of(setting)) == has_default or facts.default_text, setting.name
+
+
+def test_every_example_is_taken_and_is_not_the_default() -> None:
+    keys = {"api_key": ["client"]}  # a public address needs one
+    for setting in setting_fields():
+        facts = facts_of(setting)
+        given = [facts.example] if facts.kind == "texts" else facts.example
+        if setting.name == "api_key_file":
+            continue  # no such file is here
+        found = load_settings({**keys, setting.name: given})
+        assert getattr(found, setting.name) != setting.default, setting.name
+
+
+@pytest.mark.parametrize("text", ["one,two", "one, two,", '["one", "two"]'])
+def test_a_list_in_the_environment_is_plain_or_json(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{ENV_PREFIX}API_KEY", text)
+    assert load_settings({}).keys == ("one", "two")

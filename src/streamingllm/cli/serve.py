@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import inspect
 import json as json_format
 import sys
 from pathlib import Path
 from socket import socket
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from streamingllm.cli.loading import load_shown, use_threads
+from streamingllm.cli.serve_options import with_setting_options
 from streamingllm.errors import ConfigError
-from streamingllm.server.settings import help_of, kind_of, setting_fields
+from streamingllm.server.setting_fields import facts_of
+from streamingllm.server.settings import setting_fields
 
 if TYPE_CHECKING:
     from streamingllm.server.settings import ServerSettings
 
-_TYPES: dict[str, Any] = {
-    "text": str,
-    "texts": list[str],
-    "integer": int,
-    "number": float,
-    "flag": bool,
-    "bytes": str,
-}
 _HINT = "pip install 'streamingllm[server]'"
 
 
-def serve(*, config: Path | None, json: bool, **flags: Any) -> None:
+@with_setting_options
+def serve(
+    *, config: Path | None, cache_dir: Path | None, print_settings: bool, json: bool, **flags: Any
+) -> None:
     """Serve a model over the APIs of OpenAI and Anthropic, in sessions that never end.
 
     A setting is taken from its flag, else from the environment (`STREAMINGLLM_PORT=8081`), else
-    from the TOML file of `--config` (`port = 8081`).
+    from the TOML file of `--config` (`port = 8081`). Lists are repeated flags, or `a, b` in the
+    environment. Sizes are written as `500MB` or `2GB`.
 
     Example: `streamingllm serve --cache-size 2048 --data-dir ~/chats --api-key "$KEY"`
     """
@@ -43,6 +38,9 @@ def serve(*, config: Path | None, json: bool, **flags: Any) -> None:
         raise ConfigError(f"serve needs {error.name}, which is missing; run {_HINT}") from error
     given = {name: value for name, value in flags.items() if value not in (None, [])}
     settings = load_settings(given, config)
+    if print_settings:
+        _print(settings, json)
+        return
     from streamingllm.server.running import listen
 
     use_threads(settings.threads)
@@ -51,7 +49,7 @@ def serve(*, config: Path | None, json: bool, **flags: Any) -> None:
         settings.model,
         dtype=settings.dtype,
         device=settings.device,
-        cache_dir=None,
+        cache_dir=cache_dir,
         quantize=settings.quantize,
     )
     _run(lm, settings, listening, json)
@@ -60,12 +58,12 @@ def serve(*, config: Path | None, json: bool, **flags: Any) -> None:
 def _run(lm: Any, settings: ServerSettings, listening: socket, json: bool) -> None:
     import asyncio
 
-    from streamingllm.server.access_log import log_to_stderr
     from streamingllm.server.app import create_app
     from streamingllm.server.assembly import assemble, data_folder
+    from streamingllm.server.json_log import log_to_stderr
     from streamingllm.server.running import serve as run
 
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, shows_user_text=settings.log_user_text)
 
     def on_ready(port: int) -> None:
         facts = {
@@ -91,37 +89,25 @@ def _run(lm: Any, settings: ServerSettings, listening: socket, json: bool) -> No
     asyncio.run(main())
 
 
-def _options() -> list[inspect.Parameter]:
-    """Return an option for each setting; the default is shown, and None means not given."""
-    options = []
-    for setting in setting_fields():
-        kind = kind_of(setting)
-        default: Any = setting.default
-        shown = f"{default >> 20}MiB" if kind == "bytes" else str(default)
-        has_default = default not in (None, (), "")
-        option = typer.Option(help=help_of(setting), show_default=shown if has_default else False)
-        options.append(_parameter(setting.name, _TYPES[kind] | None, option))
-    config = typer.Option(metavar="FILE", help="TOML file of settings.")
-    json = typer.Option("--json", help="Print the ready line as JSON.")
-    return [
-        *options,
-        _parameter("config", Path | None, config),
-        _parameter("json", bool, json, False),
-    ]
+def _print(settings: ServerSettings, json: bool) -> None:
+    """Print settings as JSON, or as a file for `--config`; of keys only their number is shown."""
+    secrets = {found.name for found in setting_fields() if facts_of(found).is_secret}
+    values = {
+        found.name: len(_as_tuple(getattr(settings, found.name)))
+        if found.name in secrets
+        else getattr(settings, found.name)
+        for found in setting_fields()
+    }
+    if json:
+        sys.stdout.write(json_format.dumps(values, indent=2) + "\n")
+        return
+    defaults = type(settings)()
+    for name, value in values.items():
+        is_comment = name in secrets or getattr(settings, name) == getattr(defaults, name)
+        text = "not set" if value is None else json_format.dumps(value, ensure_ascii=False)
+        shown = f"{name}: {value} hidden" if name in secrets else f"{name} = {text}"
+        sys.stdout.write(f"{'# ' if is_comment else ''}{shown}\n")
 
 
-def _parameter(name: str, kind: Any, option: Any, default: Any = None) -> inspect.Parameter:
-    annotation = Annotated[kind, option]
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
-
-
-def _take_options() -> None:
-    """Let typer see the settings as parameters of the command."""
-    signature = inspect.Signature(_options())
-    serve.__signature__ = signature  # type: ignore[attr-defined]
-    serve.__annotations__ = {n: p.annotation for n, p in signature.parameters.items()}
-
-
-_take_options()
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,) if value else ()

@@ -32,6 +32,7 @@ from streamingllm.server.routes import (
 )
 from streamingllm.server.schemas.common import ErrorBody
 from streamingllm.server.settings import ServerSettings
+from streamingllm.server.turn_log import TurnLog
 from streamingllm.sessions.manager import SessionManager
 
 _ROUTES = (
@@ -67,8 +68,8 @@ def create_app(manager: SessionManager, settings: ServerSettings) -> FastAPI:
         redoc_url=None,
         docs_url=None,
     )
-    metrics = Metrics()
-    manager.on_turn = metrics.count_turn
+    metrics, turn_log = Metrics(), TurnLog(shows_user_text=settings.log_user_text)
+    manager.on_turn = (metrics.count_turn, turn_log.write)
     app.state.manager, app.state.settings, app.state.metrics = manager, settings, metrics
     app.state.responses = ResponseRuns(manager, settings.response_ttl_seconds)
     app.state.is_draining = False
@@ -91,7 +92,7 @@ def _add_middleware(app: FastAPI, settings: ServerSettings, metrics: Metrics) ->
         max_per_minute=settings.max_requests_per_minute,
     )
     app.add_middleware(DrainingMiddleware)
-    app.add_middleware(AuthMiddleware, keys=settings.keys)
+    app.add_middleware(AuthMiddleware, keys=settings.keys, metrics_key=settings.metrics_key)
     if settings.cors_origin:
         app.add_middleware(
             CORSMiddleware,

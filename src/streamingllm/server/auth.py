@@ -13,6 +13,7 @@ from streamingllm.server.answers import refuse
 from streamingllm.server.errors import ApiError
 
 _OPEN_PATHS = ("/", "/health", "/ready", "/openapi.json", "/docs", "/favicon.ico")
+_METRICS = "/metrics"
 _OPEN_FOLDERS = ("/page/",)
 _SUBPROTOCOL = "openai-insecure-api-key."
 
@@ -28,19 +29,23 @@ class AuthMiddleware:
     Args:
         app: to pass requests on to.
         keys: of the clients; without any, all requests are of the owner "".
+        metrics_key: opens `/metrics` and nothing else, and no other key does then; "" leaves
+            `/metrics` to the clients' keys.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Sequence[str], metrics_key: str = "") -> None:
         self._app = app
         self._owners = [owner_of(key) for key in keys]
+        self._readers = [owner_of(metrics_key)] if metrics_key else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it with 401."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        owner = self._owner(Headers(scope=scope)) if self._owners else ""
         path = scope["path"]
+        owners = self._readers if self._readers and path == _METRICS else self._owners
+        owner = _owner(Headers(scope=scope), owners) if owners else ""
         is_open = path in _OPEN_PATHS or path.startswith(_OPEN_FOLDERS)
         if owner is None and not is_open and scope.get("method") != "OPTIONS":
             error = ApiError(
@@ -53,11 +58,12 @@ class AuthMiddleware:
         scope.setdefault("state", {})["owner"] = owner or ""
         await self._app(scope, receive, send)
 
-    def _owner(self, headers: Headers) -> str | None:
-        """Return the owner of the key in headers; None for a wrong one. Takes the same time."""
-        found = owner_of(_key_in(headers))
-        matches = [hmac.compare_digest(found, owner) for owner in self._owners]
-        return found if any(matches) else None
+
+def _owner(headers: Headers, owners: Sequence[str]) -> str | None:
+    """Return the owner of the key in headers; None for a wrong one. Takes the same time."""
+    found = owner_of(_key_in(headers))
+    matches = [hmac.compare_digest(found, owner) for owner in owners]
+    return found if any(matches) else None
 
 
 def _key_in(headers: Headers) -> str:

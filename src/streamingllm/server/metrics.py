@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from streamingllm.sessions.session_types import ManagerStats
-from streamingllm.sessions.turn_timing import TurnTiming
+from streamingllm.sessions.turn_report import TurnReport
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
@@ -64,14 +64,14 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def count_turn(self, timing: TurnTiming) -> None:
+    def count_turn(self, report: TurnReport) -> None:
         """Count a turn that has ended."""
-        self._turns.labels(timing.reason).inc()
-        self._evicted.inc(timing.num_evicted_tokens)
-        if timing.first_text_seconds is not None:
-            self._first_token.observe(timing.first_text_seconds)
-        if timing.seconds_per_token is not None:
-            self._per_token.observe(timing.seconds_per_token)
+        self._turns.labels(report.reason).inc()
+        self._evicted.inc(report.num_evicted_tokens)
+        if report.first_text_seconds is not None:
+            self._first_token.observe(report.first_text_seconds)
+        if report.seconds_per_token is not None:
+            self._per_token.observe(report.seconds_per_token)
 
     def as_text(self, stats: ManagerStats) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -1,23 +1,30 @@
-"""Settings of a server, each with its default and its meaning."""
+"""Settings of a server, each with its default, its unit, its meaning and an example."""
 
 from __future__ import annotations
 
-from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import Field, dataclass, fields
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import ConfigError
+from streamingllm.server.setting_fields import facts_of, setting
 
 if TYPE_CHECKING:
     from streamingllm.sessions.session_settings import SessionSettings
     from streamingllm.stream.sampling import SamplingParams
 
-Kind = Literal["text", "texts", "integer", "number", "flag", "bytes"]
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_HELP, _KIND = "help", "kind"
-
-
-def _setting(default: Any, kind: Kind, text: str, *, is_secret: bool = False) -> Any:
-    return field(default=default, repr=not is_secret, metadata={_KIND: kind, _HELP: text})
+_AT_LEAST_ONE = ("max_streams", "max_requests_per_key", "default_max_tokens", "cache_size")
+_model = partial(setting, "Model")
+_window = partial(setting, "Window and slots")
+_address = partial(setting, "Address and browsers")
+_keys = partial(setting, "Keys")
+_answers = partial(setting, "Answers")
+_limits = partial(setting, "Limits")
+_storage = partial(setting, "Storage and tiers")
+_retention = partial(setting, "Retention")
+_notices = partial(setting, "Notices to people")
+_operation = partial(setting, "Log and shutdown")
 
 
 @dataclass(frozen=True)
@@ -30,69 +37,116 @@ class ServerSettings:
         ConfigError: a public address without keys, or a value out of range.
     """
 
-    model: str = _setting(
-        "smollm2-135m-instruct", "text", "A catalog name, a hub id, a folder or a .gguf file."
-    )
-    model_alias: tuple[str, ...] = _setting((), "texts", "Another name that requests may use.")
-    quantize: str = _setting("none", "text", "Weights: none, int8 or int4.")
-    quantize_cache: str = _setting("none", "text", "The window: none or int8.")
-    dtype: str = _setting("auto", "text", "auto, float32, bfloat16 or float16.")
-    device: str = _setting("auto", "text", "auto, cpu, cuda or mps.")
-    threads: int | None = _setting(None, "integer", "Processor threads; all by default.")
-    compile: bool = _setting(True, "flag", "Compile the decode step in the background.")
-    host: str = _setting("127.0.0.1", "text", "Address to listen on; another one needs keys.")
-    port: int = _setting(8080, "integer", "Port to listen on; 0 for a free one.")
-    data_dir: str = _setting(
-        "", "text", "Folder of sessions and snapshots; by default the user's data folder."
-    )
-    cache_size: int = _setting(1024, "integer", "Tokens that a session sees, pinned ones included.")
-    max_streams: int = _setting(16, "integer", "Sessions that generate at once, each in a slot.")
-    max_pinned_tokens: int | None = _setting(
-        None, "integer", "Longest system prompt with tools; three quarters of the cache by default."
-    )
-    max_rewind_tokens: int | None = _setting(
-        None, "integer", "Tokens that are taken back without a replay; a quarter of the cache."
-    )
-    max_stall: float = _setting(
-        4.0, "number", "Bound on a step that prefills, as a multiple of one that does not."
-    )
-    eviction: str = _setting("token", "text", "token, or turn for whole turns.")
-    system_prompt: str = _setting("", "text", "Pinned in sessions that bring none.")
-    default_temperature: float = _setting(0.7, "number", "Of requests without one.")
-    default_top_p: float = _setting(0.95, "number", "Of requests without one.")
-    default_max_tokens: int = _setting(1024, "integer", "Of requests without one.")
-    api_key: tuple[str, ...] = _setting(
-        (), "texts", "Key of a client; each sees its own sessions.", is_secret=True
-    )
-    api_key_file: str = _setting("", "text", "File of keys, one a line.")
-    max_requests_per_key: int = _setting(64, "integer", "Requests of one key at once.")
-    max_requests_per_minute: int = _setting(0, "integer", "Requests of one key; 0 for any number.")
-    max_waiting: int = _setting(256, "integer", "Turns that may wait for a slot.")
-    max_body_bytes: int = _setting(16 << 20, "bytes", "Longest request.")
-    max_message_characters: int = _setting(4_000_000, "integer", "Longest message.")
-    turn_seconds: float = _setting(600.0, "number", "An answer ends after so long.")
-    host_memory: int = _setting(1 << 30, "bytes", "Bound on the states of idle sessions in memory.")
-    disk: int = _setting(8 << 30, "bytes", "Bound on the snapshots on disk.")
-    snapshot_seconds: float = _setting(10.0, "number", "An idle session gets a snapshot.")
-    restore: str = _setting(
-        "exact", "text", "exact replays every token since the last snapshot; tail the last ones."
-    )
-    on_disconnect: str = _setting(
-        "keep", "text", "keep the partial answer when a client goes away, or rollback."
-    )
-    session_ttl_seconds: float = _setting(0.0, "number", "Delete idle sessions; 0 for never.")
-    response_ttl_seconds: float = _setting(30 * 86400.0, "number", "Delete stored responses.")
-    max_responses: int = _setting(100_000, "integer", "Stored responses; the oldest go first.")
-    disclosure: str = _setting("", "text", "Text that goes with a session's first answer.")
-    reminder: str = _setting("", "text", "Text that is repeated in every session.")
-    reminder_seconds: float = _setting(3 * 3600.0, "number", "Time between two reminders.")
-    cors_origin: tuple[str, ...] = _setting((), "texts", "Origin of pages that may call.")
-    allowed_host: tuple[str, ...] = _setting((), "texts", "Further host names of this server.")
-    log_level: str = _setting("info", "text", "debug, info, warning or error.")
-    log_user_text: bool = _setting(False, "flag", "Write what users say to the log.")
-    ping_seconds: float = _setting(15.0, "number", "Comment in a stream that has nothing to say.")
-    drain_seconds: float = _setting(30.0, "number", "Running turns may end after SIGTERM.")
-    page: bool = _setting(True, "flag", "Serve the page at /.")
+    # fmt: off
+    model: str = _model(
+        "smollm2-135m-instruct", "text", "A catalog name, a hub id, a folder or a .gguf file.",
+        "./model.gguf")
+    model_alias: tuple[str, ...] = _model(
+        (), "texts", "Another name that requests may use.", "gpt-4o-mini")
+    quantize: str = _model(
+        "none", "text", "Pack the weights.", "int4", choices=("none", "int8", "int4"))
+    quantize_cache: str = _model(
+        "none", "text", "Store the window in eight bits.", "int8", choices=("none", "int8"))
+    dtype: str = _model(
+        "auto", "text", "Number format of the weights.", "bfloat16",
+        choices=("auto", "float64", "float32", "bfloat16", "float16"))
+    device: str = _model("auto", "text", "Device: auto, cpu, cuda, cuda:0 or mps.", "cpu")
+    threads: int | None = _model(
+        None, "integer", "Processor threads.", "2", "threads", default_text="all")
+    compile: bool = _model(True, "flag", "Compile the decode step in the background.", "false")
+
+    cache_size: int = _window(
+        1024, "integer", "Tokens that a session sees, pinned ones included.", "2048", "tokens")
+    max_streams: int = _window(
+        16, "integer", "Sessions that generate at once, each in a slot.", "8", "slots")
+    eviction: str = _window(
+        "token", "text", "Evict single tokens or whole turns.", "turn", choices=("token", "turn"))
+    max_pinned_tokens: int | None = _window(
+        None, "integer", "Longest system prompt with tools.", "512", "tokens",
+        default_text="three quarters of cache_size")
+    max_rewind_tokens: int | None = _window(
+        None, "integer", "Tokens that are taken back without a replay.", "256", "tokens",
+        default_text="a quarter of cache_size")
+    system_prompt: str = _window(
+        "", "text", "Pinned in sessions that bring none.", "You are a helpful assistant.")
+    max_stall: float = _window(
+        4.0, "number", "Longest step that prefills, as a multiple of one that does not.", "2",
+        "times")
+
+    host: str = _address(
+        "127.0.0.1", "text", "Address to listen on; another one needs keys.", "0.0.0.0")
+    port: int = _address(8080, "integer", "Port to listen on; 0 for a free one.", "8081")
+    allowed_host: tuple[str, ...] = _address(
+        (), "texts", "Further host name of a server on loopback.", "chat.example.org")
+    cors_origin: tuple[str, ...] = _address(
+        (), "texts", "Origin of pages that may call.", "https://chat.example.org")
+    page: bool = _address(True, "flag", "Serve the page at /.", "false")
+
+    api_key: tuple[str, ...] = _keys(
+        (), "texts", "Key of a client; each sees its own sessions.", "KEY", is_secret=True)
+    api_key_file: str = _keys("", "text", "File of keys, one a line.", "keys.txt")
+    metrics_key: str = _keys(
+        "", "text", "Key of /metrics, which no other key opens then.", "KEY", is_secret=True)
+    max_requests_per_key: int = _keys(
+        64, "integer", "Requests of one key at once.", "16", "requests")
+    max_requests_per_minute: int = _keys(
+        0, "integer", "Requests of one key; 0 for any number.", "120", "requests")
+
+    default_temperature: float = _answers(
+        0.7, "number", "Temperature of requests without one.", "0")
+    default_top_p: float = _answers(0.95, "number", "top_p of requests without one.", "1")
+    default_max_tokens: int = _answers(
+        1024, "integer", "max_tokens of requests without one.", "512", "tokens")
+    turn_seconds: float = _answers(
+        600.0, "number", "An answer ends after so long.", "120", "seconds")
+    on_disconnect: str = _answers(
+        "keep", "text", "Keep a partial answer when its client goes away, or take the turn back.",
+        "rollback", choices=("keep", "rollback"))
+    ping_seconds: float = _answers(
+        15.0, "number", "Comment in a stream that has nothing to say.", "5", "seconds")
+
+    max_waiting: int = _limits(256, "integer", "Turns that may wait for a slot.", "64", "turns")
+    max_body_bytes: int = _limits(16 << 20, "bytes", "Longest request.", "4MB", "bytes")
+    max_message_characters: int = _limits(
+        4_000_000, "integer", "Longest message.", "100000", "characters")
+
+    data_dir: str = _storage(
+        "", "text", "Folder of sessions and snapshots.", "./chats",
+        default_text="the user's data folder")
+    host_memory: int = _storage(
+        1 << 30, "bytes", "Bound on the states of idle sessions in memory.", "4GB", "bytes")
+    disk: int = _storage(8 << 30, "bytes", "Bound on the snapshots on disk.", "50GB", "bytes")
+    snapshot_seconds: float = _storage(
+        10.0, "number", "An idle session gets a snapshot after so long.", "60", "seconds")
+    restore: str = _storage(
+        "exact", "text", "Replay every token since the last snapshot, or the last ones only.",
+        "tail", choices=("exact", "tail"))
+    replay_tokens: int = _storage(
+        0, "integer", "Length of the tail that restore=tail replays; 0 for four times cache_size.",
+        "2048", "tokens")
+
+    session_ttl_seconds: float = _retention(
+        0.0, "number", "Delete idle sessions; 0 for never.", "604800", "seconds")
+    response_ttl_seconds: float = _retention(
+        30 * 86400.0, "number", "Delete stored responses.", "86400", "seconds")
+    max_responses: int = _retention(
+        100_000, "integer", "Stored responses; the oldest go first.", "10000", "responses")
+
+    disclosure: str = _notices(
+        "", "text", "Text that goes with a session's first answer.", "You talk to a machine.")
+    reminder: str = _notices(
+        "", "text", "Text that is repeated in every session.", "This is a machine.")
+    reminder_seconds: float = _notices(
+        3 * 3600.0, "number", "Time between two reminders.", "3600", "seconds")
+
+    log_level: str = _operation(
+        "info", "text", "Least level of the lines of the log.", "warning",
+        choices=("debug", "info", "warning", "error"))
+    log_user_text: bool = _operation(
+        False, "flag", "Write what users say, and the answers, to the log.", "true")
+    drain_seconds: float = _operation(
+        30.0, "number", "Running turns may end after SIGTERM.", "120", "seconds")
+    # fmt: on
 
     def __post_init__(self) -> None:
         if not self.is_loopback and not self.keys:
@@ -100,11 +154,21 @@ class ServerSettings:
                 f"host={self.host!r} is reachable by others, and there is no key; set api_key or "
                 "listen on 127.0.0.1"
             )
-        for name in ("max_streams", "max_requests_per_key", "default_max_tokens", "cache_size"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is less than 1; choose a greater")
         if not 0 <= self.port < 1 << 16:
             raise ConfigError(f"port={self.port} is no port; choose 0 to 65535")
+        for found in fields(self):
+            value, choices = getattr(self, found.name), facts_of(found).choices
+            if choices and value not in choices:
+                raise ConfigError(
+                    f"{found.name}={value!r} is unknown; choose {' or '.join(choices)}"
+                )
+        if not all(key.strip() for key in self.keys):
+            raise ConfigError("api_key is empty; give a key, or leave it out for none")
+        if self.metrics_key in self.keys:
+            raise ConfigError("metrics_key is a client's key as well; choose another")
         self.sampling_defaults()
         self.session_settings()
 
@@ -149,7 +213,7 @@ class ServerSettings:
         from streamingllm.sessions.session_settings import SessionSettings
 
         return SessionSettings(
-            eviction=self.eviction,  # type: ignore[arg-type]  # checked there
+            eviction=self.eviction,  # type: ignore[arg-type]  # one of the choices
             system_prompt=self.system_prompt,
             host_bytes=self.host_memory,
             disk_bytes=self.disk,
@@ -158,6 +222,7 @@ class ServerSettings:
             turn_seconds=self.turn_seconds,
             snapshot_after_seconds=self.snapshot_seconds,
             restore=self.restore,  # type: ignore[arg-type]
+            replay_tokens=self.replay_tokens,
             on_disconnect=self.on_disconnect,  # type: ignore[arg-type]
             session_ttl_seconds=self.session_ttl_seconds or None,
             response_ttl_seconds=self.response_ttl_seconds,
@@ -171,15 +236,3 @@ class ServerSettings:
 def setting_fields() -> tuple[Field[Any], ...]:
     """Return all settings, for those who load or document them."""
     return fields(ServerSettings)
-
-
-def kind_of(setting: Field[Any]) -> Kind:
-    """Return what values a setting takes."""
-    kind: Kind = setting.metadata[_KIND]
-    return kind
-
-
-def help_of(setting: Field[Any]) -> str:
-    """Return what a setting means."""
-    text: str = setting.metadata[_HELP]
-    return text

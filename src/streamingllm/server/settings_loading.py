@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ByteSize, Field, ValidationError, create_model
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -17,12 +19,24 @@ from pydantic_settings import (
 )
 
 from streamingllm.errors import ConfigError
-from streamingllm.server.settings import ServerSettings, help_of, kind_of, setting_fields
+from streamingllm.server.setting_fields import facts_of
+from streamingllm.server.settings import ServerSettings, setting_fields
 
 ENV_PREFIX = "STREAMINGLLM_"
+
+
+def _as_list(value: Any) -> Any:
+    """Return the items of a list that the environment writes as a, b or as JSON."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
 _TYPES: dict[str, Any] = {
     "text": str,
-    "texts": tuple[str, ...],
+    "texts": Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_list)],
     "integer": int,
     "number": float,
     "flag": bool,
@@ -73,10 +87,10 @@ def _model(file: Path | None) -> type[BaseSettings]:
 
     found: dict[str, Any] = {}
     for setting in setting_fields():
-        kind = _TYPES[kind_of(setting)]
+        kind, text = _TYPES[facts_of(setting).kind], facts_of(setting).text
         is_optional = setting.default is None
         annotation = kind | None if is_optional else kind
-        found[setting.name] = (annotation, Field(setting.default, description=help_of(setting)))
+        found[setting.name] = (annotation, Field(setting.default, description=text))
     return create_model("Settings", __base__=Sources, **found)
 
 
@@ -85,7 +99,8 @@ def _config_error(error: ValidationError) -> ConfigError:
     name = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return ConfigError(f"{name} is no setting; see `streamingllm serve --help`")
-    value = "" if name.startswith("api_key") else f"={problem.get('input')!r}"
+    secrets = {setting.name for setting in setting_fields() if facts_of(setting).is_secret}
+    value = "" if name.partition(".")[0] in secrets else f"={problem.get('input')!r}"
     message = str(problem["msg"])
     return ConfigError(f"{name}{value} is wrong: {message[0].lower()}{message[1:]}; change it")
 

@@ -1,22 +1,19 @@
-"""Make sessions, branches of sessions, and sessions with another system prompt."""
+"""Make sessions and branches of sessions."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from streamingllm.errors import InputError, SessionNotFoundError
+from streamingllm.sessions.pinning import Pinning, said_in
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_archive import SessionArchive
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.session_table import SessionTable, new_session_id
 from streamingllm.sessions.sqlite_store import SqliteStore
-from streamingllm.sessions.template_cache import TemplateCache
-from streamingllm.sessions.transcript import Message, Transcript
 from streamingllm.sessions.turn import TurnRequest
 
 _SYSTEM = "system"
@@ -29,31 +26,28 @@ class Branching:
     Args:
         table: sessions in memory.
         store: of durable ones.
-        templates: encodes what is pinned.
+        pinning: puts what is pinned first.
         residency: copies streams.
         settings: the operator's.
         cache_size: tokens that a stream can see.
-        max_pinned_tokens: longest pinned prefix.
     """
 
     def __init__(
         self,
         table: SessionTable,
         store: SqliteStore,
-        templates: TemplateCache,
+        pinning: Pinning,
         residency: ResidencyPolicy,
         settings: SessionSettings,
         *,
         cache_size: int,
-        max_pinned_tokens: int,
     ) -> None:
         self._table = table
         self._store = store
-        self._templates = templates
+        self._pinning = pinning
         self._residency = residency
         self._settings = settings
         self._cache_size = cache_size
-        self._max_pinned_tokens = max_pinned_tokens
 
     async def create(
         self,
@@ -77,7 +71,7 @@ class Branching:
         """
         # Checked before anything is stored, so that a refusal leaves nothing behind.
         draft = Session(session_id or new_session_id(), owner)
-        await self._pin(
+        await self._pinning.pin(
             draft,
             self._settings.system_prompt if system_prompt is None else system_prompt,
             tuple(tools or ()),
@@ -178,17 +172,18 @@ class Branching:
     async def fill(self, session: Session, archive: SessionArchive) -> None:
         """Let a new session say what an archive says."""
         draft = Session(session.id, session.owner)
-        await self._pin(draft, archive.system_prompt, archive.tools, dict(archive.variables))
+        pinned = (archive.system_prompt, archive.tools, dict(archive.variables))
+        await self._pinning.pin(draft, *pinned)
         session.system_prompt, session.tools = draft.system_prompt, draft.tools
         session.variables, session.eviction = draft.variables, archive.eviction
         session.metadata = dict(archive.metadata)
         session.num_pinned_tokens = draft.num_pinned_tokens
         session.token_log, session.transcript = draft.token_log, draft.transcript
-        pinned = draft.num_pinned_tokens
-        fits = list(archive.token_ids[:pinned]) == draft.token_log[:pinned].tolist()
-        said = _said_in(archive.messages)
+        num_pinned = draft.num_pinned_tokens
+        fits = list(archive.token_ids[:num_pinned]) == draft.token_log[:num_pinned].tolist()
+        said = said_in(archive.messages)
         if fits and archive.token_ids:
-            session.token_log.extend(archive.token_ids[pinned:])
+            session.token_log.extend(archive.token_ids[num_pinned:])
             for message in said[: len(said) - archive.num_unfed]:
                 session.transcript.append(message)
             said = said[len(said) - archive.num_unfed :]
@@ -210,103 +205,7 @@ class Branching:
         wanted = self._settings.system_prompt
         if request.system_prompt is not None:
             wanted = request.system_prompt
-        await self._pin(
+        await self._pinning.pin(
             session, wanted, tuple(request.tools or ()), dict(request.template_variables)
         )
         return session
-
-    def fits(self, session: Session, request: TurnRequest) -> bool:
-        """Tell whether a session pins what a request asks for."""
-        return self._wanted(session, request) == (
-            session.system_prompt,
-            session.tools,
-            dict(session.variables),
-        )
-
-    async def pinned_anew(self, session: Session, request: TurnRequest) -> Session | None:
-        """Return a draft that pins what a request asks for; None if the session does already.
-
-        Raises:
-            InputError: the system prompt and the tools are longer than what may be pinned.
-        """
-        # A server that died after it stored a new session left no token of it.
-        if len(session.token_log) and self.fits(session, request):
-            return None
-        draft = Session(session.id, session.owner)
-        await self._pin(draft, *self._wanted(session, request))
-        return draft
-
-    async def adopt(self, session: Session, request: TurnRequest, pinned: Session | None) -> None:
-        """Give a session the eviction that a request brings, and what was pinned anew.
-
-        When what is pinned changes, the token log is made anew and the stream is replayed from it.
-        """
-        if request.eviction is not None:
-            session.eviction = request.eviction
-        if pinned is not None:
-            await self._replace_pinned(session, pinned)
-
-    def _wanted(
-        self, session: Session, request: TurnRequest
-    ) -> tuple[str, tuple[Mapping[str, Any], ...], dict[str, Any]]:
-        return (
-            session.system_prompt if request.system_prompt is None else request.system_prompt,
-            session.tools if request.tools is None else _plain(request.tools),
-            {**session.variables, **request.template_variables},
-        )
-
-    async def _pin(
-        self,
-        session: Session,
-        system_prompt: str,
-        tools: tuple[Mapping[str, Any], ...],
-        variables: dict[str, Any],
-    ) -> None:
-        """Let an empty session begin with the opening of its template."""
-        session.system_prompt, session.tools = system_prompt, _plain(tools)
-        session.variables = variables
-        opening = await self._templates.opening_ids(session)
-        if len(opening) > self._max_pinned_tokens:
-            raise InputError(
-                f"system prompt and tools have {len(opening)} tokens, more than max_pinned_tokens="
-                f"{self._max_pinned_tokens}; shorten them or let the operator raise it"
-            )
-        session.num_pinned_tokens = len(opening)
-        session.token_log.extend(opening)
-        if system_prompt:
-            said = Message.of_text(_SYSTEM, system_prompt)
-            session.transcript.append(replace(said, stop=len(opening)))
-
-    async def _replace_pinned(self, session: Session, draft: Session) -> None:
-        """Put another opening before all that was said since."""
-        await self._residency.drop(session)
-        old_pinned = session.num_pinned_tokens
-        shift = draft.num_pinned_tokens - old_pinned
-        draft.token_log.extend(session.token_log[old_pinned:])
-        transcript = Transcript()
-        for message in [*draft.transcript, *_said(session.transcript)]:
-            is_pinned = message.role == _SYSTEM and not len(transcript) and draft.system_prompt
-            moved = 0 if is_pinned else shift
-            transcript.append(
-                replace(message, first=message.first + moved, stop=message.stop + moved)
-            )
-        session.system_prompt, session.tools = draft.system_prompt, draft.tools
-        session.variables = draft.variables
-        session.num_pinned_tokens = draft.num_pinned_tokens
-        session.token_log, session.transcript = draft.token_log, transcript
-        session.num_stored_messages = session.num_stored_tokens = 0
-
-
-def _said(transcript: Transcript) -> list[Message]:
-    """Return the messages after the pinned system prompt."""
-    return _said_in(list(transcript))
-
-
-def _said_in(messages: Sequence[Message]) -> list[Message]:
-    messages = list(messages)
-    return messages[1:] if messages and messages[0].role == _SYSTEM else messages
-
-
-def _plain(tools: Tools) -> tuple[Mapping[str, Any], ...]:
-    """Return tools as they come back from the store, so that they compare equal."""
-    return tuple(json.loads(json.dumps(list(tools))))

@@ -12,6 +12,7 @@ from streamingllm.sessions.branching import Branching
 from streamingllm.sessions.checkpoint import Checkpoint
 from streamingllm.sessions.history_digest import history_digests
 from streamingllm.sessions.matching import Alignment, align, num_system_messages
+from streamingllm.sessions.pinning import Pinning
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.sqlite_store import SqliteStore
@@ -41,6 +42,7 @@ class Claims:
         table: sessions in memory.
         store: finds sessions by their history.
         branching: makes branches.
+        pinning: replaces what is pinned.
         check: refuses a request whose turn cannot begin, given the messages that are new.
     """
 
@@ -49,11 +51,13 @@ class Claims:
         table: SessionTable,
         store: SqliteStore,
         branching: Branching,
+        pinning: Pinning,
         check: Callable[[TurnRequest, tuple[Message, ...]], Awaitable[None]],
     ) -> None:
         self._table = table
         self._store = store
         self._branching = branching
+        self._pinning = pinning
         self._check = check
 
     @asynccontextmanager
@@ -69,7 +73,7 @@ class Claims:
         try:
             # What is refused here leaves the session as it was.
             await self._check(request, alignment.new)
-            pinned = await self._branching.pinned_anew(session, request)
+            pinned = await self._pinning.pinned_anew(session, request)
             async with self._changed(claim, request, alignment, pinned):
                 yield claim
         finally:
@@ -83,7 +87,7 @@ class Claims:
         session = claim.session
         is_cut = alignment.num_kept < len(session.transcript)
         if not is_cut and pinned is None:
-            await self._branching.adopt(session, request, pinned)
+            await self._pinning.adopt(session, request, pinned)
             yield
             return
         before, old = Checkpoint.of(session), None
@@ -92,7 +96,7 @@ class Claims:
                 old = await self._branching.keep_old_branch(session)
             if is_cut:
                 session.truncate(alignment.num_kept)
-            await self._branching.adopt(session, request, pinned)
+            await self._pinning.adopt(session, request, pinned)
             yield
         except BaseException:
             if not claim.has_begun:
@@ -191,7 +195,7 @@ class Claims:
         def rank(candidate: tuple[Session, int]) -> tuple[int, bool, bool]:
             session, num_known = candidate
             is_end = len(session.transcript) == num_known + num_system_messages(session.transcript)
-            return (-num_known, not self._branching.fits(session, request), not is_end)
+            return (-num_known, not self._pinning.fits(session, request), not is_end)
 
         longest = max((num_known for _, num_known in found), default=0)
         return sorted((c for c in found if c[1] == longest), key=rank)

@@ -13,6 +13,7 @@ from streamingllm.sessions.claims import Claims
 from streamingllm.sessions.feed_runner import FeedRunner
 from streamingllm.sessions.housekeeping import Housekeeping
 from streamingllm.sessions.own_task import in_own_task
+from streamingllm.sessions.pinning import Pinning
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session import Session
@@ -27,9 +28,11 @@ from streamingllm.sessions.snapshot_shelf import SnapshotShelf
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.text_runner import TextRunner
+from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import SessionView, TurnEvent, TurnRequest
+from streamingllm.sessions.turn_params import TurnParams
+from streamingllm.sessions.turn_report import TurnReport, TurnWatch
 from streamingllm.sessions.turn_runner import TurnRunner
-from streamingllm.sessions.turn_timing import TurnClock, TurnTiming
 
 
 class SessionManager(SessionAdmin):
@@ -50,7 +53,7 @@ class SessionManager(SessionAdmin):
         max_pinned_tokens: longest pinned prefix.
 
     Attributes:
-        on_turn: called with the durations of each turn that has ended.
+        on_turn: called with the report of each turn that has ended, if it was accepted.
     """
 
     def __init__(
@@ -75,23 +78,15 @@ class SessionManager(SessionAdmin):
             bytes_per_stream=bytes_per_stream,
             window_size=cache_size,
         )
-        branching = Branching(
-            table,
-            store,
-            self._templates,
-            residency,
-            settings,
-            cache_size=cache_size,
-            max_pinned_tokens=max_pinned_tokens,
-        )
+        pinning = Pinning(self._templates, residency, max_pinned_tokens)
+        branching = Branching(table, store, pinning, residency, settings, cache_size=cache_size)
         super().__init__(engine, lm, store, table, branching, residency, shelf)
         self.settings = settings
         self.cache_size = cache_size
         self.responses = ResponseStore(store.database, max_responses=settings.max_responses)
-        self._turns = TurnRunner(
-            engine, lm, self._table, self._templates, self._residency, settings, cache_size
-        )
-        self._claims = Claims(self._table, store, self._branching, self._turns.check)
+        params = TurnParams(engine, lm, self._templates, settings, cache_size)
+        self._turns = TurnRunner(engine, params, table, self._templates, residency, settings)
+        self._claims = Claims(self._table, store, branching, pinning, params.check)
         self._texts = TextRunner(engine, lm, self._templates, self._residency, cache_size)
         self._feeds = FeedRunner(
             engine, self._table, self._templates, self._residency, self._branching, self._turns
@@ -100,7 +95,7 @@ class SessionManager(SessionAdmin):
             self._table, store, self.responses, self._residency, settings
         )
         self._num_running = 0
-        self.on_turn: Callable[[TurnTiming], None] | None = None
+        self.on_turn: tuple[Callable[[TurnReport], None], ...] = ()
 
     # Turns.
 
@@ -118,22 +113,21 @@ class SessionManager(SessionAdmin):
             SessionNotFoundError: the request names a session that is not there.
             UnsupportedFeatureError: the chat template has no place for a message or a tool.
         """
-        return in_own_task(self._respond(request))
+        watch = TurnWatch(request.owner)
+        return in_own_task(self._watched(watch, self._respond(request, watch)))
 
-    async def _respond(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
-        self._residency.slots.check_capacity()
-        self._num_running += 1
-        clock = TurnClock()
+    async def _respond(
+        self, request: TurnRequest, watch: TurnWatch
+    ) -> AsyncGenerator[TurnEvent, None]:
         session: Session | None = None
         try:
             async with self._claims.claim(request) as claim:
                 session = claim.session
-                clock.begin(session.num_forgotten_tokens)
+                watch.begin(claim.new, session.num_forgotten_tokens)
                 events = self._turns.run(session, request, claim.new)
                 async with contextlib.aclosing(events):
                     async for event in events:
                         claim.has_begun = True
-                        clock.note(event)
                         yield event
                 if request.is_side_task:
                     await self._discard(session)
@@ -142,29 +136,37 @@ class SessionManager(SessionAdmin):
                 await asyncio.shield(self._discard(session))
             raise
         finally:
-            self._num_running -= 1
-            if self.on_turn is not None:
-                self.on_turn(clock.timing())
             if session is not None:
                 await asyncio.shield(self._residency.rest(session))
 
     def complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
         """Go on from a text, without a chat template and without a session; see `respond`."""
-        return in_own_task(self._complete(request))
+        watch = TurnWatch(request.owner)
+        if isinstance(request.prompt, str):
+            watch.begin((Message.of_text("user", request.prompt),))
+        return in_own_task(self._watched(watch, self._texts.run(request)))
 
     async def check_text(self, request: TextRequest) -> None:
         """Refuse what `complete` would refuse because of the request itself; see `TextRunner`."""
         await self._texts.check(request)
 
-    async def _complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
+    async def _watched(
+        self, watch: TurnWatch, events: AsyncGenerator[TurnEvent, None]
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Yield the events of a turn if it may wait, and report it at its end."""
         self._residency.slots.check_capacity()
         self._num_running += 1
         try:
-            async with contextlib.aclosing(self._texts.run(request)) as events:
+            async with contextlib.aclosing(events):
                 async for event in events:
+                    watch.note(event)
                     yield event
         finally:
             self._num_running -= 1
+            if watch.has_started:
+                report = watch.report()
+                for listener in self.on_turn:
+                    listener(report)
 
     async def count_tokens(self, request: TurnRequest) -> int:
         """Return how many tokens the answer to a request would build on."""
@@ -185,18 +187,17 @@ class SessionManager(SessionAdmin):
 
     def ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
         """Answer a question about a feed, which goes on meanwhile; see `respond`."""
-        return in_own_task(self._ask(session_id, request))
+        watch = TurnWatch(request.owner)
+        return in_own_task(self._watched(watch, self._ask(session_id, request, watch)))
 
-    async def _ask(self, session_id: str, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
-        self._residency.slots.check_capacity()
+    async def _ask(
+        self, session_id: str, request: TurnRequest, watch: TurnWatch
+    ) -> AsyncGenerator[TurnEvent, None]:
         session = await self._table.get(request.owner, session_id)
-        self._num_running += 1
-        try:
-            async with contextlib.aclosing(self._feeds.ask(session, request)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._num_running -= 1
+        watch.begin(request.messages, session.num_forgotten_tokens)
+        async with contextlib.aclosing(self._feeds.ask(session, request)) as events:
+            async for event in events:
+                yield event
 
     async def stats(self) -> ManagerStats:
         """Return counts and bytes by tier."""

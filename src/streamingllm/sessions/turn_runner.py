@@ -8,19 +8,16 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 from streamingllm.engine import AsyncEngine, Usage
-from streamingllm.errors import ContextLengthError, InputError, StreamingLLMError
+from streamingllm.errors import InputError, StreamingLLMError
 from streamingllm.finish_reason import FinishReason
-from streamingllm.models import LanguageModel
 from streamingllm.sessions.answer import Answer
-from streamingllm.sessions.answer_parser import parser_for
 from streamingllm.sessions.notices import notices_due
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.template_cache import TemplateCache
-from streamingllm.sessions.tool_choice import answer_grammar
-from streamingllm.sessions.transcript import Message, new_message_id
+from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import (
     TurnEnded,
     TurnEvent,
@@ -29,6 +26,7 @@ from streamingllm.sessions.turn import (
     TurnUsage,
 )
 from streamingllm.sessions.turn_input import TurnInput
+from streamingllm.sessions.turn_params import TurnParams
 from streamingllm.stream.sampling import SamplingParams
 
 
@@ -53,31 +51,28 @@ class TurnRunner:
 
     Args:
         engine: generates.
-        lm: its model and tokenizer.
+        params: of turns.
         table: sessions, and the store of those that are durable.
         templates: encodes messages.
         residency: brings sessions to the device.
         settings: what happens when a client goes away.
-        cache_size: tokens that a stream can see.
     """
 
     def __init__(
         self,
         engine: AsyncEngine,
-        lm: LanguageModel,
+        params: TurnParams,
         table: SessionTable,
         templates: TemplateCache,
         residency: ResidencyPolicy,
         settings: SessionSettings,
-        cache_size: int,
     ) -> None:
         self._engine = engine
-        self._lm = lm
+        self._params = params
         self._table = table
         self._templates = templates
         self._residency = residency
         self._settings = settings
-        self._cache_size = cache_size
 
     async def run(
         self, session: Session, request: TurnRequest, new: tuple[Message, ...]
@@ -88,7 +83,7 @@ class TurnRunner:
             for i in range(len(session.transcript) - session.num_unfed, len(session.transcript))
         )
         told = await self._templates.encode(session, (*pending, *new))
-        params = await self._params(session, request, told)
+        params = await self._params.of(session, request, told)
         turn = _Turn(
             session,
             request,
@@ -99,7 +94,7 @@ class TurnRunner:
         )
         stream_id = await self._residency.bring(session)
         session.is_running = True
-        answers = await self._answers(session, request, told.prefill, params.n)
+        answers = self._params.answers(session, request, told.prefill, params.n)
         try:
             self._append_input(turn, told)
             notices = notices_due(session, self._settings)
@@ -123,85 +118,10 @@ class TurnRunner:
             if not turn.has_ended:
                 await asyncio.shield(self._abandon(turn, answers[0]))
 
-    async def check(self, request: TurnRequest, new: tuple[Message, ...]) -> None:
-        """Refuse what no turn can begin with.
-
-        Raises:
-            InputError: a message is too long, or a sampling parameter is out of range.
-        """
-        self._check_lengths(new)
-        await self._engine.check(request.params)
-
     async def count_tokens(self, session: Session, new: tuple[Message, ...]) -> int:
         """Return how many tokens an answer would build on."""
         told = await self._templates.encode(session, new)
         return len(session.token_log) - session.num_forgotten_tokens + len(told.ids)
-
-    # The parts of a turn.
-
-    def _check_lengths(self, messages: tuple[Message, ...]) -> None:
-        most = self._settings.max_message_characters
-        for number, message in enumerate(messages):
-            if len(message.text) > most:
-                raise InputError(
-                    f"messages[{number}] has {len(message.text)} characters, more than "
-                    f"max_message_characters={most}; send it in parts"
-                )
-
-    async def _params(
-        self, session: Session, request: TurnRequest, told: TurnInput
-    ) -> SamplingParams:
-        template = await self._templates.template(session)
-        parser = parser_for(self._lm, session.tools, variables=session.variables)
-        params = replace(
-            request.params,
-            stop_token_ids={
-                *request.params.stop_token_ids,
-                *template.end_token_ids,
-                *parser.stop_token_ids,
-            },
-            shown_token_ids=parser.shown_token_ids,
-            grammar=answer_grammar(self._lm, session, request, template),
-        )
-        if params.grammar is not request.params.grammar:
-            try:
-                await self._engine.check(params)
-            except InputError as error:
-                raise InputError(
-                    f"tools have parameters that calls cannot be made to follow ({error}); "
-                    "simplify their JSON schemas"
-                ) from error
-        if not told.ids and not len(session.token_log):
-            raise InputError("messages is empty; send at least one message")
-        if request.truncation == "disabled":
-            return self._bounded(session, params, len(told.ids))
-        return params
-
-    def _bounded(self, session: Session, params: SamplingParams, num_new: int) -> SamplingParams:
-        """Refuse a request that does not fit; end the answer before it would no longer."""
-        total = len(session.token_log) + num_new
-        room = self._cache_size - total
-        if room < 1 or session.num_forgotten_tokens:
-            raise ContextLengthError(
-                f"truncation='disabled': the request of {total} tokens exceeds the context size of "
-                f"{self._cache_size} tokens; shorten it or send truncation='auto'"
-            )
-        most = params.max_new_tokens
-        return replace(params, max_new_tokens=room if most is None else min(most, room))
-
-    async def _answers(
-        self, session: Session, request: TurnRequest, prefill: str, num_samples: int
-    ) -> list[Answer]:
-        tools = () if request.tool_mode == "none" else session.tools
-        return [
-            Answer(
-                sample,
-                parser_for(self._lm, tools, variables=session.variables),
-                new_message_id(),
-                prefill,
-            )
-            for sample in range(num_samples)
-        ]
 
     def _append_input(self, turn: _Turn, told: TurnInput) -> None:
         session = turn.session
