@@ -25,10 +25,13 @@ class AttentionFacts:
         head_dims: widths of the keys and values that attention is given, each pair once.
         changed_layers: layers that do not attend exactly once a pass to exactly what the cache
             returned for them.
+        first_scaled_position: first position id that changes more than rotary tables; None if
+            there is none.
     """
 
     head_dims: frozenset[tuple[int, int]]
     changed_layers: tuple[int, ...]
+    first_scaled_position: int | None = None
 
 
 class CheckedCache(SinkCache):
