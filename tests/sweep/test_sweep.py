@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks import families_page
 from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.errors import UnsupportedFeatureError, UnsupportedModelError
 from streamingllm.integration.attach import attachment_of
@@ -105,19 +106,22 @@ def test_a_layer_without_keys_costs_no_memory() -> None:
         assert cache.nbytes == 8 * (2 + 6) * 2 * 2 * (16 + 32 + 16)
 
 
-@pytest.mark.parametrize(("name", "what"), [("gemma3", "masks"), ("qwen2_vl", "positions")])
-def test_pictures_with_masks_or_positions_of_their_own_are_refused(name: str, what: str) -> None:
+def test_pictures_with_positions_of_their_own_are_refused() -> None:
     """The decoder gets them merged into its text: what counts is that the pass has any."""
-    model = small_model(name)
-    arguments = {"inputs_embeds": model.get_input_embeddings()(torch.arange(3, 15)[None])}
-    if what == "positions":
-        axes = torch.tensor([[[1]], [[2]], [[3]]])
-        arguments["position_ids"] = torch.arange(12).expand(3, 1, -1) * axes
+    model = small_model("qwen2_vl")
+    vectors = model.get_input_embeddings()(torch.arange(3, 15)[None])
+    axes = torch.arange(12).expand(3, 1, -1) * torch.tensor([[[1]], [[2]], [[3]]])
+    arguments = {"inputs_embeds": vectors, "position_ids": axes}
     with (
         SinkCache(model, 2, 6) as cache,
-        pytest.raises(UnsupportedFeatureError, match=f"pictures {what} of their own"),
+        pytest.raises(UnsupportedFeatureError, match="pictures positions of their own"),
     ):
         model(**arguments, past_key_values=cache, pixel_values_from_elsewhere=torch.ones(1))
+
+
+def test_the_page_of_families_is_made_of_the_results() -> None:
+    text = families_page.PAGE.read_text()
+    assert families_page.page(text) == text
 
 
 def test_models_that_are_refused_are_left_alone() -> None:

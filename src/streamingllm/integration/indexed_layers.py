@@ -42,4 +42,4 @@ def _choose(own_forward: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Te
     if active_plan.get() is None:
         return own_forward(*args, **kwargs)
     hidden_states: Tensor = args[0] if args else kwargs["hidden_states"]
-    return torch.empty((*hidden_states.shape[:2], 0), dtype=torch.int32)
+    return hidden_states.new_empty((*hidden_states.shape[:2], 0), dtype=torch.int32)

@@ -35,6 +35,8 @@ def first_scaled_position(model: PreTrainedModel, attachment: Attachment) -> int
     most = getattr(config, "max_position_embeddings", None) or LATE_POSITION + 1
     first, last = 0, min(LATE_POSITION, most - 1)
     expected = _hidden_states(model, attachment, first)
+    if torch.equal(expected, _hidden_states(model, attachment, last)):
+        return None
     is_exact = torch.equal(expected, _hidden_states(model, attachment, first))
 
     def is_changed(position: int) -> bool:
