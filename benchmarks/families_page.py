@@ -99,9 +99,7 @@ def not_built_rows(families: Results) -> Iterator[str]:
 
 
 def main(
-    check: Annotated[
-        bool, typer.Option(help="Write nothing; fail if the page is not new.")
-    ] = False,
+    check: Annotated[bool, typer.Option(help="Write nothing; fail if it is old.")] = False,
 ) -> None:
     """Write docs/families.md.
 

@@ -12,7 +12,9 @@ import torch
 from benchmarks import families_page
 from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.errors import UnsupportedFeatureError, UnsupportedModelError
+from streamingllm.graphs.decode_step import unsupported_reason
 from streamingllm.integration.attach import attachment_of
+from streamingllm.kernels import native
 from tests.sweep.checks import LIMITS, differences, refusal
 from tests.sweep.fields import VARIANTS
 from tests.sweep.reviewed import NOT_BUILT, REFUSED, REFUSED_VARIANTS, refusal_of
@@ -104,6 +106,27 @@ def test_a_layer_without_keys_costs_no_memory() -> None:
         model(torch.arange(3, 30)[None], past_key_values=cache)
         # Of five layers three have keys: two local ones with heads of 16, a global one of 32.
         assert cache.nbytes == 8 * (2 + 6) * 2 * 2 * (16 + 32 + 16)
+
+
+@pytest.mark.skipif(not native.load(), reason="needs the native kernels")
+@pytest.mark.parametrize("name", ["gemma4_text, shared keys", "gemma3n_text"])
+@pytest.mark.parametrize("quantize", ["none", "int8"])
+def test_layers_without_keys_have_a_decode_step(name: str, quantize: str) -> None:
+    """Its rings, and what rewinding needs of them, are those of ordinary passes."""
+    model, ids = small_model(name).float(), torch.arange(3, 43)
+    config = StreamConfig(2, 6, max_rewind_tokens=4, quantize_cache=quantize)
+    stepped, whole = Stream(model, config), Stream(model, config)
+    with SinkCache.of(model, config) as cache:
+        assert unsupported_reason(model, cache.attachment, cache.encodings) is None
+    stepped.feed(ids[:9])
+    for token in ids[9:].split(1):
+        stepped.feed(token)
+    whole.feed(ids)
+    for stream in (stepped, whole):
+        stream.rewind(3)
+    new = torch.arange(50, 60)
+    tolerance = 1e-4 if quantize == "none" else 0.3
+    torch.testing.assert_close(stepped.feed(new), whole.feed(new), rtol=0, atol=tolerance)
 
 
 def test_pictures_with_positions_of_their_own_are_refused() -> None:
