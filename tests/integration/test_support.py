@@ -47,7 +47,7 @@ def build(model_type: str, fields: dict[str, Any]) -> PreTrainedModel:
         ("mamba", {"hidden_size": 32, "num_hidden_layers": 2}, "recurrent"),
         ("jamba", SIZES | {"num_experts": 2, "use_mamba_kernels": False}, "recurrent"),
         ("bamba", SIZES | {"mamba_n_heads": 8, "mamba_d_head": 16}, "recurrent"),
-        ("codegen", NAMES | {"rotary_dim": 4}, "outside transformers' attention interface"),
+        ("openai-gpt", NAMES, "outside transformers' attention interface"),
         ("llama4_text", SIZES | {"num_local_experts": 2, "head_dim": 16}, "fixed chunks"),
         ("ctrl", NAMES | {"dff": 48}, "follow no known rotary"),
         ("doge", SIZES, "does more than a mask"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +31,14 @@ class ForwardPlan:
     _placements: dict[tuple[int, torch.dtype], Shift | None] = field(default_factory=dict)
 
     ndim = 0  # models look at a mask's rank before they decide to edit it
+
+    def with_readers(self, readers: Sequence[int]) -> ForwardPlan:
+        """Return a plan for further layers too, each of which reads the keys of an earlier one."""
+        if not readers:
+            return self
+        windows = tuple(self.windows[layer] for layer in readers)
+        encodings = tuple(self.encodings[layer] for layer in readers)
+        return replace(self, windows=self.windows + windows, encodings=self.encodings + encodings)
 
     def place(self, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Encode the positions of this pass into a layer's fresh queries and keys.
@@ -66,6 +75,10 @@ class ForwardPlan:
             softcap=softcap,
             sink_logits=sink_logits,
         )
+
+    def __getitem__(self, index: Any) -> ForwardPlan:
+        """Return itself: models cut heads or tokens out of their masks."""
+        return self
 
     def to(self, *args: Any, **kwargs: Any) -> ForwardPlan:
         """Return itself: models cast their masks."""

@@ -71,8 +71,13 @@ class DecodeStep:
 
     @property
     def max_tokens_per_slot(self) -> int:
-        """Tokens of one slot that one step can take: the operator of GPUs takes all at once."""
-        return MAX_BATCH if self._captured is None else 1
+        """Tokens of one slot that one step can take.
+
+        The operator of GPUs takes all at once. A layer that reads another's ring finds all tokens
+        of the step in it, also those that come after the one that attends.
+        """
+        in_turn = self._captured is None and not self._attachment.readers
+        return MAX_BATCH if in_turn else 1
 
     @property
     def num_graphs(self) -> int:

@@ -23,7 +23,8 @@ def take_back(module: StepModule, numbers: Tensor, buffers: Sequence[RingBuffers
     """
     _, slots, positions, *layouts = numbers.tolist()
     width = len(StepLayout._fields)
-    for layer in module.written_layers:
+    # Layers past the last buffers have written to those of an earlier layer.
+    for layer in (layer for layer in module.written_layers if layer < len(buffers)):
         first = module.geometry_of[layer] * width
         sinks, windows = layouts[first], layouts[first + 1]
         # The last token of a slot has overwritten last.

@@ -62,7 +62,9 @@ class StepModule(nn.Module):
         super().__init__()
         self.model = model
         self.attachment = attachment
-        self.geometry_of = geometry_of
+        self._readers = attachment.readers
+        self.geometry_of = geometry_of + tuple(geometry_of[layer] for layer in self._readers)
+        encodings += tuple(encodings[layer] for layer in self._readers)
         self.written_layers: list[int] = []
         self.linears = StepLinears(model)
         self._names = {f"linear_{i}": name for i, name in enumerate(self.linears.tensors)}
@@ -102,7 +104,7 @@ class StepModule(nn.Module):
             Chunk(positions, positions[:, None], None, origin, ids.shape[0]),
             windows=(),
             encodings=self._encodings(),
-            buffers=tuple(RingBuffers(*b) for b in buffers),
+            buffers=self._with_readers([RingBuffers(*b) for b in buffers]),
             slots=slots,
             positions=positions,
             geometry_of=self.geometry_of,
@@ -115,6 +117,18 @@ class StepModule(nn.Module):
             output = self.model(input_ids=ids[:, None], past_key_values=cache, use_cache=True)
         logits: Tensor = output.logits[:, -1]
         return logits
+
+    def _with_readers(self, buffers: list[RingBuffers]) -> tuple[RingBuffers, ...]:
+        """Return each layer's buffers, also of layers that read those of an earlier one.
+
+        Such a layer writes the same token again. It has no undo entries: the earlier layer has put
+        what the token overwrites there.
+        """
+        read = (buffers[layer] for layer in self._readers)
+        return (
+            *buffers,
+            *(b._replace(k_undo=b.k_undo[:, :, :0], v_undo=b.v_undo[:, :, :0]) for b in read),
+        )
 
     def _encodings(self) -> tuple[PositionEncoding, ...]:
         """Each layer's encoding, made of buffers of this module."""

@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from streamingllm.errors import UnsupportedFeatureError
 from streamingllm.integration.adapters import ADAPTERS, override
 from streamingllm.integration.exact_tables import shadow_rotary_modules
 from streamingllm.integration.fused_modules import fused_modules
 from streamingllm.integration.generation import clear_cache_implementation, shadow_preparation
+from streamingllm.integration.indexed_layers import indexers, shadow_indexers
 from streamingllm.integration.linears import fused_products, shadow_linears
+from streamingllm.integration.shared_layers import reading_layers
 from streamingllm.integration.streaming_pass import PassRunner, StreamingCache
-from streamingllm.integration.support import check_can_stream, configs_of, layer_windows
+from streamingllm.integration.support import (
+    check_can_stream,
+    configs_of,
+    layer_windows,
+    wrappers_of,
+)
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.detect import ModelPositions, detect_positions
 
@@ -33,6 +41,7 @@ class Attachment:
     Attributes:
         decoder: whose `forward`, rotary modules, linear layers and fused modules are shadowed.
         windows: each layer's own sliding window in tokens, None where it sees everything.
+        readers: for each layer without keys of its own, the layer whose keys it attends to.
         adapter: of a family that bypasses the attention interface.
         positions: how the model encodes positions; None with an adapter.
         facts: what its layers do around attention; None with an adapter.
@@ -44,13 +53,22 @@ class Attachment:
         self.adapter = ADAPTERS.get(model.config.model_type)
         self.positions: ModelPositions | None = None
         self.facts: AttentionFacts | None = None
+        self.readers = reading_layers(model)
+        self.windows = self.windows[: len(self.windows) - len(self.readers)]
+        self._indexers = indexers(self.decoder)
+        attending = range(len(self.windows)) if self.readers or self._indexers else None
         with evaluating(self.decoder):
             if self.adapter is None:
-                self.positions = detect_positions(model, self.decoder)
+                self.positions = detect_positions(model, self.decoder, attending)
             self._fused_modules = list(fused_modules(self.decoder))
         products = fused_products(self.decoder)
         self.passes = PassRunner(
-            self.decoder, configs_of(model), self.adapter, products, self._owns
+            self.decoder,
+            wrappers_of(model),
+            configs_of(model),
+            self.adapter,
+            products,
+            self._owns,
         )
         self._models: list[weakref.ref[PreTrainedModel]] = []
         self._num_users = 0
@@ -71,11 +89,28 @@ class Attachment:
                 self._undo.callback(shadow_preparation(model, self._owns))
 
     def encodings(self, cache_size: int) -> tuple[PositionEncoding, ...]:
-        """Return each layer's position encoding for queries that see `cache_size` tokens."""
+        """Return each layer's position encoding for queries that see `cache_size` tokens.
+
+        Raises:
+            UnsupportedFeatureError: that is more than the model streams exactly.
+        """
+        self._check_cache_size(cache_size)
         if self.adapter is not None:
             return self.adapter.encodings(self.model, cache_size)
         assert self.positions is not None
         return self.positions.encodings(cache_size)
+
+    def _check_cache_size(self, cache_size: int) -> None:
+        family, facts = self.model.config.model_type, self.facts
+        limits = [(indexer.index_topk, "its indexer drops keys") for indexer in self._indexers]
+        if facts is not None and facts.first_scaled_position is not None:
+            limits.append((facts.first_scaled_position, "it scales queries by their position"))
+        for limit, reason in limits:
+            if cache_size > limit:
+                raise UnsupportedFeatureError(
+                    f"num_sink_tokens + window_size={cache_size} is too much for {family}: past "
+                    f"{limit} tokens {reason}; choose {limit} or less"
+                )
 
     @contextmanager
     def position_ids(self, numbers: Tensor) -> Iterator[None]:
@@ -115,6 +150,7 @@ class Attachment:
                 undo.callback(self.adapter.install(model))
             if self.positions is not None:
                 undo.callback(shadow_rotary_modules(self.decoder, self.positions))
+            undo.callback(shadow_indexers(self._indexers))
             for each in self._models:
                 if (owner := each()) is not None:
                     undo.callback(shadow_preparation(owner, self._owns))

@@ -24,11 +24,14 @@ class AttentionFacts:
     Args:
         head_dims: widths of the keys and values that attention is given, each pair once.
         changed_layers: layers that do not attend exactly once a pass to exactly what the cache
-            returned for them.
+            returned for them, or for the layer whose keys they read.
+        first_scaled_position: first position id that changes more than rotary tables; None if
+            there is none.
     """
 
     head_dims: frozenset[tuple[int, int]]
     changed_layers: tuple[int, ...]
+    first_scaled_position: int | None = None
 
 
 class CheckedCache(SinkCache):
@@ -87,7 +90,9 @@ class CheckedCache(SinkCache):
         """Record one attention of a layer: the keys and values that it is given."""
         self._num_calls[layer] += 1
         self._head_dims.add((k.shape[-1], v.shape[-1]))
-        returned = self._returned.get(layer)
+        num_own, readers = len(self.rings), self.attachment.readers
+        source = layer if layer < num_own else readers[layer - num_own]
+        returned = self._returned.get(source)
         if returned is None or not (_is_same(k, returned[0]) and _is_same(v, returned[1])):
             self._changed.add(layer)
 

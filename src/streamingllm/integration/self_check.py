@@ -4,14 +4,16 @@ No declaration tells what a model does with the masks, tables and arguments of i
 few tokens are streamed past the first eviction:
 
 - one stream without sinks, against the model's own attention under a banded mask;
-- three streams with sinks, one of them at another position, each attention against the plain
-  reference. Two of them differ in their position ids only, and must not differ in the end.
+- two streams with sinks, one of them at another position, each attention against the plain
+  reference;
+- the same tokens with other position ids, which must change nothing within the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +22,8 @@ from transformers import PreTrainedModel
 
 from streamingllm.errors import StreamingLLMError, UnsupportedModelError
 from streamingllm.integration.checked_cache import AttentionFacts, CheckedCache
-from streamingllm.integration.support import configs_of
+from streamingllm.integration.position_check import first_scaled_position
+from streamingllm.integration.support import SCALED, configs_of
 
 if TYPE_CHECKING:
     from streamingllm.integration.attach import Attachment
@@ -28,12 +31,10 @@ if TYPE_CHECKING:
 NUM_SINK_TOKENS, WINDOW_SIZE = 2, 3
 PASSES = (5, 2, 1)  # prefill, which evicts already; a second pass; a single token
 BATCH_PASSES, NUM_PADDING = (6, 1), 2
-LATE_POSITION_ID = 2000
+MIN_CACHE_SIZE = 64  # a model that changes with positions before that is refused
 # Median over tokens of the relative difference: kernels round differently, and a mixture of
 # experts may send a token elsewhere because of it.
 TOLERANCE_FULL, TOLERANCE_HALF = 0.01, 0.2
-# Greatest relative difference between two streams that differ in their position ids only.
-POSITION_TOLERANCE_FULL, POSITION_TOLERANCE_HALF = 1e-3, 0.02
 
 
 def check_model(model: PreTrainedModel, attachment: Attachment) -> AttentionFacts:
@@ -53,24 +54,26 @@ def check_model(model: PreTrainedModel, attachment: Attachment) -> AttentionFact
     ids = _check_ids(model, sum(PASSES))
     try:
         with torch.no_grad():
+            first_scaled = first_scaled_position(model, attachment)
             by_itself = _by_itself(model, attachment.decoder, ids, window_size)
             with CheckedCache(model, 0, window_size, compares=False) as cache:
                 in_stream = _in_stream(attachment.decoder, ids, cache)
-            with (
-                CheckedCache(model, NUM_SINK_TOKENS, window_size, compares=True) as batch,
-                attachment.position_ids(_position_ids(model)),
-            ):
-                in_batch = _in_batch(attachment.decoder, ids, batch)
+            with CheckedCache(model, NUM_SINK_TOKENS, window_size, compares=True) as batch:
+                _run_batch(attachment.decoder, ids, batch)
     except (AttributeError, TypeError, RuntimeError, StreamingLLMError) as error:
         raise check_failed(model) from error
+    if first_scaled is not None and first_scaled < MIN_CACHE_SIZE:
+        raise _scales_by_position(model)
     if not _agree(by_itself, in_stream) or not batch.is_right:
         raise check_failed(model)
-    if not _ignores_position_ids(in_batch):
-        raise UnsupportedModelError(
-            f"{model.config.model_type} cannot stream: it scales attention by absolute positions, "
-            "which have no end in a stream; use a decoder such as Llama, Qwen, Mistral or Gemma"
-        )
-    return cache.facts
+    return replace(cache.facts, first_scaled_position=first_scaled)
+
+
+def _scales_by_position(model: PreTrainedModel) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{model.config.model_type} cannot stream: {SCALED}; "
+        "use a decoder such as Llama, Qwen, Mistral or Gemma"
+    )
 
 
 def check_failed(model: PreTrainedModel) -> UnsupportedModelError:
@@ -117,30 +120,13 @@ def _in_stream(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _in_batch(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> Tensor:
-    """Return hidden states of the same tokens in three streams; the first begins with padding."""
-    first, second = ids[:, : sum(BATCH_PASSES)].expand(3, -1).split(list(BATCH_PASSES), dim=1)
+def _run_batch(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> None:
+    """Stream the same tokens twice; the first stream begins with padding."""
+    first, second = ids[:, : sum(BATCH_PASSES)].expand(2, -1).split(list(BATCH_PASSES), dim=1)
     mask = torch.ones_like(first)
     mask[0, :NUM_PADDING] = 0
-    before = decoder(first, attention_mask=mask, past_key_values=cache, use_cache=True)[0]
-    after = decoder(second, past_key_values=cache, use_cache=True)[0]
-    return torch.cat((before, after), dim=1)
-
-
-def _position_ids(model: PreTrainedModel) -> Tensor:
-    """Return a position id for each stream of the batch, int64, [3, 1]: late ones for the last."""
-    config = model.config.get_text_config()
-    most = getattr(config, "max_position_embeddings", None) or LATE_POSITION_ID + 1
-    return torch.tensor([[0], [0], [min(LATE_POSITION_ID, most - 1)]], device=model.device)
-
-
-def _ignores_position_ids(in_batch: Tensor) -> bool:
-    """Return whether the last two streams of hidden states [3, seq, hidden] agree."""
-    early, late = in_batch[1].double(), in_batch[2].double()
-    relative = (early - late).norm(dim=-1) / early.norm(dim=-1).clamp(min=1e-30)
-    half = in_batch.dtype.itemsize < torch.float32.itemsize
-    tolerance = POSITION_TOLERANCE_HALF if half else POSITION_TOLERANCE_FULL
-    return float(relative.median()) <= tolerance
+    decoder(first, attention_mask=mask, past_key_values=cache, use_cache=True)
+    decoder(second, past_key_values=cache, use_cache=True)
 
 
 def _agree(by_itself: Tensor, in_stream: Tensor) -> bool:

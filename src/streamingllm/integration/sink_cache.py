@@ -85,7 +85,8 @@ class SinkCache(RingCache, Cache):
         """
         if not self._release.alive:
             raise InputError("this SinkCache was disabled: make a new SinkCache(model)")
-        return super().begin(batch_size, num_tokens, valid, device)
+        plan = super().begin(batch_size, num_tokens, valid, device)
+        return plan.with_readers(self.attachment.readers)
 
     def clone(self) -> SinkCache:
         """Return an independent copy; it costs `nbytes` + `rewind_nbytes`."""

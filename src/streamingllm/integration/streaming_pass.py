@@ -27,6 +27,7 @@ from streamingllm.integration.pass_inputs import (
     valid_tokens,
 )
 from streamingllm.integration.register import IMPLEMENTATION
+from streamingllm.integration.wrapped_pass import WrappedPass, has_media
 
 
 @runtime_checkable
@@ -61,6 +62,7 @@ class PassRunner:
 
     Args:
         decoder: whose `forward` is shadowed.
+        wrappers: modules around it that make its masks; a pass begins with the first of them.
         configs: the configs that the model's modules read their attention implementation from.
         adapter: of a family that bypasses the attention interface.
         products: fused products of the decoder's linear layers.
@@ -70,6 +72,7 @@ class PassRunner:
     def __init__(
         self,
         decoder: nn.Module,
+        wrappers: Iterable[nn.Module],
         configs: Iterable[PreTrainedConfig],
         adapter: Adapter | None,
         products: Products,
@@ -78,6 +81,8 @@ class PassRunner:
         self.lock = threading.RLock()
         self.position_ids: int | Tensor = 0
         self._decoder = decoder
+        self._wrappers = list(wrappers)
+        self._running: WrappedPass | None = None
         self._configs = list(configs)
         self._adapter = adapter
         self._products = products
@@ -87,9 +92,13 @@ class PassRunner:
     def shadow(self) -> Undo:
         """Shadow the decoder's `forward`; return what takes the shadow away."""
         # Not torch's forward hooks: an interrupted pass (KeyboardInterrupt) never reaches them.
-        own_forward = self._decoder.forward
-        forward = update_wrapper(partial(self._forward, own_forward), own_forward)
-        return override(self._decoder, "forward", forward)
+        with ExitStack() as undo:
+            for module in (self._decoder, *self._wrappers):
+                own_forward = module.forward
+                run = self._forward if module is self._decoder else self._forward_of_wrapper
+                forward = update_wrapper(partial(run, own_forward), own_forward)
+                undo.callback(override(module, "forward", forward))
+            return undo.pop_all().close
 
     def _forward(self, own_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_dynamo_compiling():
@@ -98,8 +107,28 @@ class PassRunner:
             cache = kwargs.get("past_key_values")
             if not self._owns(cache):
                 return own_forward(*args, **kwargs)
-            with self._pass(cache, args, kwargs) as planned:
-                return own_forward(*args, **planned)
+            if self._running is not None:
+                self._running.check(kwargs)
+                return own_forward(*args, **self._planned(self._running.chunk, kwargs))
+            with self._pass(cache, args, kwargs) as plan:
+                return own_forward(*args, **self._planned(plan.chunk, kwargs))
+
+    def _forward_of_wrapper(
+        self, own_forward: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Begin the pass before the decoder does, so that masks made for it are the plan."""
+        cache = kwargs.get("past_key_values")
+        if torch.compiler.is_dynamo_compiling() or not self._owns(cache):
+            return own_forward(*args, **kwargs)
+        with self.lock:
+            if self._running is not None:
+                return own_forward(*args, **kwargs)
+            with self._pass(cache, args, kwargs) as plan:
+                self._running = WrappedPass(plan.chunk, has_media(kwargs))
+                try:
+                    return own_forward(*args, **kwargs)
+                finally:
+                    self._running = None
 
     # Not around `_forward`: an exported decode step goes through it, and exporting refuses this.
     @torch.compiler.disable(recursive=False)  # type: ignore[untyped-decorator]
@@ -115,8 +144,8 @@ class PassRunner:
     @contextmanager
     def _pass(
         self, cache: StreamingCache, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
-        """Plan a pass, yield the decoder's keyword arguments for it, and undo everything after."""
+    ) -> Iterator[ForwardPlan]:
+        """Plan a pass, yield its plan, and undo everything after."""
         check_outputs(kwargs, self._configs)
         check_use_cache(kwargs)
         check_training(self._decoder)
@@ -127,7 +156,7 @@ class PassRunner:
         plan = cache.begin(inputs.shape[0], inputs.shape[1], valid, inputs.device)
         with self._following(plan):
             try:
-                yield {**kwargs, **self._planned(plan.chunk)}
+                yield plan
             except BaseException:
                 cache.end(succeeded=False)
                 raise
@@ -154,11 +183,14 @@ class PassRunner:
             "a model cannot be copied or pickled while it has SinkCaches: disable() them first"
         )
 
-    def _planned(self, chunk: Chunk) -> dict[str, Any]:
-        """Return the decoder's keyword arguments that the plan decides."""
-        if not self._takes_positions:
-            return {"attention_mask": None}
-        return {"attention_mask": None, "position_ids": self._position_ids(chunk)}
+    def _planned(self, chunk: Chunk, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return the decoder's keyword arguments, with those that the plan decides."""
+        planned = kwargs | {"attention_mask": None}
+        if self._takes_positions:
+            planned["position_ids"] = self._position_ids(chunk)
+        if "logits_to_keep" in kwargs:  # Gemma 4 would drop queries, which the plan has
+            planned["logits_to_keep"] = None
+        return planned
 
     def _position_ids(self, chunk: Chunk) -> Tensor:
         if self._adapter is not None:

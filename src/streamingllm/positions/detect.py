@@ -7,15 +7,16 @@ part must differ by a known rotation. A model that fits no rotation is refused, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
-from streamingllm.errors import UnsupportedModelError
+from streamingllm.errors import UnsupportedModelError, first_line
 from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.none import NoEncoding
 from streamingllm.positions.rope import Layout, RopeEncoding, rotate
@@ -33,6 +34,7 @@ class LayerPositions:
     key_start: int = 0
     query_from_end: bool = False
     in_values: bool = False
+    backwards: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,21 @@ class ModelPositions:
         return next((i for i, used in tables if used is not None and used.equals(table)), None)
 
 
-def detect_positions(model: PreTrainedModel, decoder: nn.Module) -> ModelPositions:
-    """Return how `model` encodes positions.
+def detect_positions(
+    model: PreTrainedModel, decoder: nn.Module, attending: Sequence[int] | None = None
+) -> ModelPositions:
+    """Return how `model` encodes positions, for each layer that attends.
 
     Args:
         model: a causal language model.
         decoder: the part of it that takes `position_ids` and a cache.
+        attending: layers of a hybrid model that attend, ascending; None for all layers.
 
     Raises:
         UnsupportedModelError: a layer's keys do not change as a known encoding would.
     """
-    first, _ = _probe(model, decoder, 0)
-    second, recorder = _probe(model, decoder, PROBE_POSITION)
+    first, _ = _probe(model, decoder, 0, attending)
+    second, recorder = _probe(model, decoder, PROBE_POSITION, attending)
     tables = recorder.tables(PROBE_POSITION)
     layers = []
     for index, (before, after) in enumerate(zip(first, second, strict=True)):
@@ -84,8 +89,8 @@ def detect_positions(model: PreTrainedModel, decoder: nn.Module) -> ModelPositio
 class _RecordingCache(DynamicCache):
     """Record what each layer hands to the cache."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, config: PreTrainedConfig | None = None) -> None:
+        super().__init__(config=config)
         self.recorded: dict[int, tuple[Tensor, Tensor]] = {}
 
     def update(
@@ -99,7 +104,7 @@ _Recorded = list[tuple[Tensor, Tensor]]
 
 
 def _probe(
-    model: PreTrainedModel, decoder: nn.Module, position: int
+    model: PreTrainedModel, decoder: nn.Module, position: int, attending: Sequence[int] | None
 ) -> tuple[_Recorded, TableRecorder]:
     """Run one token at `position`; return its keys and values and what rotary modules made."""
     recorder = TableRecorder()
@@ -107,7 +112,7 @@ def _probe(
         module.register_forward_hook(recorder.record, with_kwargs=True)
         for module in rotary_modules(decoder)
     ]
-    cache = _RecordingCache()
+    cache = _RecordingCache(None if attending is None else model.config)
     device = model.device
     try:
         with torch.no_grad():
@@ -117,16 +122,22 @@ def _probe(
                 past_key_values=cache,
                 use_cache=True,
             )
+    except (TypeError, ValueError) as error:
+        raise UnsupportedModelError(
+            f"{model.config.model_type} cannot stream: its decoder does not run on tokens and "
+            f"positions alone ({first_line(error)}); use a decoder that does"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
     num_layers = model.config.get_text_config().num_hidden_layers
-    if sorted(cache.recorded) != list(range(num_layers)):
+    layers = list(range(num_layers) if attending is None else attending)
+    if sorted(cache.recorded) != layers:
         raise UnsupportedModelError(
             f"{model.config.model_type} cannot stream: only {len(cache.recorded)} of {num_layers} "
             "layers keep keys and values of their own; use a decoder whose layers all do"
         )
-    return [cache.recorded[i] for i in range(num_layers)], recorder
+    return [cache.recorded[layer] for layer in layers], recorder
 
 
 def _match(
@@ -157,16 +168,17 @@ def _candidates(
             head_dim = tensors[int(in_values)].shape[-1]
             if width > head_dim:
                 continue
-            for layout in layouts:
-                yield LayerPositions(table, layout, 0, in_values, in_values)
-                if width < head_dim:
-                    yield LayerPositions(table, layout, head_dim - width, True, in_values)
+            starts = (0,) if width == head_dim else (0, head_dim - width)
+            for layout, start, backwards in product(layouts, starts, (False, True)):
+                from_end = in_values or start > 0
+                yield LayerPositions(table, layout, start, from_end, in_values, backwards)
 
 
 def _turned(x: Tensor, candidate: LayerPositions) -> Tensor:
     if candidate.table is None:
         return x
-    angles = candidate.table.inv_freq.double() * PROBE_POSITION
+    distance = -PROBE_POSITION if candidate.backwards else PROBE_POSITION
+    angles = candidate.table.inv_freq.double() * distance
     return rotate(x, angles.cos(), angles.sin(), candidate.layout, candidate.key_start)
 
 
@@ -185,4 +197,5 @@ def _encoding(layer: LayerPositions, cache_size: int) -> PositionEncoding:
         key_start=layer.key_start,
         query_from_end=layer.query_from_end,
         in_values=layer.in_values,
+        backwards=layer.backwards,
     )

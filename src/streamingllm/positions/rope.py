@@ -101,6 +101,7 @@ class RopeEncoding:
         key_start: first rotary dimension of a cached key.
         query_from_end: the query's rotary dimensions are its last ones (latent attention).
         in_values: the cache's second tensor holds the rotary key (latent attention).
+        backwards: heads turn by the negative of the angles in the model's tables (nanochat).
     """
 
     inv_freq: Tensor
@@ -109,6 +110,7 @@ class RopeEncoding:
     key_start: int = 0
     query_from_end: bool = False
     in_values: bool = False
+    backwards: bool = False
 
     name: ClassVar[str] = "rope"
     position_limit: ClassVar[int | None] = None
@@ -137,6 +139,7 @@ class RopeEncoding:
 
     def _turn(self, amount: Tensor, like: Tensor, scaling: float) -> Rotation:
         cos, sin = self._table(amount[:, None], scaling, like.dtype is torch.float64)
+        sin = -sin if self.backwards else sin
         return Rotation(
             cos.to(like), sin.to(like), self.layout, self.key_start, self.query_from_end
         )

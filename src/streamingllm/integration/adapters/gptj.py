@@ -17,16 +17,19 @@ from streamingllm.positions.rope import RopeEncoding
 ROPE_THETA = 10_000  # written into transformers' `create_sinusoidal_positions`
 
 
+def sinusoidal_encoding(rotary_dim: int) -> RopeEncoding:
+    """Return the encoding behind a table that `create_sinusoidal_positions` has made."""
+    inv_freq = 1.0 / ROPE_THETA ** (torch.arange(0, rotary_dim, 2) / rotary_dim)
+    return RopeEncoding(inv_freq.double(), layout="interleaved")
+
+
 class GptJAdapter(AttentionAdapter):
     """Stream `GPTJForCausalLM`."""
 
     def encodings(self, model: PreTrainedModel, cache_size: int) -> tuple[RopeEncoding, ...]:
         """Return the frequencies behind the model's table."""
         blocks: Any = model.get_decoder().h
-        rotary_dim = blocks[0].attn.pos_embd_dim
-        inv_freq = 1.0 / ROPE_THETA ** (torch.arange(0, rotary_dim, 2) / rotary_dim)
-        encoding = RopeEncoding(inv_freq.double(), layout="interleaved")
-        return (encoding,) * len(blocks)
+        return (sinusoidal_encoding(blocks[0].attn.pos_embd_dim),) * len(blocks)
 
     def attention_modules(self, decoder: Any) -> Iterable[nn.Module]:
         """Return the attention modules of a decoder, layer by layer."""
