@@ -24,7 +24,6 @@ struct Format {
   static constexpr int kLow = low, kHigh = high, kCentre = centre, kGroupColumns = group;
   static constexpr Scale kScale = scale;
   static constexpr bool kFactored = scale == Scale::kFactored, kHasMinimums = has_minimums;
-  static constexpr bool kHasOffset = has_minimums || centre != 0;
   static constexpr const int8_t* kTable = table;
   static constexpr int kScaleBytes = scale == Scale::kHalf ? 2 : 1;
 };

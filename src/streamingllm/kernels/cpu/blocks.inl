@@ -43,7 +43,7 @@ struct BlockCodes {
   }
 };
 
-// Scales and offsets of the groups of kWidth rows: weight = scale * code + offset.
+// Scales and minimums of the groups of kWidth rows: weight = scale * (code - centre) + minimum.
 template <typename F>
 class BlockScales {
  public:
@@ -53,10 +53,7 @@ class BlockScales {
     if constexpr (F::kFactored) begin_span(group);
     return stored(w_.scales, group, factor_);
   }
-  Vector offset(int64_t group, Vector scale) const {
-    if constexpr (F::kHasMinimums) return stored(w_.minimums, group, minimum_factor_);
-    return multiply(scale, broadcast(-static_cast<float>(F::kCentre)));
-  }
+  Vector minimum(int64_t group) const { return stored(w_.minimums, group, minimum_factor_); }
 
  private:
   void begin_span(int64_t group) {
@@ -81,41 +78,61 @@ class BlockScales {
   Vector factor_ = zero(), minimum_factor_ = zero();
 };
 
+// Sums of codes times those of activations, of a part of kGroup columns.
+template <typename F, int kBatch>
+inline void dot_block(const BlockCodes<F>& block, int part, const Activations& x, int64_t batch,
+                      int64_t group, Integers (&sums)[kBatch]) {
+  constexpr int kParts = kGroup / F::kGroupColumns, kPartPairs = kPairs / kParts;
+  constexpr bool kTwoSums = kBatch < 8;  // few enough for the registers
+  Integers others[kBatch];
+  const int16_t* codes[kBatch];
+  for (int b = 0; b < kBatch; ++b) {
+    const int64_t i = (batch + b) * x.num_groups + group;
+    codes[b] = x.codes + i * kGroup;
+    others[b] = no_integers();
+    sums[b] = no_integers();
+    if constexpr (F::kCentre != 0) {
+      const int32_t* in_halves = x.code_sums + 2 * i;
+      const int32_t sum = kParts == 1 ? in_halves[0] + in_halves[1] : in_halves[part];
+      sums[b] = broadcast_lane(-F::kCentre * sum);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < kPartPairs; ++i) {
+    const int p = part * kPartPairs + i;
+    const Integers pair = block.pair(p);
+    for (int b = 0; b < kBatch; ++b) {
+      Integers& sum = kTwoSums && i % 2 ? others[b] : sums[b];
+      sum = dot_pairs(sum, pair, broadcast_pair(codes[b] + 2 * p));
+    }
+  }
+  if constexpr (kTwoSums)
+    for (int b = 0; b < kBatch; ++b) sums[b] = add(sums[b], others[b]);
+}
+
 // out[b][0..kWidth) for kBatch activations, of the rows that begin at lane `lane` of a tile.
 template <typename F, int kBatch>
 void multiply_block_lanes(const BlockTile<F>& w, const Activations& x, int64_t batch, int lane,
                           float* out, int64_t out_stride) {
   constexpr int kParts = kGroup / F::kGroupColumns;  // groups of the weights to one of activations
-  constexpr int kSums = kBatch < 8 ? 2 : 1;
-  const int16_t* codes[kBatch];
   Vector result[kBatch];
-  for (int b = 0; b < kBatch; ++b) {
-    codes[b] = x.codes + (batch + b) * x.num_groups * kGroup;
-    result[b] = zero();
-  }
+  for (auto& r : result) r = zero();
   BlockScales<F> scales(w, lane);
   for (int64_t g = 0; g < x.num_groups; ++g) {
     const BlockCodes<F> block(w, g, lane);
+#pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
-      Integers sums[kBatch][kSums];
-      for (auto& s : sums)
-        for (auto& term : s) term = no_integers();
-      for (int p = part * kPairs / kParts; p < (part + 1) * kPairs / kParts; ++p) {
-        const Integers pair = block.pair(p);
-        for (int b = 0; b < kBatch; ++b)
-          sums[b][p % kSums] =
-              dot_pairs(sums[b][p % kSums], pair, broadcast_pair(codes[b] + g * kGroup + 2 * p));
-      }
+      Integers sums[kBatch];
+      dot_block<F, kBatch>(block, part, x, batch, g, sums);
       const Vector scale = scales.scale(g * kParts + part);
-      const Vector offset = F::kHasOffset ? scales.offset(g * kParts + part, scale) : zero();
+      const Vector minimum = F::kHasMinimums ? scales.minimum(g * kParts + part) : zero();
       for (int b = 0; b < kBatch; ++b) {
         const int64_t i = (batch + b) * x.num_groups + g;
-        const Integers whole = kSums == 1 ? sums[b][0] : add(sums[b][0], sums[b][kSums - 1]);
-        result[b] = fused(scale, multiply(to_float(whole), broadcast(x.scales[i])), result[b]);
-        if constexpr (F::kHasOffset) {
-          const float* halves = x.half_sums + 2 * i;
-          const float sum = kParts == 1 ? halves[0] + halves[1] : halves[part];
-          result[b] = fused(offset, broadcast(sum), result[b]);
+        result[b] = fused(multiply(scale, broadcast(x.scales[i])), to_float(sums[b]), result[b]);
+        if constexpr (F::kHasMinimums) {
+          const float* in_halves = x.half_sums + 2 * i;
+          const float sum = kParts == 1 ? in_halves[0] + in_halves[1] : in_halves[part];
+          result[b] = fused(minimum, broadcast(sum), result[b]);
         }
       }
     }
@@ -151,10 +168,14 @@ void unpack_pairs(const BlockTile<F>& w, int64_t num_groups, int lane, const Giv
   BlockScales<F> scales(w, lane);
   for (int64_t g = 0; g < num_groups; ++g) {
     const BlockCodes<F> block(w, g, lane);
+#pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {
       const Vector scale = scales.scale(g * kParts + part);
-      const Vector offset = F::kHasOffset ? scales.offset(g * kParts + part, scale) : zero();
-      for (int p = part * kPairs / kParts; p < (part + 1) * kPairs / kParts; ++p) {
+      const Vector centre = multiply(scale, broadcast(-static_cast<float>(F::kCentre)));
+      const Vector offset = F::kHasMinimums ? scales.minimum(g * kParts + part) : centre;
+#pragma GCC unroll 16
+      for (int i = 0; i < kPairs / kParts; ++i) {
+        const int p = part * kPairs / kParts + i;
         const Integers codes = block.pair(p);
         give(g * kGroup + 2 * p, fused(to_float(low_halves(codes)), scale, offset),
              fused(to_float(high_halves(codes)), scale, offset));

@@ -25,17 +25,31 @@ inline uint16_t half_at(const uint8_t* p) {
   return x;
 }
 
-// Sixteen bytes of nibbles: the low ones come first.
-inline void read_nibbles(const uint8_t* p, int count, uint8_t* codes) {
-  for (int i = 0; i < count; ++i) {
-    codes[i] = p[i] & 15;
-    codes[i + count] = p[i] >> 4;
-  }
+// Nibbles of kCount bytes: the low ones come first.
+template <int kCount>
+void read_nibbles(const uint8_t* p, uint8_t* codes) {
+  for (int i = 0; i < kCount; ++i) codes[i] = p[i] & 15;
+  for (int i = 0; i < kCount; ++i) codes[i + kCount] = p[i] >> 4;
 }
 
-// Bits of 32 columns, in order, that stand for `value`.
-inline void add_bits(const uint8_t* p, uint8_t value, uint8_t* codes) {
-  for (int i = 0; i < 32; ++i) codes[i] |= (p[i / 8] >> i % 8 & 1) * value;
+// Codes of 32 columns, or their upper bits from bit `to` on: kBits of each byte, from bit `from` on.
+template <int kBits>
+void add_fields(const uint8_t* p, int from, int to, uint8_t* codes) {
+  constexpr uint8_t kMask = (1 << kBits) - 1;
+  for (int i = 0; i < 32; ++i)
+    codes[i] = static_cast<uint8_t>(codes[i] | (p[i] >> from & kMask) << to);
+}
+
+// Bit 4 of the codes of 32 columns, eight columns to a byte.
+inline void add_fifth_bits(const uint8_t* p, uint8_t* codes) {
+  constexpr uint64_t kOnes = 0x0101010101010101, kEach = 0x8040201008040201;
+  for (int i = 0; i < 4; ++i) {
+    uint64_t eight;
+    std::memcpy(&eight, codes + i * 8, sizeof eight);
+    const uint64_t is_set = ((p[i] * kOnes & kEach) + kOnes * 0x7F) >> 7 & kOnes;
+    eight |= is_set << 4;
+    std::memcpy(codes + i * 8, &eight, sizeof eight);
+  }
 }
 
 // Scales and minimums of six bits: the last four groups keep their upper two above the first four.
@@ -56,7 +70,7 @@ struct Reader<Q4_0> {
   static constexpr int kColumns = 32, kBytes = 18;
   static void read(const uint8_t* p, Block& block) {
     block.factor = half_at(p);
-    read_nibbles(p + 2, 16, block.codes);
+    read_nibbles<16>(p + 2, block.codes);
   }
 };
 
@@ -69,7 +83,7 @@ struct Reader<Q4_1> {
   static void read(const uint8_t* p, Block& block) {
     block.factor = half_at(p);
     block.minimum_factor = half_at(p + 2);
-    read_nibbles(p + 4, 16, block.codes);
+    read_nibbles<16>(p + 4, block.codes);
   }
 };
 
@@ -78,8 +92,8 @@ struct Reader<Q5_0> {
   static constexpr int kColumns = 32, kBytes = 22;
   static void read(const uint8_t* p, Block& block) {
     block.factor = half_at(p);
-    read_nibbles(p + 6, 16, block.codes);
-    add_bits(p + 2, 16, block.codes);
+    read_nibbles<16>(p + 6, block.codes);
+    add_fifth_bits(p + 2, block.codes);
   }
 };
 
@@ -89,8 +103,8 @@ struct Reader<Q5_1> {
   static void read(const uint8_t* p, Block& block) {
     block.factor = half_at(p);
     block.minimum_factor = half_at(p + 2);
-    read_nibbles(p + 8, 16, block.codes);
-    add_bits(p + 4, 16, block.codes);
+    read_nibbles<16>(p + 8, block.codes);
+    add_fifth_bits(p + 4, block.codes);
   }
 };
 
@@ -108,7 +122,7 @@ struct Reader<MXFP4> {
   static constexpr int kColumns = 32, kBytes = 17;
   static void read(const uint8_t* p, Block& block) {
     block.scales[0] = p[0];
-    read_nibbles(p + 1, 16, block.codes);
+    read_nibbles<16>(p + 1, block.codes);
   }
 };
 
@@ -120,8 +134,9 @@ struct Reader<Q2_K> {
       block.scales[i] = p[i] & 15;
       block.minimums[i] = p[i] >> 4;
     }
-    for (int i = 0; i < kSpan; ++i)
-      block.codes[i] = p[16 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+    std::memset(block.codes, 0, kSpan);
+    for (int i = 0; i < 8; ++i)
+      add_fields<2>(p + 16 + i / 4 * 32, i % 4 * 2, 0, block.codes + i * 32);
     block.factor = half_at(p + 80);
     block.minimum_factor = half_at(p + 82);
   }
@@ -132,9 +147,11 @@ struct Reader<Q3_K> {
   static constexpr int kColumns = kSpan, kBytes = 110;
   static void read(const uint8_t* p, Block& block) {
     const uint8_t *low = p + 32, *scales = p + 96;
-    for (int i = 0; i < kSpan; ++i)
-      block.codes[i] = (low[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3) |
-                       (p[i % 32] >> i / 32 & 1) << 2;
+    std::memset(block.codes, 0, kSpan);
+    for (int i = 0; i < 8; ++i) {
+      add_fields<2>(low + i / 4 * 32, i % 4 * 2, 0, block.codes + i * 32);
+      add_fields<1>(p, i, 2, block.codes + i * 32);
+    }
     for (int i = 0; i < 16; ++i) {
       const int four = i < 8 ? scales[i] & 15 : scales[i - 8] >> 4;
       block.scales[i] = static_cast<uint8_t>((four | (scales[8 + i % 4] >> i / 4 * 2 & 3) << 4) - 32);
@@ -150,7 +167,7 @@ struct Reader<Q4_K> {
     block.factor = half_at(p);
     block.minimum_factor = half_at(p + 2);
     read_six_bits(p + 4, block);
-    for (int i = 0; i < 4; ++i) read_nibbles(p + 16 + i * 32, 32, block.codes + i * 64);
+    for (int i = 0; i < 4; ++i) read_nibbles<32>(p + 16 + i * 32, block.codes + i * 64);
   }
 };
 
@@ -161,9 +178,8 @@ struct Reader<Q5_K> {
     block.factor = half_at(p);
     block.minimum_factor = half_at(p + 2);
     read_six_bits(p + 4, block);
-    for (int i = 0; i < 4; ++i) read_nibbles(p + 48 + i * 32, 32, block.codes + i * 64);
-    for (int i = 0; i < 8; ++i)
-      for (int j = 0; j < 32; ++j) block.codes[i * 32 + j] |= (p[16 + j] >> i & 1) << 4;
+    for (int i = 0; i < 4; ++i) read_nibbles<32>(p + 48 + i * 32, block.codes + i * 64);
+    for (int i = 0; i < 8; ++i) add_fields<1>(p + 16, i, 4, block.codes + i * 32);
   }
 };
 
@@ -172,12 +188,9 @@ struct Reader<Q6_K> {
   static constexpr int kColumns = kSpan, kBytes = 210;
   static void read(const uint8_t* p, Block& block) {
     for (int half = 0; half < 2; ++half) {
-      const uint8_t *low = p + half * 64, *high = p + 128 + half * 32;
       uint8_t* codes = block.codes + half * 128;
-      for (int i = 0; i < 64; ++i) {
-        codes[i] = (low[i] & 15) | (high[i % 32] >> i / 32 * 2 & 3) << 4;
-        codes[i + 64] = low[i] >> 4 | (high[i % 32] >> (4 + i / 32 * 2) & 3) << 4;
-      }
+      read_nibbles<64>(p + half * 64, codes);
+      for (int i = 0; i < 4; ++i) add_fields<2>(p + 128 + half * 32, i * 2, 4, codes + i * 32);
     }
     std::memcpy(block.scales, p + 192, 16);
     block.factor = half_at(p + 208);
@@ -193,7 +206,7 @@ struct Reader<IQ4_XS> {
     for (int i = 0; i < 8; ++i) {
       const int low = p[4 + i / 2] >> i % 2 * 4 & 15;
       block.scales[i] = static_cast<uint8_t>((low | (high >> 2 * i & 3) << 4) - 32);
-      read_nibbles(p + 8 + i * 16, 16, block.codes + i * 32);
+      read_nibbles<16>(p + 8 + i * 16, block.codes + i * 32);
     }
   }
 };

@@ -135,7 +135,8 @@ struct Activations {
   const int16_t* codes;  // [batch][num_groups][kGroup]
   const float* scales;   // [batch][num_groups]
   const float* sums;     // of the values, [batch][num_groups]
-  const float* half_sums;  // of the rounded values of half a group, [batch][num_groups][2]
+  const float* half_sums;    // of scale * code in each half of a group, [batch][num_groups][2]
+  const int32_t* code_sums;  // of the codes there
   int64_t batch;
   int64_t num_groups;
 };
@@ -149,7 +150,8 @@ using MultiplyBlocks = void (*)(int64_t format, const char* tile, const Activati
 using UnpackBlockRow = void (*)(int64_t format, const char* tile, int row, int64_t num_columns,
                                 float* out);
 using QuantizeActivations = void (*)(const float* x, int64_t num_groups, int16_t* codes,
-                                     float* scales, float* sums, float* half_sums);
+                                     float* scales, float* sums, float* half_sums,
+                                     int32_t* code_sums);
 // out[b][row] = x[b] . w[row] for `count` rows of bfloat16 or float32 weights.
 using MultiplyDense = void (*)(const char* w, Element element, const float* x, int64_t batch,
                                int64_t dim, int64_t count, float* out, int64_t out_stride);

@@ -73,10 +73,12 @@ class QuantizedActivations {
     scales_.resize(count);
     sums_.resize(count);
     half_sums_.resize(2 * count);
+    code_sums_.resize(2 * count);
     kernels().quantize_activations(as_floats(x, 1.0, floats_), count, codes_.data(),
-                                   scales_.data(), sums_.data(), half_sums_.data());
-    activations_ = {codes_.data(), scales_.data(), sums_.data(), half_sums_.data(), batch_,
-                    num_groups_};
+                                   scales_.data(), sums_.data(), half_sums_.data(),
+                                   code_sums_.data());
+    activations_ = {codes_.data(),     scales_.data(),    sums_.data(), half_sums_.data(),
+                    code_sums_.data(), batch_, num_groups_};
   }
 
   const Activations& get() const { return activations_; }
@@ -86,6 +88,7 @@ class QuantizedActivations {
   Activations activations_;
   inline static thread_local std::vector<float> floats_, scales_, sums_, half_sums_;
   inline static thread_local std::vector<int16_t> codes_;
+  inline static thread_local std::vector<int32_t> code_sums_;
 };
 
 // Call multiply(i, out, stride) for each tile i: it writes kRowTile columns of `out`.
