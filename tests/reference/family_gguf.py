@@ -26,7 +26,7 @@ ARCHITECTURES: dict[str, Mapping[str, int]] = {
     "llama": {**_SIZES, "rope.dimension_count": 16},
     "qwen2": _SIZES,
     "qwen2moe": {**_SIZES, **_EXPERTS},
-    "qwen3": _SIZES,
+    "qwen3": {**_SIZES, "attention.key_length": 128},
     "qwen3moe": {**_SIZES, **_EXPERTS, **_KEY_LENGTH},
     "phi3": _SIZES,
     "gemma2": {**_SIZES, **_WINDOW},
@@ -77,6 +77,7 @@ def _write(path: Path, architecture: str, tensors: Mapping[str, _Array]) -> None
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("small")
     writer.add_pad_token_id(0)
+    writer.add_float32(f"{architecture}.attention.layer_norm_rms_epsilon", 1e-6)
     for key, value in ARCHITECTURES[architecture].items():
         writer.add_uint32(f"{architecture}.{key}", value)
     for name, values in tensors.items():
