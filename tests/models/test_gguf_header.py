@@ -60,7 +60,7 @@ def test_a_header_that_is_cut_short_is_refused(length: int, tmp_path: Path) -> N
     path = tmp_path / "model.gguf"
     write(path, 3)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ModelLoadError, match="damaged header .*; fetch the file again"):
+    with pytest.raises(ModelLoadError, match=r"damaged header .*; fetch the file again"):
         read_gguf_header(path)
 
 

@@ -11,6 +11,8 @@ import torch
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.failures import failing_as_load_error
+from streamingllm.models.gguf_config import gguf_config
+from streamingllm.models.gguf_parts import part_paths, read_gguf_model
 from streamingllm.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:  # takes seconds to import, which files are not read need not wait for
@@ -39,7 +41,7 @@ class Checkpoint:
     @property
     def fingerprint(self) -> str:
         """Name these files as they are now: paths, sizes and times of change."""
-        files = sorted(self.folder.iterdir()) if self.gguf_file is None else [self.path]
+        files = sorted(self.folder.iterdir()) if self.gguf_file is None else part_paths(self.path)
         facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
@@ -60,10 +62,11 @@ class Checkpoint:
         """
         from transformers import AutoModelForCausalLM, PreTrainedModel
 
-        stored: torch.dtype | str = "auto" if self.gguf_file is None else torch.float32
+        if self.gguf_file is not None:
+            return self._read_gguf(dtype or torch.float32)
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                **self._location, dtype=dtype or stored, output_loading_info=True
+                **self._location, dtype=dtype or "auto", output_loading_info=True
             )
             model, report = loaded
             missing = sorted(report["missing_keys"])
@@ -73,12 +76,15 @@ class Checkpoint:
                     f"{self.path}: {len(missing)} weights of {type(model).__name__} are missing, "
                     f"such as {missing[0]}; fetch the files again"
                 )
-            quantizer = getattr(model, "hf_quantizer", None)
-            if self.gguf_file is not None and quantizer is not None:
-                # The weights are plain tensors by now; the mark would forbid saving them.
-                quantizer.remove_quantization_config(model)
         assert isinstance(model, PreTrainedModel)
         return model
+
+    def _read_gguf(self, dtype: torch.dtype) -> PreTrainedModel:
+        from streamingllm.models.gguf_weights import read_gguf_weights
+
+        with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
+            header = read_gguf_model(self.path)
+            return read_gguf_weights(header, gguf_config(header), dtype)
 
     def read_tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
         """Read the tokenizer.

@@ -41,7 +41,6 @@ def gguf_fields(header: GgufHeader) -> dict[str, Any]:
         ModelLoadError: the architecture is not known, or the file does not state enough.
     """
     family, metadata = gguf_family(header), ArchitectureMetadata(header)
-    heads = metadata.integer("attention.head_count")
     fields: dict[str, Any] = {
         "model_type": family.model_type,
         "vocab_size": metadata.vocab_size,
@@ -49,8 +48,8 @@ def gguf_fields(header: GgufHeader) -> dict[str, Any]:
         "hidden_size": metadata.integer("embedding_length"),
         "intermediate_size": metadata.integer("feed_forward_length"),
         "max_position_embeddings": metadata.integer("context_length"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": metadata.integer("attention.head_count_kv", heads),
+        "num_attention_heads": metadata.integer("attention.head_count"),
+        "num_key_value_heads": metadata.num_kv_heads,
         family.epsilon[1]: metadata.number(family.epsilon[0]),
         "rope_parameters": rope_parameters(metadata),
         "tie_word_embeddings": metadata.is_tied,

@@ -12,17 +12,23 @@ from streamingllm.models.gguf_family import (
     MLP,
     QK_NORMS,
     GgufFamily,
+    Names,
+    Place,
 )
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
 from streamingllm.models.gguf_rope import local_rope_parameters
+from streamingllm.models.gguf_rows import interleaved_keys, interleaved_queries
 
-_SANDWICH = {
+_SANDWICH: Names = {
     "attn_norm": "input_layernorm",
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
-_INTERLEAVED = ("attn_q", "attn_k")
+_PAIRS: Names = {
+    "attn_q": Place("self_attn.q_proj", rows=interleaved_queries),
+    "attn_k": Place("self_attn.k_proj", rows=interleaved_keys),
+}
 _GEMMA2_27B_LAYERS, _GEMMA3_27B_LAYERS = 46, 62
 
 
@@ -79,7 +85,7 @@ def layer_types(metadata: ArchitectureMetadata, period: int) -> list[str]:
 
 GGUF_FAMILIES: Mapping[str, GgufFamily] = MappingProxyType(
     {
-        "llama": GgufFamily("llama", more=_llama, interleaved=_INTERLEAVED),
+        "llama": GgufFamily("llama", {**DENSE, **_PAIRS}, more=_llama),
         "qwen2": GgufFamily("qwen2", more=_no_window, has_head_dim=False),
         "qwen3": GgufFamily("qwen3", {**DENSE, **QK_NORMS}, more=_qwen3),
         "gemma3": GgufFamily(

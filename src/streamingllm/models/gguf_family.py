@@ -1,31 +1,66 @@
-"""What a family's GGUF files look like: its configuration's fields and its tensors' names."""
+"""Description of a family's GGUF files: fields of its configuration, names of its tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
 
-Fields = dict[str, Any]
-MoreFields = Callable[[ArchitectureMetadata], Mapping[str, Any]]
+if TYPE_CHECKING:  # the fields alone need no tensors
+    from torch import Tensor
 
-ATTENTION = {
+MoreFields = Callable[[ArchitectureMetadata], Mapping[str, Any]]
+RowRule = Callable[[ArchitectureMetadata, int], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Say which parameter of a layer a tensor goes to, and to which part of it.
+
+    Args:
+        module: of the layer, or the parameter itself if `weight` and `bias` are given.
+        weight: what follows `module` for a tensor that ends in `.weight`.
+        bias: what follows it for one that ends in `.bias`.
+        part: index of the part of the parameter's rows, and how many parts there are.
+        alternates: rows of the parts alternate instead of following each other.
+        transposed: the parameter has columns for the rows of the file.
+        rows: rule for the order of rows.
+    """
+
+    module: str
+    weight: str = ".weight"
+    bias: str = ".bias"
+    part: tuple[int, int] = (0, 1)
+    alternates: bool = False
+    transposed: bool = False
+    rows: RowRule | None = None
+
+
+Names = Mapping[str, str | Place]
+
+ATTENTION: Names = {
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
 }
-QK_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
-MLP = {
+QK_NORMS: Names = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+MLP: Names = {
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
-DENSE = {**NORMS, **ATTENTION, **MLP}
-OUTER = {
+NORMS: Names = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+DENSE: Names = {**NORMS, **ATTENTION, **MLP}
+EXPERTS: Names = {
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": Place("mlp.experts.gate_up_proj", "", "_bias", part=(0, 2)),
+    "ffn_up_exps": Place("mlp.experts.gate_up_proj", "", "_bias", part=(1, 2)),
+    "ffn_down_exps": Place("mlp.experts.down_proj", "", "_bias"),
+}
+OUTER: Names = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "output": "lm_head",
@@ -38,22 +73,20 @@ class GgufFamily:
 
     Args:
         model_type: of transformers.
-        names: modules of a layer by the name of their tensors in a block.
-        outer: modules outside the layers by the names of their tensors.
+        names: places in a layer by the name of a tensor in a block.
+        outer: places outside the layers by the name of a tensor.
         layers: prefix of a layer's modules, without its number.
         epsilon: metadata and field of what normalisations add to a variance.
-        more: returns fields beyond those that all families have.
+        more: returns fields beyond those that all families have; None takes one away.
         has_head_dim: whether the configuration has a field for the size of a head.
-        interleaved: projections whose rows lie in llama.cpp's order of rotation.
         norm_shift: added to the weights of normalisations.
     """
 
     model_type: str
-    names: Mapping[str, str] = field(default_factory=lambda: DENSE)
-    outer: Mapping[str, str] = field(default_factory=lambda: OUTER)
+    names: Names = field(default_factory=lambda: DENSE)
+    outer: Names = field(default_factory=lambda: OUTER)
     layers: str = "model.layers"
     epsilon: tuple[str, str] = ("attention.layer_norm_rms_epsilon", "rms_norm_eps")
     more: MoreFields = lambda metadata: {}
     has_head_dim: bool = True
-    interleaved: tuple[str, ...] = ()
     norm_shift: float = 0.0

@@ -94,6 +94,12 @@ class ArchitectureMetadata:
         return embedding.shape[0]
 
     @property
+    def num_kv_heads(self) -> int:
+        """Heads of keys and values."""
+        heads = self.integer("attention.head_count")
+        return self.integer("attention.head_count_kv", heads) or heads
+
+    @property
     def head_size(self) -> int:
         """Size of a key of one head."""
         whole = self.integer("embedding_length") // self.integer("attention.head_count")
@@ -101,7 +107,7 @@ class ArchitectureMetadata:
 
     @property
     def is_tied(self) -> bool:
-        """Whether the output layer is the embedding."""
+        """True if the output layer is the embedding."""
         return self.tensor(_OUTPUT) is None
 
     def tensor(self, name: str) -> GgufTensor | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 
 from streamingllm.models.gguf_config import gguf_family
+from streamingllm.models.gguf_family import GgufFamily, Place
 from streamingllm.models.gguf_header import GgufHeader
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
 
@@ -18,23 +19,26 @@ _OUTSIDE = re.compile(r"(.+?)(\.weight|\.bias|)")
 
 @dataclass(frozen=True)
 class TensorTarget:
-    """Say where a tensor goes and how it changes on the way.
+    """Say which parameter a tensor goes to, and how it changes on the way.
 
     Args:
-        name: in the state dict.
-        interleaved_heads: heads whose rows lie in llama.cpp's order of rotation, in which a row of
-            the first half of a head is followed by that of the second half; 0 for plain rows.
+        name: of the parameter in the state dict.
+        place: part of the parameter.
+        metadata: of the file, which rules for rows read.
         shift: added to each value.
     """
 
     name: str
-    interleaved_heads: int = 0
+    place: Place
+    metadata: ArchitectureMetadata
     shift: float = 0.0
 
     @property
     def is_as_stored(self) -> bool:
-        """Whether values and rows are taken over unchanged."""
-        return not self.interleaved_heads and self.shift == 0.0
+        """True if the parameter is the tensor, value by value."""
+        place = self.place
+        plain = place.rows is None and not place.transposed and place.part[1] == 1
+        return plain and self.shift == 0.0
 
     def row_order(self, num_rows: int) -> Tensor | None:
         """Return which row of the file is each row of the parameter; None for the same order.
@@ -42,16 +46,25 @@ class TensorTarget:
         Returns:
             LongTensor [num_rows], or None.
         """
-        if not self.interleaved_heads:
-            return None
-        shape = (self.interleaved_heads, num_rows // self.interleaved_heads // 2, 2)
-        return torch.arange(num_rows).reshape(shape).transpose(1, 2).flatten()
+        rule = self.place.rows
+        return None if rule is None else rule(self.metadata, num_rows)
 
-    def convert(self, values: Tensor) -> Tensor:
-        """Return the parameter's values from those of the file, in the shape of the parameter."""
+    def fill(self, parameter: Tensor, values: Tensor) -> None:
+        """Write the values of the file into a parameter, or into the part that they are."""
         order = self.row_order(values.shape[0])
         ordered = values if order is None else values[order]
-        return ordered + self.shift if self.shift else ordered
+        self.part_of(parameter).copy_(ordered + self.shift if self.shift else ordered)
+
+    def part_of(self, parameter: Tensor) -> Tensor:
+        """Return a view of the part of a parameter that the tensor is, its rows as in the file."""
+        index, count = self.place.part
+        view = parameter.transpose(-1, -2) if self.place.transposed else parameter
+        if count == 1:
+            return view
+        axis = -1 if self.name.endswith("bias") else -2
+        if self.place.alternates:
+            return view[..., index::count] if axis == -1 else view[..., index::count, :]
+        return view.chunk(count, axis)[index]
 
 
 def tensor_target(header: GgufHeader, name: str) -> TensorTarget | None:
@@ -61,20 +74,37 @@ def tensor_target(header: GgufHeader, name: str) -> TensorTarget | None:
         ModelLoadError: the file's architecture is not known.
     """
     family, metadata = gguf_family(header), ArchitectureMetadata(header)
-    in_block = _IN_BLOCK.fullmatch(name)
-    if in_block is None:
-        found = _OUTSIDE.fullmatch(name)
-        if found is None or found[1] not in family.outer:
-            return None
-        stem, module, ending = found[1], family.outer[found[1]], found[2]
-    else:
-        stem, ending = in_block[2], in_block[3]
-        if stem not in family.names or int(in_block[1]) >= metadata.num_layers:
-            return None
-        module = f"{family.layers}.{in_block[1]}.{family.names[stem]}"
+    found = _find(family, metadata, name)
+    if found is None:
+        return None
+    prefix, place, stem, ending = found
+    endings = {".weight": place.weight, ".bias": place.bias, "": ""}
     shift = family.norm_shift if "norm" in stem and ending == ".weight" else 0.0
-    heads = 0
-    if stem in family.interleaved:
-        key = "attention.head_count" if stem == "attn_q" else "attention.head_count_kv"
-        heads = metadata.integer(key, metadata.integer("attention.head_count"))
-    return TensorTarget(module + ending, heads, shift)
+    return TensorTarget(prefix + place.module + endings[ending], place, metadata, shift)
+
+
+def tensor_targets(header: GgufHeader) -> dict[str, TensorTarget]:
+    """Return where each tensor of a file goes, those that are no parameters left out."""
+    find = partial(tensor_target, header)
+    targets = {tensor.name: find(tensor.name) for tensor in header.tensors}
+    return {name: target for name, target in targets.items() if target is not None}
+
+
+def _find(
+    family: GgufFamily, metadata: ArchitectureMetadata, name: str
+) -> tuple[str, Place, str, str] | None:
+    in_block = _IN_BLOCK.fullmatch(name)
+    if in_block is not None:
+        number, stem, ending = in_block.groups()
+        known, prefix = family.names.get(stem), f"{family.layers}.{number}."
+        if int(number) >= metadata.num_layers:
+            return None
+    else:
+        outside = _OUTSIDE.fullmatch(name)
+        if outside is None:
+            return None
+        stem, ending = outside.groups()
+        known, prefix = family.outer.get(stem), ""
+    if known is None:
+        return None
+    return prefix, Place(known) if isinstance(known, str) else known, stem, ending

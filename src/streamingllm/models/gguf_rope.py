@@ -51,7 +51,7 @@ def rope_parameters(metadata: ArchitectureMetadata) -> dict[str, Any]:
 
 
 def local_rope_parameters(metadata: ArchitectureMetadata) -> dict[str, dict[str, Any]]:
-    """Return `rope_parameters` by kind of layer: local layers have a base of their own, unscaled."""
+    """Return `rope_parameters` by kind of layer; local layers have a base of their own."""
     local = metadata.number("rope.freq_base_swa", _DEFAULT_BASE)
     return {
         "full_attention": rope_parameters(metadata),

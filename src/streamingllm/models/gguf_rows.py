@@ -1,0 +1,44 @@
+"""Orders of rows in which llama.cpp keeps projections otherwise than transformers.
+
+Source: https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from streamingllm.models.gguf_metadata import ArchitectureMetadata
+
+
+def interleaved_queries(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
+    """Return the rows of queries that llama.cpp rotates in pairs of neighbours.
+
+    In the file, a row of the first half of a head is followed by that of the second half.
+
+    Returns:
+        LongTensor [num_rows]: which row of the file is each row of the parameter.
+    """
+    return _from_pairs(metadata.integer("attention.head_count"), num_rows)
+
+
+def interleaved_keys(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
+    """Return the rows of keys that llama.cpp rotates in pairs of neighbours."""
+    return _from_pairs(metadata.num_kv_heads, num_rows)
+
+
+def grouped_qkv(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
+    """Return the rows of a fused projection, in which each group's keys follow its queries.
+
+    In the file, all queries come first, then all keys, then all values.
+    """
+    groups, heads = metadata.num_kv_heads, metadata.integer("attention.head_count")
+    rows = torch.arange(num_rows).reshape(heads + 2 * groups, -1)
+    queries = rows[:heads].reshape(groups, heads // groups, -1)
+    keys, values = rows[heads : heads + groups, None], rows[heads + groups :, None]
+    return torch.cat([queries, keys, values], 1).flatten()
+
+
+def _from_pairs(num_heads: int, num_rows: int) -> Tensor:
+    shape = (num_heads, num_rows // num_heads // 2, 2)
+    return torch.arange(num_rows).reshape(shape).transpose(1, 2).flatten()
