@@ -35,18 +35,18 @@ def read_gguf_weights(
         outline: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     shapes = {name: tensor.shape for name, tensor in outline.state_dict().items()}
     targets = tensor_targets(header)
-    _check_complete(header, targets, shapes, outline)
+    check_complete(header, targets, outline)
     weights = {
         name: torch.empty(shapes[name], dtype=dtype)
         for name in {target.name for target in targets.values()}
     }
-    with _mapped(header) as contents:
+    with mapped(header) as contents:
         for tensor in header.tensors:
             if (target := targets.get(tensor.name)) is None:
                 continue
             part = target.part_of(weights[target.name])
             values = dequantised(tensor, contents[tensor.path])
-            target.fill(weights[target.name], _shaped(tensor, values, part.shape))
+            target.fill(weights[target.name], shaped(tensor, values, part.shape))
     model: PreTrainedModel = type(outline).from_pretrained(
         None, config=config, state_dict=weights, dtype=dtype
     )
@@ -83,7 +83,12 @@ def _plain_numbers(name: str) -> str:
     return {"F32": "<f4", "F16": "<f2"}.get(name, "u1")
 
 
-def _shaped(tensor: GgufTensor, values: Tensor, shape: torch.Size) -> Tensor:
+def shaped(tensor: GgufTensor, values: Tensor, shape: torch.Size) -> Tensor:
+    """Return values in a shape that differs from the file's in dimensions of one entry only.
+
+    Raises:
+        ModelLoadError: it differs in others.
+    """
     if tuple(d for d in values.shape if d > 1) != tuple(d for d in shape if d > 1):
         raise ModelLoadError(
             f"{tensor.path}: tensor {tensor.name!r} has the shape {list(values.shape)} instead "
@@ -92,12 +97,15 @@ def _shaped(tensor: GgufTensor, values: Tensor, shape: torch.Size) -> Tensor:
     return values.reshape(shape)
 
 
-def _check_complete(
-    header: GgufHeader,
-    targets: dict[str, TensorTarget],
-    shapes: dict[str, torch.Size],
-    outline: PreTrainedModel,
+def check_complete(
+    header: GgufHeader, targets: dict[str, TensorTarget], outline: PreTrainedModel
 ) -> None:
+    """Refuse a file that has not all parameters of a model, or has others.
+
+    Raises:
+        ModelLoadError: it is so.
+    """
+    shapes = outline.state_dict()
     found = Counter(target.name for target in targets.values())
     counts = {target.name: target.place.part[1] for target in targets.values()}
     tied = outline.all_tied_weights_keys if outline.config.tie_word_embeddings else {}
@@ -117,10 +125,11 @@ def _check_complete(
 
 
 @contextmanager
-def _mapped(header: GgufHeader) -> Iterator[dict[Path, mmap.mmap]]:
+def mapped(header: GgufHeader) -> Iterator[dict[Path, mmap.mmap]]:
+    """Map the files of a model into memory for the body; what is written there stays there."""
     with ExitStack() as stack:
         contents = {}
         for path in {tensor.path for tensor in header.tensors}:
             file = stack.enter_context(path.open("rb"))
-            contents[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            contents[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         yield contents
