@@ -67,7 +67,7 @@ def chat(
     min_p: MinPOption = 0.0,
     repetition_penalty: RepetitionPenaltyOption = 1.1,
     seed: SeedOption = None,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     compile: CompileOption = True,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -101,7 +101,8 @@ def chat(
         "max_rewind_tokens": max_rewind_tokens,
         "max_new_tokens": max_new_tokens,
         **asdict(sampling),
-        "quantize": quantize,
+        "quantize": lm.quantization,
+        "weights": lm.weights,
         "dtype": str(lm.model.dtype).removeprefix("torch."),
         "device": str(lm.model.device),
     }

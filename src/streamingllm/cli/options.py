@@ -48,7 +48,8 @@ QuantizeOption = Annotated[
     str,
     typer.Option(
         "--quantize",
-        help=f"Weights: one of {', '.join(WEIGHT_QUANTIZATIONS)}; GGUF's are kept exactly.",
+        help=f"Weights: one of {', '.join(WEIGHT_QUANTIZATIONS)}. Auto computes with the blocks of a "
+        "quantised GGUF file as they are (native), and with all else as stored (none).",
     ),
 ]
 QuantizeCacheOption = Annotated[

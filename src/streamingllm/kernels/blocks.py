@@ -165,7 +165,8 @@ def _stored(format: BlockFormat, region: Tensor, groups: int, factor: Tensor | N
         return torch.exp2(exponents - 128).float()
     assert factor is not None
     numbers = _rows_of(region, torch.int8, groups).float()
-    return numbers * factor.float().repeat_interleave(SPAN_COLUMNS // format.group_columns, dim=1)
+    factors = factor.float().repeat_interleave(SPAN_COLUMNS // format.group_columns, dim=1)
+    return numbers * factors
 
 
 def _whole_lines(num_bytes: int) -> int:

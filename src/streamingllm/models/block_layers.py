@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 import torch
 from torch import Tensor, nn
 
-from streamingllm.kernels.blocks import FORMATS, BlockFormat, from_tiles
+from streamingllm.kernels.blocks import BlockFormat, from_tiles
 from streamingllm.kernels.operators import block_linear, block_rows
 from streamingllm.models.packed_linear import PackedLinear
 
@@ -149,6 +149,3 @@ def _type_and_count(module: nn.Module, name: str, tensor: Tensor) -> tuple[str, 
         return module.format.name, module.num_embeddings * module.embedding_dim
     is_weight = name in module._parameters
     return str(tensor.dtype).removeprefix("torch."), tensor.numel() if is_weight else 0
-
-
-__all__ = ["FORMATS", "BlockEmbedding", "BlockLinear", "embedding_scale", "weight_types"]

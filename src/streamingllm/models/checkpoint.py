@@ -13,6 +13,7 @@ from streamingllm.errors import ModelLoadError
 from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.gguf_config import gguf_config
 from streamingllm.models.gguf_parts import part_paths, read_gguf_model
+from streamingllm.models.progress import Progress
 from streamingllm.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:  # takes seconds to import, which files are not read need not wait for
@@ -85,6 +86,32 @@ class Checkpoint:
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
             header = read_gguf_model(self.path)
             return read_gguf_weights(header, gguf_config(header), dtype)
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether it is a GGUF file with weights that are computed with in their own bits."""
+        from streamingllm.kernels.blocks import FORMATS
+
+        if self.gguf_file is None:
+            return False
+        tensors = read_gguf_model(self.path).tensors
+        return any(tensor.ggml_type.number in FORMATS for tensor in tensors)
+
+    def read_native(self, dtype: torch.dtype, progress: Progress) -> PreTrainedModel:
+        """Read a GGUF file onto the CPU, with weights in their own bits.
+
+        Args:
+            dtype: of all that is dequantised, and of activations.
+            progress: told about the stage "read".
+
+        Raises:
+            ModelLoadError: the architecture is unknown, or weights are missing or damaged.
+        """
+        from streamingllm.models.native_weights import read_native_weights
+
+        with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
+            header = read_gguf_model(self.path)
+            return read_native_weights(header, gguf_config(header), dtype, progress)
 
     def read_tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
         """Read the tokenizer.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,6 @@ from streamingllm.models.gguf_names import TensorTarget, tensor_targets
 from streamingllm.models.gguf_weights import check_complete, dequantised, mapped, shaped
 from streamingllm.models.progress import Progress
 from streamingllm.models.skeleton import build_skeleton
-
-
-def has_blocks(header: GgufHeader) -> bool:
-    """Return whether a file has matrices in blocks that are computed with as they are."""
-    return any(tensor.ggml_type.number in FORMATS for tensor in header.tensors)
 
 
 def read_native_weights(
@@ -56,7 +50,7 @@ def read_native_weights(
             done += tensor.num_bytes
             progress("read", done, total)
     _share_tied(model)
-    return model
+    return model.eval()
 
 
 def _place(
@@ -109,9 +103,7 @@ def _blocks(
     tensor: GgufTensor, target: TensorTarget, rows: int, columns: int, content: mmap.mmap
 ) -> Tensor:
     shaped(tensor, torch.empty(tensor.shape, device="meta"), torch.Size((rows, columns)))
-    raw = torch.frombuffer(
-        content, dtype=torch.uint8, count=tensor.num_bytes, offset=tensor.offset
-    )
+    raw = torch.frombuffer(content, dtype=torch.uint8, count=tensor.num_bytes, offset=tensor.offset)
     packed: Tensor = pack_blocks(
         raw.view(rows, -1), tensor.ggml_type.number, columns, target.row_order(rows)
     )
@@ -135,10 +127,3 @@ def _share_tied(model: PreTrainedModel) -> None:
         model.set_output_embeddings(shared)
     else:
         model.tie_weights()
-
-
-def parameters_without_values(model: nn.Module) -> Iterator[str]:
-    """Yield the names of parameters that have no values."""
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            yield name

@@ -192,9 +192,5 @@ def _nearest(values: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor
 
 def quantization_of(model: nn.Module) -> str:
     """Name how a model's layers are quantised: the fewest bits among them, or `none`."""
-    bits = [
-        module.num_bits
-        for module in model.modules()
-        if isinstance(module, QuantizedLinear)
-    ]
+    bits = [module.num_bits for module in model.modules() if isinstance(module, QuantizedLinear)]
     return f"int{min(bits)}" if bits else "none"

@@ -34,7 +34,7 @@ class ServerSettings:
         "smollm2-135m-instruct", "text", "A catalog name, a hub id, a folder or a .gguf file."
     )
     model_alias: tuple[str, ...] = _setting((), "texts", "Another name that requests may use.")
-    quantize: str = _setting("none", "text", "Weights: none, int8 or int4.")
+    quantize: str = _setting("auto", "text", "Weights: auto, none, native, int8 or int4.")
     quantize_cache: str = _setting("none", "text", "The window: none or int8.")
     dtype: str = _setting("auto", "text", "auto, float32, bfloat16 or float16.")
     device: str = _setting("auto", "text", "auto, cpu, cuda or mps.")
