@@ -46,14 +46,15 @@ def gguf_fields(header: GgufHeader) -> dict[str, Any]:
         "vocab_size": metadata.vocab_size,
         "num_hidden_layers": metadata.num_layers,
         "hidden_size": metadata.integer("embedding_length"),
-        "intermediate_size": metadata.integer("feed_forward_length"),
+        "intermediate_size": _feed_forward_length(metadata),
         "max_position_embeddings": metadata.integer("context_length"),
         "num_attention_heads": metadata.integer("attention.head_count"),
         "num_key_value_heads": metadata.num_kv_heads,
-        family.epsilon[1]: metadata.number(family.epsilon[0]),
         "rope_parameters": rope_parameters(metadata),
         "tie_word_embeddings": metadata.is_tied,
     }
+    if family.epsilon[1]:
+        fields[family.epsilon[1]] = metadata.number(family.epsilon[0])
     if family.has_head_dim:
         fields["head_dim"] = metadata.head_size
     return {**fields, **family.more(metadata), **_token_ids(header, fields["vocab_size"])}
@@ -71,6 +72,12 @@ def gguf_config(header: GgufHeader) -> PreTrainedConfig:
     config = AutoConfig.for_model(**fields)
     config.name_or_path = str(header.path)
     return config
+
+
+def _feed_forward_length(metadata: ArchitectureMetadata) -> int:
+    """Return the width of feed-forward layers; files of experts alone state that of an expert."""
+    name = "feed_forward_length"
+    return metadata.integer(name if metadata.has(name) else f"expert_{name}")
 
 
 def _token_ids(header: GgufHeader, vocab_size: int) -> dict[str, int | list[int] | None]:
