@@ -99,6 +99,18 @@ def _norm(model_type: str, eps: str, fields: _Facts, facts: _Facts, **more: Any)
     )
 
 
+_GRANITE_FIELDS = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.5,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.0,
+}
+_GRANITE = {
+    "embedding_scale": 3.0,
+    "residual_scale": 0.5,
+    "attention.scale": 0.2,
+    "logit_scale": 2.0,
+}
 _GROUPED_ROUTING = {
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,
@@ -152,14 +164,11 @@ GGUF_CASES: dict[str, GgufFamilyCase] = {
     "xverse": _rms("llama", {}, {}),
     "arcee": _rms("arcee", {}, {}),
     "smollm3": _rms("smollm3", {}, {}),
-    "granite": _rms(
-        "granite",
-        {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.2}
-        | {"logits_scaling": 2.0},
-        {"embedding_scale": 3.0, "residual_scale": 0.5, "attention.scale": 0.2, "logit_scale": 2.0},
-    ),
+    "granite": _rms("granite", _GRANITE_FIELDS, _GRANITE),
     "granitemoe": _rms(
-        "granitemoe", {"num_local_experts": 4, "num_experts_per_tok": 2}, {**_EXPERTS}
+        "granitemoe",
+        {**_GRANITE_FIELDS, "num_local_experts": 4, "num_experts_per_tok": 2},
+        {**_GRANITE, **_EXPERTS},
     ),
     "qwen2": _rms("qwen2", {}, {}),
     "qwen2-yarn": _rms("qwen2", _rope(**_YARN_FIELDS), _YARN),

@@ -24,7 +24,8 @@ def gguf_tensors(model: PreTrainedModel, architecture: str) -> dict[str, Tensor]
     state = dict(model.state_dict())
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight")
-    for name, tensor in state.items():
+    for hub_name, tensor in state.items():
+        name = hub_name.replace("block_sparse_moe.experts", "mlp.experts")
         for part, values in _converted(model, architecture, name, tensor.float()):
             candidates = (part, part.removeprefix("transformer."), f"model.{part}")
             found = (names.get_name(c, try_suffixes=(".weight", ".bias")) for c in candidates)
