@@ -1,4 +1,4 @@
-"""Description of a family's GGUF files: fields of its configuration, names of its tensors."""
+"""Names of tensors and fields of a configuration in the GGUF files of one family."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class ArchitectureMetadata:
 
     @property
     def is_tied(self) -> bool:
-        """True if the output layer is the embedding."""
+        """Tell whether the output layer is the embedding."""
         return self.tensor(_OUTPUT) is None
 
     def tensor(self, name: str) -> GgufTensor | None:

@@ -35,7 +35,7 @@ class TensorTarget:
 
     @property
     def is_as_stored(self) -> bool:
-        """True if the parameter is the tensor, value by value."""
+        """Tell whether the parameter is the tensor, value by value."""
         place = self.place
         plain = place.rows is None and not place.transposed and place.part[1] == 1
         return plain and self.shift == 0.0
