@@ -106,6 +106,12 @@ class Checkpoint:
         from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
         with failing_as_load_error(f"{self.path}: has no usable tokenizer"), quiet_libraries():
+            if self.gguf_file is not None:
+                header = read_gguf_model(self.path)
+                if header.architecture in GGUF_FAMILIES:
+                    from streamingllm.models.gguf_tokenizer import read_gguf_tokenizer
+
+                    return read_gguf_tokenizer(header)
             tokenizer = AutoTokenizer.from_pretrained(**self._location)
             if self.gguf_file is not None:
                 _name_special_tokens(tokenizer, config)

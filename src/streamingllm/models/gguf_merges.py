@@ -15,11 +15,15 @@ def merges_from_scores(ids: Mapping[str, int], scores: Sequence[float]) -> list[
         ids: of each token.
         scores: by id.
     """
-    found = []
-    for token, token_id in ids.items():
+    merges = []
+    find = ids.get
+    for token in sorted(ids, key=lambda token: (-scores[ids[token]], ids[token])):
+        pairs = []
         for cut in range(1, len(token)):
-            left = ids.get(token[:cut])
-            if left is not None and (right := ids.get(token[cut:])) is not None:
-                found.append((-scores[token_id], token_id, left, right, cut, token))
-    found.sort(key=lambda entry: entry[:4])
-    return [(token[:cut], token[cut:]) for *_, cut, token in found]
+            left = find(token[:cut])
+            if left is not None and (right := find(token[cut:])) is not None:
+                pairs.append((left, right, cut))
+        if len(pairs) > 1:
+            pairs.sort()
+        merges += [(token[:cut], token[cut:]) for _, _, cut in pairs]
+    return merges

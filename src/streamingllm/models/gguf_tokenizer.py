@@ -102,6 +102,8 @@ def read_gguf_tokenizer(header: GgufHeader) -> PreTrainedTokenizerBase:
     fields: dict[str, Any] = {role: token for role, token in roles.items() if token is not None}
     if context:
         fields["model_max_length"] = context
+    # transformers copies what it is given, which takes a second; this tokenizer is nobody else's.
+    vars(tokenizer)["__deepcopy__"] = lambda memo: tokenizer
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         chat_template=header.text("tokenizer.chat_template") or None,
