@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models import locate_checkpoint
 from streamingllm.models.gguf_header import read_gguf_header
 from streamingllm.models.gguf_reader import UnreadArray
 
 
-def write(path: Path, num_tokens: int, *, split: int = 0) -> list[str]:
-    """Write a file with one value of every kind; return the names of what is written."""
-    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split)
+def write(path: Path, num_tokens: int) -> None:
+    """Write a file with one value of every kind."""
+    writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Grüße")
     for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"):
         getattr(writer, f"add_{kind}")(f"a.{kind}", 7)
@@ -32,7 +31,6 @@ def write(path: Path, num_tokens: int, *, split: int = 0) -> list[str]:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return sorted(p.name for p in path.parent.iterdir())
 
 
 @pytest.mark.parametrize("num_tokens", [3, 5000])
@@ -69,11 +67,3 @@ def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"GGUF" + bytes([0, 0, 0, 3]) + bytes(32))  # big-endian
     with pytest.raises(ModelLoadError, match="is big-endian; convert it"):
         read_gguf_header(path)
-
-
-def test_a_part_of_a_split_model_says_so(tmp_path: Path) -> None:
-    names = write(tmp_path / "model.gguf", 3, split=1)
-    assert names == ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"]
-    for name in names:
-        with pytest.raises(ModelLoadError, match=r"is one of 2 files .*`llama-gguf-split --merge"):
-            locate_checkpoint(tmp_path / name)

@@ -12,6 +12,8 @@ import torch
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.gguf_config import gguf_config
+from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_header import GgufHeader
 from streamingllm.models.gguf_parts import part_paths, read_gguf_model
 from streamingllm.models.progress import Progress
 from streamingllm.models.quiet import quiet_libraries
@@ -64,7 +66,10 @@ class Checkpoint:
         from transformers import AutoModelForCausalLM, PreTrainedModel
 
         if self.gguf_file is not None:
-            return self._read_gguf(dtype or torch.float32)
+            dtype = dtype or torch.float32
+            header = read_gguf_model(self.path)
+            if header.architecture in GGUF_FAMILIES:
+                return self._read_gguf(header, dtype)
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 **self._location, dtype=dtype or "auto", output_loading_info=True
@@ -77,14 +82,17 @@ class Checkpoint:
                     f"{self.path}: {len(missing)} weights of {type(model).__name__} are missing, "
                     f"such as {missing[0]}; fetch the files again"
                 )
+            quantizer = getattr(model, "hf_quantizer", None)
+            if self.gguf_file is not None and quantizer is not None:
+                # The weights are plain tensors by now; the mark would forbid saving them.
+                quantizer.remove_quantization_config(model)
         assert isinstance(model, PreTrainedModel)
         return model
 
-    def _read_gguf(self, dtype: torch.dtype) -> PreTrainedModel:
+    def _read_gguf(self, header: GgufHeader, dtype: torch.dtype) -> PreTrainedModel:
         from streamingllm.models.gguf_weights import read_gguf_weights
 
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
-            header = read_gguf_model(self.path)
             return read_gguf_weights(header, gguf_config(header), dtype)
 
     @property
@@ -125,6 +133,12 @@ class Checkpoint:
         from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
         with failing_as_load_error(f"{self.path}: has no usable tokenizer"), quiet_libraries():
+            if self.gguf_file is not None:
+                header = read_gguf_model(self.path)
+                if header.architecture in GGUF_FAMILIES:
+                    from streamingllm.models.gguf_tokenizer import read_gguf_tokenizer
+
+                    return read_gguf_tokenizer(header)
             tokenizer = AutoTokenizer.from_pretrained(**self._location)
             if self.gguf_file is not None:
                 _name_special_tokens(tokenizer, config)

@@ -28,7 +28,7 @@ class GgmlType:
 
     @property
     def is_plain(self) -> bool:
-        """True for types whose values are numbers, without blocks and scales."""
+        """Tell whether values are numbers, without blocks and scales."""
         return self.block_values == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import ModelLoadError
+from streamingllm.models.gguf_end_marks import end_token_ids
 from streamingllm.models.gguf_families import GGUF_FAMILIES
 from streamingllm.models.gguf_family import GgufFamily
 from streamingllm.models.gguf_header import GgufHeader
@@ -13,8 +14,6 @@ from streamingllm.models.gguf_rope import rope_parameters
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedConfig
-
-_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
 def gguf_family(header: GgufHeader) -> GgufFamily:
@@ -46,14 +45,15 @@ def gguf_fields(header: GgufHeader) -> dict[str, Any]:
         "vocab_size": metadata.vocab_size,
         "num_hidden_layers": metadata.num_layers,
         "hidden_size": metadata.integer("embedding_length"),
-        "intermediate_size": metadata.integer("feed_forward_length"),
+        "intermediate_size": _feed_forward_length(metadata),
         "max_position_embeddings": metadata.integer("context_length"),
         "num_attention_heads": metadata.integer("attention.head_count"),
         "num_key_value_heads": metadata.num_kv_heads,
-        family.epsilon[1]: metadata.number(family.epsilon[0]),
         "rope_parameters": rope_parameters(metadata),
         "tie_word_embeddings": metadata.is_tied,
     }
+    if family.epsilon[1]:
+        fields[family.epsilon[1]] = metadata.number(family.epsilon[0])
     if family.has_head_dim:
         fields["head_dim"] = metadata.head_size
     return {**fields, **family.more(metadata), **_token_ids(header, fields["vocab_size"])}
@@ -68,17 +68,23 @@ def gguf_config(header: GgufHeader) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     fields = gguf_fields(header)
+    ends = end_token_ids(header, fields["vocab_size"])
+    fields["eos_token_id"] = ends[0] if len(ends) == 1 else ends or None
     config = AutoConfig.for_model(**fields)
     config.name_or_path = str(header.path)
     return config
 
 
-def _token_ids(header: GgufHeader, vocab_size: int) -> dict[str, int | list[int] | None]:
-    ends = [_token_id(header, key, vocab_size) for key in _END_KEYS]
-    known = list(dict.fromkeys(end for end in ends if end is not None))
+def _feed_forward_length(metadata: ArchitectureMetadata) -> int:
+    """Return the width of feed-forward layers; files of experts alone state that of an expert."""
+    name = "feed_forward_length"
+    return metadata.integer(name if metadata.has(name) else f"expert_{name}")
+
+
+def _token_ids(header: GgufHeader, vocab_size: int) -> dict[str, int | None]:
     return {
         "bos_token_id": _token_id(header, "bos_token_id", vocab_size),
-        "eos_token_id": known[0] if len(known) == 1 else known or None,
+        "eos_token_id": _token_id(header, "eos_token_id", vocab_size),
         "pad_token_id": _token_id(header, "padding_token_id", vocab_size),
     }
 

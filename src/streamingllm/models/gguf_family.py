@@ -1,4 +1,4 @@
-"""Description of a family's GGUF files: fields of its configuration, names of its tensors."""
+"""Names of tensors and fields of a configuration in the GGUF files of one family."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the fields alone need no tensors
 
 MoreFields = Callable[[ArchitectureMetadata], Mapping[str, Any]]
 RowRule = Callable[[ArchitectureMetadata, int], "Tensor"]
+ViewRule = Callable[[ArchitectureMetadata, "Tensor"], "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Place:
         alternates: rows of the parts alternate instead of following each other.
         transposed: the parameter has columns for the rows of the file.
         rows: rule for the order of rows.
+        view: the part of the parameter, where it is none of equal rows.
     """
 
     module: str
@@ -36,6 +38,7 @@ class Place:
     alternates: bool = False
     transposed: bool = False
     rows: RowRule | None = None
+    view: ViewRule | None = None
 
 
 Names = Mapping[str, str | Place]
@@ -80,6 +83,7 @@ class GgufFamily:
         more: returns fields beyond those that all families have; None takes one away.
         has_head_dim: whether the configuration has a field for the size of a head.
         norm_shift: added to the weights of normalisations.
+        variant: a tensor of a block and the places that hold if the file has it.
     """
 
     model_type: str
@@ -90,3 +94,10 @@ class GgufFamily:
     more: MoreFields = lambda metadata: {}
     has_head_dim: bool = True
     norm_shift: float = 0.0
+    variant: tuple[str, Names] | None = None
+
+    def names_in(self, metadata: ArchitectureMetadata) -> Names:
+        """Return the places in a layer for a file."""
+        if self.variant is not None and metadata.has_tensor(self.variant[0]):
+            return self.variant[1]
+        return self.names

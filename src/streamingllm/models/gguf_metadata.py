@@ -107,12 +107,17 @@ class ArchitectureMetadata:
 
     @property
     def is_tied(self) -> bool:
-        """True if the output layer is the embedding."""
+        """Tell whether the output layer is the embedding."""
         return self.tensor(_OUTPUT) is None
 
     def tensor(self, name: str) -> GgufTensor | None:
         """Return a tensor of the file, None if there is none."""
         return next((t for t in self.header.tensors if t.name == name), None)
+
+    def rows(self, ending: str) -> int:
+        """Return the rows of a tensor that blocks have, 0 without one."""
+        found = (t for t in self.header.tensors if _BLOCK.sub("", t.name) == ending)
+        return next((tensor.shape[-2] for tensor in found if len(tensor.shape) > 1), 0)
 
     def has_tensor(self, ending: str) -> bool:
         """Tell whether a tensor of a block has such a name, such as `attn_q.bias`."""

@@ -35,7 +35,7 @@ class TensorTarget:
 
     @property
     def is_as_stored(self) -> bool:
-        """True if the parameter is the tensor, value by value."""
+        """Tell whether the parameter is the tensor, value by value."""
         place = self.place
         plain = place.rows is None and not place.transposed and place.part[1] == 1
         return plain and self.shift == 0.0
@@ -58,10 +58,14 @@ class TensorTarget:
     def part_of(self, parameter: Tensor) -> Tensor:
         """Return a view of the part of a parameter that the tensor is, its rows as in the file."""
         index, count = self.place.part
-        view = parameter.transpose(-1, -2) if self.place.transposed else parameter
+        if self.place.view is not None:
+            return self.place.view(self.metadata, parameter)
+        is_bias = self.name.endswith("bias")
+        turned = self.place.transposed and not is_bias
+        view = parameter.transpose(-1, -2) if turned else parameter
         if count == 1:
             return view
-        axis = -1 if self.name.endswith("bias") else -2
+        axis = -1 if is_bias else -2
         if self.place.alternates:
             return view[..., index::count] if axis == -1 else view[..., index::count, :]
         return view.chunk(count, axis)[index]
@@ -96,7 +100,7 @@ def _find(
     in_block = _IN_BLOCK.fullmatch(name)
     if in_block is not None:
         number, stem, ending = in_block.groups()
-        known, prefix = family.names.get(stem), f"{family.layers}.{number}."
+        known, prefix = family.names_in(metadata).get(stem), f"{family.layers}.{number}."
         if int(number) >= metadata.num_layers:
             return None
     else:

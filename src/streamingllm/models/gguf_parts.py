@@ -17,7 +17,7 @@ def part_paths(path: Path) -> tuple[Path, ...]:
     """Return all files of the model that a file belongs to, in order; the file alone if whole.
 
     Args:
-        path: any file of the model; the others are looked for beside it.
+        path: any file of the model; the others are in its folder.
 
     Raises:
         ModelLoadError: a file is missing.

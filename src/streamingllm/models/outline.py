@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.gguf_config import gguf_config
+from streamingllm.models.gguf_families import GGUF_FAMILIES
 from streamingllm.models.gguf_parts import read_gguf_model
 from streamingllm.models.quiet import quiet_libraries
 from streamingllm.models.weight_headers import first_dtype, safetensors_headers
@@ -37,9 +38,20 @@ def read_outline(checkpoint: Checkpoint) -> Outline:
     subject = f"{checkpoint.path}: cannot be read as a decoder"
     with failing_as_load_error(subject), quiet_libraries():
         if checkpoint.gguf_file is not None:
-            return Outline(gguf_config(read_gguf_model(checkpoint.path)), torch.float32)
+            return Outline(_gguf_config(checkpoint), torch.float32)
         config = AutoConfig.from_pretrained(checkpoint.folder, local_files_only=True)
         headers = safetensors_headers(checkpoint.folder)
     configured = getattr(config, "dtype", None)
     stored = configured if isinstance(configured, torch.dtype) else first_dtype(headers)
     return Outline(config, stored)
+
+
+def _gguf_config(checkpoint: Checkpoint) -> PreTrainedConfig:
+    header = read_gguf_model(checkpoint.path)
+    if header.architecture in GGUF_FAMILIES:
+        return gguf_config(header)
+    config = AutoConfig.from_pretrained(
+        checkpoint.folder, gguf_file=checkpoint.gguf_file, local_files_only=True
+    )
+    assert isinstance(config, PreTrainedConfig)
+    return config
