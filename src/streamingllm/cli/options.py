@@ -48,8 +48,8 @@ QuantizeOption = Annotated[
     str,
     typer.Option(
         "--quantize",
-        help=f"Weights: one of {', '.join(WEIGHT_QUANTIZATIONS)}. Auto computes with the blocks of a "
-        "quantised GGUF file as they are (native), and with all else as stored (none).",
+        help=f"Weights: one of {', '.join(WEIGHT_QUANTIZATIONS)}. Auto takes a quantised GGUF file "
+        "in its own bits (native), and all else as stored (none).",
     ),
 ]
 QuantizeCacheOption = Annotated[

@@ -66,13 +66,14 @@ def _place(
         grandparent, _, child = parent_name.rpartition(".")
         setattr(model.get_submodule(grandparent), child, layer)
         return
-    parameter = module.get_parameter(name)
-    if parameter.is_meta:
-        parameter = nn.Parameter(torch.empty_like(parameter, device="cpu"), requires_grad=False)
-        setattr(module, name, parameter)
+    held: Tensor = getattr(module, name)  # a parameter, or a buffer that is kept with them
+    if held.is_meta:
+        held = torch.empty_like(held, device="cpu")
+        is_parameter = name in module._parameters
+        setattr(module, name, nn.Parameter(held, requires_grad=False) if is_parameter else held)
     values = dequantised(tensor, content)
     with torch.no_grad():
-        target.fill(parameter, shaped(tensor, values, target.part_of(parameter).shape))
+        target.fill(held, shaped(tensor, values, target.part_of(held).shape))
 
 
 def _packed_layer(
