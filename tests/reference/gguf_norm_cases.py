@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tests.reference.gguf_case import (
     BASE,
-    HEAD,
     LAYER_NORM,
     WINDOW,
     GgufFamilyCase,
@@ -47,8 +46,8 @@ NORM_CASES: dict[str, GgufFamilyCase] = {
     "cohere2": norm(
         "cohere2",
         "layer_norm_eps",
-        {"logit_scale": 0.5, "head_dim": 8, "sliding_window": 6, "layer_types": periodic(4)},
-        {"logit_scale": 0.5, **HEAD, **WINDOW},
+        {"logit_scale": 0.5, "head_dim": 16, "sliding_window": 6, "layer_types": periodic(4)},
+        {"logit_scale": 0.5, **WINDOW},
         tied=True,
     ),
     "olmo": GgufFamilyCase(
@@ -90,15 +89,16 @@ NORM_CASES: dict[str, GgufFamilyCase] = {
     "mpt": GgufFamilyCase(
         "mpt",
         {"d_model": 64, "n_layers": 4, "n_heads": 4, "expansion_ratio": 4, "max_seq_len": 256}
-        | {"attn_config": {"alibi_bias_max": 6, "clip_qkv": 0.5}, "layer_norm_epsilon": 1e-5},
+        | {"attn_config": {"clip_qkv": 0.5}, "layer_norm_epsilon": 1e-5},
         {"attention.layer_norm_epsilon": 1e-5, "feed_forward_length": 256}
-        | {"attention.max_alibi_bias": 6.0, "attention.clamp_kqv": 0.5},
+        | {"attention.max_alibi_bias": 8.0, "attention.clamp_kqv": 0.5}
+        | {"attention.head_count_kv": 4},
         tied=True,
     ),
     "gpt2": GgufFamilyCase(
         "gpt2",
         {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 256, "n_inner": 48}
         | {"layer_norm_epsilon": 1e-3},
-        dict(LAYER_NORM),
+        {**LAYER_NORM, "attention.head_count_kv": 4},
     ),
 }

@@ -107,6 +107,11 @@ RMS_CASES: dict[str, GgufFamilyCase] = {
         {"sliding_window": 6, **rope(partial_rotary_factor=0.5)},
         {**WINDOW, "rope.dimension_count": 8},
     ),
+    "phi3-wide": rms(
+        "phi3",
+        {"sliding_window": None, **rope(partial_rotary_factor=0.5)},
+        {"rope.dimension_count": 8},
+    ),
     "gemma": rms("gemma", {"head_dim": 8}, HEAD, tied=True),
     "gemma2": rms(
         "gemma2",
@@ -129,12 +134,26 @@ RMS_CASES: dict[str, GgufFamilyCase] = {
         | {"attention.sliding_window_pattern": [True, True, False, True]},
     ),
     "olmo2": rms("olmo2", {}, {}),
-    "olmo2-local": rms("olmo3", {"sliding_window": 6, "layer_types": periodic(4)}, {**WINDOW}),
-    "olmoe": rms("olmoe", {"num_experts": 4, "num_experts_per_tok": 2}, {**EXPERTS}),
+    "olmo2-local": rms(
+        "olmo3",
+        {"sliding_window": 6, "layer_types": periodic(4)}
+        | {
+            "rope_parameters": {
+                "full_attention": {"rope_theta": 500.0, **YARN_FIELDS},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+            }
+        },
+        {**WINDOW, **YARN},
+    ),
+    "olmoe": rms(
+        "olmoe",
+        {"num_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4},
+        {**EXPERTS, "attention.head_count_kv": 4},
+    ),
     "exaone4": rms(
         "exaone4",
-        {"head_dim": 8, "sliding_window": 6, "layer_types": periodic(4)},
-        {**HEAD, **WINDOW},
+        {"head_dim": 16, "sliding_window": 6, "layer_types": periodic(4)},
+        {**WINDOW},
     ),
     "glm4": rms(
         "glm4",
