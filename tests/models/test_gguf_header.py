@@ -3,40 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import gguf
-import numpy as np
 import pytest
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.gguf_header import read_gguf_header
 from streamingllm.models.gguf_reader import UnreadArray
-
-
-def write(path: Path, num_tokens: int) -> None:
-    """Write a file with one value of every kind."""
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("Grüße")
-    for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"):
-        getattr(writer, f"add_{kind}")(f"a.{kind}", 7)
-    for kind in ("float32", "float64"):
-        getattr(writer, f"add_{kind}")(f"a.{kind}", 0.5)
-    writer.add_bool("a.bool", True)
-    writer.add_array("a.numbers", [1, 2, 3])
-    writer.add_array("a.words", ["one", "two"])
-    writer.add_token_list([f"token {number}" for number in range(num_tokens)])
-    writer.add_token_scores([0.5] * num_tokens)
-    blocks = gguf.quantize(np.ones((3, 64), np.float32), gguf.GGMLQuantizationType.Q4_1)
-    writer.add_tensor("blocks", blocks, raw_dtype=gguf.GGMLQuantizationType.Q4_1)
-    writer.add_tensor("numbers", np.ones(5, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+from tests.reference.gguf_sample import write_sample
 
 
 @pytest.mark.parametrize("num_tokens", [3, 5000])
 def test_it_is_what_the_gguf_package_reads(num_tokens: int, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    write(path, num_tokens)
+    write_sample(path, num_tokens)
     header, reader = read_gguf_header(path), gguf.GGUFReader(path)
     expected = {k: f.contents() for k, f in reader.fields.items() if not k.startswith("GGUF.")}
     assert header.metadata.keys() == expected.keys()
@@ -56,7 +34,7 @@ def test_it_is_what_the_gguf_package_reads(num_tokens: int, tmp_path: Path) -> N
 @pytest.mark.parametrize("length", [6, 30, 200])
 def test_a_header_that_is_cut_short_is_refused(length: int, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    write(path, 3)
+    write_sample(path, 3)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ModelLoadError, match=r"damaged header .*; fetch the file again"):
         read_gguf_header(path)

@@ -70,6 +70,8 @@ def _converted(
         by_group = tensor.view(groups, heads // groups + 2, -1, tensor.shape[-1])
         parts = by_group[:, :-2], by_group[:, [-2]], by_group[:, [-1]]
         yield name, torch.cat([part.flatten(0, 2) for part in parts])
+    elif name.endswith("self_attn.sinks"):
+        yield f"{name}.weight", tensor
     elif architecture == "gpt2" and tensor.ndim == 2 and ".h." in name:
         yield name, tensor.T
     else:

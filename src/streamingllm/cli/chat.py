@@ -34,9 +34,9 @@ from streamingllm.cli.sampling import (
     seeded_generator,
 )
 from streamingllm.errors import StreamingLLMError
-from streamingllm.evaluation.texts import without_byte_order_mark
 from streamingllm.models import DEFAULT_MODEL
 from streamingllm.sessions import DEFAULT_SYSTEM_PROMPT
+from streamingllm.text_files import without_byte_order_mark
 
 if TYPE_CHECKING:
     from streamingllm.sessions import Conversation

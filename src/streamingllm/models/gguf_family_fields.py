@@ -7,11 +7,12 @@ from typing import Any
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
-from streamingllm.models.gguf_rope import local_rope_parameters, rope_parameters
+from streamingllm.models.gguf_rope import local_rope_parameters, rope_parameters, unscaled_rope
 
 Metadata = ArchitectureMetadata
 Fields = Mapping[str, Any]
 _GEMMA2_27B_LAYERS, _GEMMA3_27B_LAYERS = 46, 62
+_MPT_BIAS = 8.0
 _SIGMOID = 2  # of `expert_gating_func`
 _WINDOW = "attention.sliding_window"
 
@@ -154,6 +155,10 @@ def olmo2(metadata: Metadata) -> Fields:
         "model_type": "olmo3",
         "sliding_window": metadata.integer(_WINDOW),
         "layer_types": layer_types(metadata, 4),
+        "rope_parameters": {
+            "full_attention": rope_parameters(metadata),
+            "sliding_attention": unscaled_rope(metadata),
+        },
     }
 
 
@@ -333,20 +338,21 @@ def neox(metadata: Metadata) -> Fields:
 
 
 def mpt(metadata: Metadata) -> Fields:
-    """Return MPT's fields."""
+    """Return MPT's fields; transformers has one slope of distances alone."""
     width = metadata.integer("embedding_length")
     bias = metadata.number("attention.max_alibi_bias", 0.0)
+    if bias != _MPT_BIAS:
+        raise ModelLoadError(
+            f"{metadata.header.path}: mpt.attention.max_alibi_bias={bias} is not supported; choose "
+            f"a file with {_MPT_BIAS}"
+        )
     return {
         "d_model": width,
         "n_layers": metadata.num_layers,
         "n_heads": metadata.integer("attention.head_count"),
         "max_seq_len": metadata.integer("context_length"),
         "expansion_ratio": metadata.integer("feed_forward_length") // width,
-        "attn_config": {
-            "alibi": bias > 0.0,
-            "alibi_bias_max": round(bias),
-            "clip_qkv": metadata.number("attention.clamp_kqv", 0.0) or None,
-        },
+        "attn_config": {"clip_qkv": metadata.number("attention.clamp_kqv", 0.0) or None},
     }
 
 

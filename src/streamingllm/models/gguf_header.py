@@ -6,6 +6,7 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 an
 from __future__ import annotations
 
 import mmap
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, prod
@@ -16,6 +17,7 @@ from streamingllm.errors import ModelLoadError
 from streamingllm.models.ggml_types import GgmlType
 from streamingllm.models.gguf_reader import RawHeader, UnreadArray, read_array, read_raw_header
 
+_ARCHITECTURE = re.compile(r"[\w.-]{1,64}")
 _Value = TypeVar("_Value", str, int, float, bool)
 
 
@@ -67,10 +69,10 @@ class GgufHeader:
             ModelLoadError: the file states none.
         """
         name = self.text("general.architecture")
-        if not name:
+        if _ARCHITECTURE.fullmatch(name) is None:
             raise ModelLoadError(
-                f"{self.path}: states no general.architecture; choose a GGUF file of a "
-                "language model"
+                f"{self.path}: general.architecture={name[:40]!r} is no name; choose a GGUF file "
+                "of a language model"
             )
         return name
 

@@ -1,4 +1,4 @@
-"""Merges of a SentencePiece vocabulary, which a GGUF file states only by scores."""
+"""Derive the merges of a SentencePiece vocabulary, which a GGUF file states only by scores."""
 
 from __future__ import annotations
 

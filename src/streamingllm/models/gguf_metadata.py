@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from streamingllm.errors import ModelLoadError
@@ -62,7 +63,7 @@ class ArchitectureMetadata:
             "fetch the file again"
         )
 
-    @property
+    @cached_property
     def num_layers(self) -> int:
         """Layers of the model.
 
@@ -112,13 +113,25 @@ class ArchitectureMetadata:
 
     def tensor(self, name: str) -> GgufTensor | None:
         """Return a tensor of the file, None if there is none."""
-        return next((t for t in self.header.tensors if t.name == name), None)
+        return self._tensors.get(name)
 
     def rows(self, ending: str) -> int:
         """Return the rows of a tensor that blocks have, 0 without one."""
-        found = (t for t in self.header.tensors if _BLOCK.sub("", t.name) == ending)
-        return next((tensor.shape[-2] for tensor in found if len(tensor.shape) > 1), 0)
+        tensor = self._in_blocks.get(ending)
+        return 0 if tensor is None or len(tensor.shape) < 2 else tensor.shape[-2]
 
     def has_tensor(self, ending: str) -> bool:
         """Tell whether a tensor of a block has such a name, such as `attn_q.bias`."""
-        return any(_BLOCK.sub("", t.name) == ending for t in self.header.tensors)
+        return ending in self._in_blocks
+
+    @cached_property
+    def _tensors(self) -> dict[str, GgufTensor]:
+        return {tensor.name: tensor for tensor in self.header.tensors}
+
+    @cached_property
+    def _in_blocks(self) -> dict[str, GgufTensor]:
+        found: dict[str, GgufTensor] = {}
+        for tensor in self.header.tensors:
+            if (block := _BLOCK.match(tensor.name)) is not None:
+                found.setdefault(tensor.name[block.end() :], tensor)
+        return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor
 
@@ -77,7 +76,17 @@ def tensor_target(header: GgufHeader, name: str) -> TensorTarget | None:
     Raises:
         ModelLoadError: the file's architecture is not known.
     """
+    return _target(gguf_family(header), ArchitectureMetadata(header), name)
+
+
+def tensor_targets(header: GgufHeader) -> dict[str, TensorTarget]:
+    """Return where each tensor of a file goes, those that are no parameters left out."""
     family, metadata = gguf_family(header), ArchitectureMetadata(header)
+    targets = {tensor.name: _target(family, metadata, tensor.name) for tensor in header.tensors}
+    return {name: target for name, target in targets.items() if target is not None}
+
+
+def _target(family: GgufFamily, metadata: ArchitectureMetadata, name: str) -> TensorTarget | None:
     found = _find(family, metadata, name)
     if found is None:
         return None
@@ -85,13 +94,6 @@ def tensor_target(header: GgufHeader, name: str) -> TensorTarget | None:
     endings = {".weight": place.weight, ".bias": place.bias, "": ""}
     shift = family.norm_shift if "norm" in stem and ending == ".weight" else 0.0
     return TensorTarget(prefix + place.module + endings[ending], place, metadata, shift)
-
-
-def tensor_targets(header: GgufHeader) -> dict[str, TensorTarget]:
-    """Return where each tensor of a file goes, those that are no parameters left out."""
-    find = partial(tensor_target, header)
-    targets = {tensor.name: find(tensor.name) for tensor in header.tensors}
-    return {name: target for name, target in targets.items() if target is not None}
 
 
 def _find(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Container
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -33,7 +34,7 @@ _SCALARS = {
 }
 _ALIGNMENT_KEY, _DEFAULT_ALIGNMENT = "general.alignment", 32
 _LONG = 1024  # entries of an array, such as a vocabulary's, that is read only when asked for
-_MAX_DIMENSIONS, _MAX_NESTING, _MAX_NAME_BYTES = 4, 4, 65_535
+_MAX_DIMENSIONS, _MAX_NESTING, _MAX_NAME_BYTES = 4, 4, 256
 _MIN_VALUE_BYTES, _MIN_TENSOR_BYTES = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8
 
 
@@ -89,7 +90,7 @@ def read_raw_header(path: Path, content: mmap.mmap) -> RawHeader:
     """
     try:
         return _Walker(path, content).header()
-    except (DamagedHeaderError, struct.error) as error:
+    except (DamagedHeaderError, struct.error, OverflowError) as error:
         reason = error if isinstance(error, DamagedHeaderError) else "it ends too early"
         raise ModelLoadError(
             f"{path}: has a damaged header ({reason}); fetch the file again"
@@ -203,19 +204,26 @@ class _Walker:
             raise DamagedHeaderError("a text ends past the end of the file")
         self._at = at
 
-    def _name(self, taken: Any) -> str:
-        name = self._string()
-        if not name or len(name) > _MAX_NAME_BYTES:
-            raise DamagedHeaderError(f"a name has {len(name)} characters")
+    def _name(self, taken: Container[str]) -> str:
+        content = self._bytes()
+        if not 0 < len(content) <= _MAX_NAME_BYTES:
+            raise DamagedHeaderError(f"a name has {len(content):,} bytes")
+        try:
+            name = content.decode()
+        except UnicodeDecodeError as error:
+            raise DamagedHeaderError("a name is no text") from error
         if name in taken:
             raise DamagedHeaderError(f"{name[:40]!r} occurs twice")
         return name
 
     def _string(self) -> str:
+        return _text(self._bytes())
+
+    def _bytes(self) -> bytes:
         length = self._count("bytes of a text", 1)
         start = self._at
         self._at += length
-        return _text(self._content[start : self._at])
+        return self._content[start : self._at]
 
     def _count(self, what: str, item_bytes: int) -> int:
         """Return a number of items, each of which takes some bytes of what is left."""

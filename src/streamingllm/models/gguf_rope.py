@@ -59,6 +59,12 @@ def local_rope_parameters(metadata: ArchitectureMetadata) -> dict[str, dict[str,
     }
 
 
+def unscaled_rope(metadata: ArchitectureMetadata) -> dict[str, Any]:
+    """Return `rope_parameters` of layers that share the base of the others, but not the scaling."""
+    base = metadata.number("rope.freq_base", _DEFAULT_BASE)
+    return {"rope_type": "default", "rope_theta": base}
+
+
 def scaling(metadata: ArchitectureMetadata) -> dict[str, Any]:
     """Return the fields of a scaling by rule; none without scaling.
 

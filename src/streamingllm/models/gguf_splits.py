@@ -1,4 +1,4 @@
-"""How a byte-level vocabulary cuts a text into words, by the name that a GGUF file gives.
+"""Cut a text into words for a byte-level vocabulary, by the name that a GGUF file gives.
 
 Source: https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp; the patterns are
 those of the models' own tokenizers.
