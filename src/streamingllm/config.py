@@ -10,7 +10,7 @@ from streamingllm.errors import ConfigError
 
 CACHE_QUANTIZATIONS = ("none", "int8")
 EVICTIONS = ("token", "turn")
-WEIGHT_QUANTIZATIONS = ("none", "int8", "int4")
+WEIGHT_QUANTIZATIONS = ("auto", "none", "native", "int8", "int4")
 STRATEGIES = ("sinks", "dense", "window", "recompute", "interpolation")
 
 

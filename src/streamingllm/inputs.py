@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.errors import InputError
@@ -53,9 +53,8 @@ class TokenBatch:
 
 def vocab_size_of(model: PreTrainedModel) -> int:
     """Return how many token ids a model has embeddings for."""
-    embedding = model.get_input_embeddings()
-    assert isinstance(embedding, nn.Embedding)
-    return embedding.num_embeddings
+    embedding: Any = model.get_input_embeddings()  # packed ones are no `nn.Embedding`
+    return int(embedding.num_embeddings)
 
 
 def check_tokens(

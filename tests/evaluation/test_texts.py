@@ -30,7 +30,7 @@ def test_a_file_is_one_document(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(None, "No such file"), (b"ab\xff", "is no UTF-8 at byte 2"), (b" \n", "is empty")],
+    [(None, "No such file"), (b"ab\xff", "is no UTF-8 text at byte 2"), (b" \n", "is empty")],
 )
 def test_a_file_that_is_no_text_is_refused(
     tmp_path: Path, content: bytes | None, reason: str

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from streamingllm.graphs import step_linears
 from streamingllm.graphs.step_linears import SIBLINGS, StepLinears, join_siblings
 from streamingllm.integration.linears import shadow_linears
+from streamingllm.models import quantize
 from streamingllm.models.quantize import install_layers, quantize_layers
 from tests.reference.tiny_llama import random_ids
 
@@ -26,8 +27,8 @@ def stepping(model: nn.Module, linears: StepLinears) -> Iterator[list[Tensor]]:
     """Compute the products of a step without gradients; yield what they are given."""
     inputs: list[Tensor] = []
     operators = [
-        patch.object(step_linears, name, _noting(inputs, getattr(step_linears, name)))
-        for name in ("linear", "quantized_linear")
+        patch.object(module, name, _noting(inputs, getattr(module, name)))
+        for module, name in ((step_linears, "linear"), (quantize, "quantized_linear"))
     ]
     undo = shadow_linears(model)
     with torch.no_grad(), operators[0], operators[1], linears.active():

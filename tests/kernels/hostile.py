@@ -9,13 +9,17 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from streamingllm.kernels.blocks import FORMATS
+from streamingllm.kernels.operators import pack_blocks
 from streamingllm.kernels.packing import pack_weight
 from tests.kernels.decode_case import Case
+from tests.reference.ggml_rows import random_rows
 
 Arguments = dict[str, Any]
 DTYPES = (torch.float32, torch.bfloat16)
 OPTIONAL = (
     "k", "v", "k_undo", "v_undo", "k_sinks", "v_sinks", "minimums", "sink_logits",
+    "order",
 )  # fmt: skip
 ANY_HEAD_SIZE = st.integers(1, 256) | st.sampled_from([16, 32, 64, 96])
 ROW_SIZE = st.sampled_from([1, 15, 16, 17, 32, 48, 64, 96])
@@ -85,6 +89,40 @@ def quantized_linear_arguments(draw: st.DrawFn) -> Arguments:
 
 
 @st.composite
+def block_linear_arguments(draw: st.DrawFn) -> Arguments:
+    rows = draw(block_row_arguments())
+    blocks = pack_blocks(rows["rows"], rows["format"], rows["in_features"], None)
+    batch = draw(st.sampled_from([1, 5, 19, 20, 45]))
+    return {
+        "x": numbers(1, batch, rows["in_features"], dtype=draw(st.sampled_from(DTYPES))),
+        "blocks": blocks,
+        "format": rows["format"],
+        "out_features": len(rows["rows"]),
+    }
+
+
+@st.composite
+def block_rows_arguments(draw: st.DrawFn) -> Arguments:
+    rows = draw(block_row_arguments())
+    blocks = pack_blocks(rows["rows"], rows["format"], rows["in_features"], None)
+    return {
+        "ids": torch.arange(draw(st.integers(0, 9))) % len(rows["rows"]),
+        "blocks": blocks,
+        "format": rows["format"],
+        "out_features": len(rows["rows"]),
+        "in_features": rows["in_features"],
+    }
+
+
+@st.composite
+def block_row_arguments(draw: st.DrawFn) -> Arguments:
+    num_rows, format = draw(st.integers(1, 70)), draw(st.sampled_from(list(FORMATS)))
+    order = torch.arange(num_rows).flip(0) if draw(st.booleans()) else None
+    rows = random_rows(format, num_rows, 256, draw(st.integers(0, 9)))
+    return {"rows": rows, "format": format, "in_features": 256, "order": order}
+
+
+@st.composite
 def linear_arguments(draw: st.DrawFn) -> Arguments:
     out_features, in_features = draw(st.integers(1, 130)), draw(ROW_SIZE)
     batch = draw(st.sampled_from([1, 5, 19, 20, 45]))
@@ -145,6 +183,9 @@ ARGUMENTS: dict[str, Callable[[], st.SearchStrategy[Arguments]]] = {
     "decode_attention": decode_arguments,
     "windowed_attention": windowed_arguments,
     "quantized_linear": quantized_linear_arguments,
+    "block_linear": block_linear_arguments,
+    "block_rows": block_rows_arguments,
+    "pack_blocks": block_row_arguments,
     "linear": linear_arguments,
     "token_nll": token_nll_arguments,
     "argmax": argmax_arguments,

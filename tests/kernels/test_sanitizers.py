@@ -22,7 +22,13 @@ FLAGS = (
     "-fsanitize=address,undefined,float-cast-overflow",
     "-fno-sanitize-recover=all",
 )
-FILES = ("test_hostile.py", "test_decode.py", "test_windowed.py", "test_linear.py")
+FILES = (
+    "test_hostile.py",
+    "test_decode.py",
+    "test_windowed.py",
+    "test_linear.py",
+    "test_blocks.py",
+)
 FEW = "hostile or any_step or take_turns or wraps or views or equals_the_reference or a_product"
 RUNTIMES = ("libasan.so", "libstdc++.so.6")  # exceptions are thrown through the second
 

@@ -72,7 +72,7 @@ def test_a_truncated_file_is_one_line(tiny_folder: Path, file_name: str) -> None
 def test_a_truncated_gguf_is_one_line(tiny_gguf: Path) -> None:
     tiny_gguf.write_bytes(tiny_gguf.read_bytes()[:-1000])
     checkpoint = Checkpoint(tiny_gguf.parent, tiny_gguf.name, source="test")
-    with pytest.raises(ModelLoadError, match="cannot be read as a decoder") as caught:
+    with pytest.raises(ModelLoadError, match=r"has 118,616 bytes of 119,616") as caught:
         checkpoint.read_model(dtype=None)
     assert "\n" not in str(caught.value)
 

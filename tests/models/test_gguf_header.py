@@ -3,89 +3,45 @@ from __future__ import annotations
 from pathlib import Path
 
 import gguf
-import numpy as np
 import pytest
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models import locate_checkpoint
-from streamingllm.models.gguf_header import Length, read_gguf_header
-
-
-def write(path: Path, num_tokens: int, *, split: int = 0) -> list[str]:
-    """Write a file with one value of every kind; return the names of what is written."""
-    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split)
-    writer.add_name("Grüße")
-    for kind in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"):
-        getattr(writer, f"add_{kind}")(f"a.{kind}", 7)
-    for kind in ("float32", "float64"):
-        getattr(writer, f"add_{kind}")(f"a.{kind}", 0.5)
-    writer.add_bool("a.bool", True)
-    writer.add_array("a.numbers", [1, 2, 3])
-    writer.add_array("a.words", ["one", "two"])
-    writer.add_token_list([f"token {number}" for number in range(num_tokens)])
-    writer.add_token_scores([0.5] * num_tokens)
-    blocks = gguf.quantize(np.ones((3, 64), np.float32), gguf.GGMLQuantizationType.Q4_1)
-    writer.add_tensor("blocks", blocks, raw_dtype=gguf.GGMLQuantizationType.Q4_1)
-    writer.add_tensor("numbers", np.ones(5, np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return sorted(p.name for p in path.parent.iterdir())
+from streamingllm.models.gguf_header import read_gguf_header
+from streamingllm.models.gguf_reader import UnreadArray
+from tests.reference.gguf_sample import write_sample
 
 
 @pytest.mark.parametrize("num_tokens", [3, 5000])
 def test_it_is_what_the_gguf_package_reads(num_tokens: int, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    write(path, num_tokens)
+    write_sample(path, num_tokens)
     header, reader = read_gguf_header(path), gguf.GGUFReader(path)
     expected = {k: f.contents() for k, f in reader.fields.items() if not k.startswith("GGUF.")}
     assert header.metadata.keys() == expected.keys()
     for key, value in header.metadata.items():
-        if isinstance(value, Length):
-            assert (num_tokens, value) == (5000, len(expected[key])), key
+        if isinstance(value, UnreadArray):
+            assert (num_tokens, len(value)) == (5000, len(expected[key])), key
+            assert header.array(key) == expected[key]
         else:
             assert value == expected[key], key
     assert header.num_parts == 1
     for ours, theirs in zip(header.tensors, reader.tensors, strict=True):
         assert (ours.name, ours.shape) == (theirs.name, tuple(reversed(theirs.shape.tolist())))
-        assert header.data_offset + ours.offset == theirs.data_offset
-    last = reader.tensors[-1]
-    assert header.data_offset + header.data_bytes == last.data_offset + last.n_bytes
-
-
-def test_a_copy_without_weights_has_all_but_the_long_arrays(tmp_path: Path) -> None:
-    path, copy = tmp_path / "model.gguf", tmp_path / "copy.gguf"
-    write(path, 5000)
-    header = read_gguf_header(path)
-    header.write_without_weights(copy)
-    again, reader = read_gguf_header(copy), gguf.GGUFReader(copy)
-    short = {k: v for k, v in header.metadata.items() if not isinstance(v, Length)}
-    assert again.metadata == short
-    assert again.tensors == header.tensors
-    assert [tensor.name for tensor in reader.tensors] == ["blocks", "numbers"]
-    assert not reader.tensors[1].data.any()
+        assert (ours.offset, ours.num_bytes) == (theirs.data_offset, theirs.n_bytes)
+        assert ours.ggml_type.number == theirs.tensor_type
 
 
 @pytest.mark.parametrize("length", [6, 30, 200])
 def test_a_header_that_is_cut_short_is_refused(length: int, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
-    write(path, 3)
+    write_sample(path, 3)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ModelLoadError, match="damaged header; fetch the file again"):
+    with pytest.raises(ModelLoadError, match=r"damaged header .*; fetch the file again"):
         read_gguf_header(path)
 
 
 def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + bytes([0, 0, 0, 3]) + bytes(32))  # big-endian
-    with pytest.raises(ModelLoadError, match="version 50331648; convert it"):
+    with pytest.raises(ModelLoadError, match="is big-endian; convert it"):
         read_gguf_header(path)
-
-
-def test_a_part_of_a_split_model_says_so(tmp_path: Path) -> None:
-    names = write(tmp_path / "model.gguf", 3, split=1)
-    assert names == ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"]
-    for name in names:
-        with pytest.raises(ModelLoadError, match=r"is one of 2 files .*`llama-gguf-split --merge"):
-            locate_checkpoint(tmp_path / name)

@@ -111,7 +111,7 @@ def test_the_default_model_is_smollm2(default_model: LanguageModel) -> None:
     assert (config.num_key_value_heads, config.head_dim) == (3, 64)
     assert (config.vocab_size, config.max_position_embeddings) == (49152, 8192)
     assert config.rope_parameters["rope_theta"] == 100_000
-    assert default_model.eos_token_ids == {2}
+    assert default_model.eos_token_ids == {0, 2}
     assert default_model.model.dtype is torch.float32
 
 

@@ -16,8 +16,10 @@ _HIDDEN, _HEADS, _KV_HEADS, _FEED_FORWARD = 128, 4, 2, 256
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
-def write_gguf(path: Path, *, has_vocabulary_size: bool = True) -> dict[str, np.ndarray]:
-    """Write a Llama of one layer with random weights in Q4_1, and return them as GGUF reads them.
+def write_gguf(
+    path: Path, *, has_vocabulary_size: bool = True, kind: str = "Q4_1"
+) -> dict[str, np.ndarray]:
+    """Write a Llama of one layer with random weights, and return them as GGUF reads them.
 
     Without the size of its vocabulary, a reader has to count the tokens.
 
@@ -43,10 +45,10 @@ def write_gguf(path: Path, *, has_vocabulary_size: bool = True) -> dict[str, np.
             writer.add_tensor(name, values)
             weights[name] = values
             continue
-        kind = gguf.GGMLQuantizationType.Q4_1
-        blocks = gguf.quantize(values, kind)
-        writer.add_tensor(name, blocks, raw_dtype=kind)
-        weights[name] = gguf.dequantize(blocks, kind)
+        number = gguf.GGMLQuantizationType[kind]
+        blocks = gguf.quantize(values, number)
+        writer.add_tensor(name, blocks, raw_dtype=number)
+        weights[name] = gguf.dequantize(blocks, number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

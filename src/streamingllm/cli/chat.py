@@ -34,9 +34,9 @@ from streamingllm.cli.sampling import (
     seeded_generator,
 )
 from streamingllm.errors import StreamingLLMError
-from streamingllm.evaluation.texts import without_byte_order_mark
 from streamingllm.models import DEFAULT_MODEL
 from streamingllm.sessions import DEFAULT_SYSTEM_PROMPT
+from streamingllm.text_files import without_byte_order_mark
 
 if TYPE_CHECKING:
     from streamingllm.sessions import Conversation
@@ -67,7 +67,7 @@ def chat(
     min_p: MinPOption = 0.0,
     repetition_penalty: RepetitionPenaltyOption = 1.1,
     seed: SeedOption = None,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     compile: CompileOption = True,
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -101,7 +101,8 @@ def chat(
         "max_rewind_tokens": max_rewind_tokens,
         "max_new_tokens": max_new_tokens,
         **asdict(sampling),
-        "quantize": quantize,
+        "quantize": lm.quantization,
+        "weights": lm.weights,
         "dtype": str(lm.model.dtype).removeprefix("torch."),
         "device": str(lm.model.device),
     }

@@ -24,7 +24,7 @@ _BATCH_SIZES = (1, 2)  # one graph for a single stream, one for any number
 
 def compile(
     model: ModelOption = DEFAULT_MODEL,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     cache_dir: CacheDirOption = None,
@@ -68,5 +68,5 @@ def compile(
             "kernel_seconds": kernel_seconds,
             "compile_seconds": {"one_stream": seconds[1], "many_streams": seconds[2]},
         }
-        settings = {"model": model, "source": lm.source, "quantize": quantize}
+        settings = {"model": model, "source": lm.source, "quantize": lm.quantization}
         write_json(json, {**result, "config": settings, **run_record()})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,9 +39,9 @@ from streamingllm.cli.sampling import (
 from streamingllm.cli.strategies import DEFAULT_SINK_TOKENS, DEFAULT_WINDOW_SIZE
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
-from streamingllm.evaluation.texts import without_byte_order_mark
 from streamingllm.finish_reason import FinishReason
 from streamingllm.models import DEFAULT_MODEL
+from streamingllm.text_files import decode_text, read_text_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from streamingllm.stream.text import TextPieces
 
 _STANDARD_INPUT = "-"
+_CHOICE = "choose a UTF-8 file"
 # Compiling takes as long as some thousands of tokens; a short text only uses what is there already.
 _WORTH_COMPILING = 5000
 
@@ -84,7 +84,7 @@ def generate(
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,
     window_size: WindowOption = DEFAULT_WINDOW_SIZE,
     model: ModelOption = DEFAULT_MODEL,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     quantize_cache: QuantizeCacheOption = "none",
     compile: CompileOption = True,
     dtype: DtypeOption = "auto",
@@ -144,7 +144,8 @@ def generate(
             **asdict(sampling),
             "num_sink_tokens": num_sink_tokens,
             "window_size": window_size,
-            "quantize": quantize,
+            "quantize": lm.quantization,
+            "weights": lm.weights,
             "quantize_cache": quantize_cache,
             "compiled": stream.is_compiled,
             "dtype": str(lm.model.dtype).removeprefix("torch."),
@@ -166,22 +167,16 @@ def read_prompt(prompt: str | None, prompt_file: str | None) -> str:
             "prompt is missing or given twice; give PROMPT or --prompt-file FILE (`-` is standard "
             "input)"
         )
-    text = prompt if prompt_file is None else _read_file(prompt_file)
+    text = prompt if prompt_file is None else _file_text(prompt_file)
     if not text:
         raise InputError("prompt is empty; give at least one character")
     return text
 
 
-def _read_file(name: str) -> str:
-    try:
-        content = sys.stdin.buffer.read() if name == _STANDARD_INPUT else Path(name).read_bytes()
-        return without_byte_order_mark(content.decode())
-    except OSError as error:
-        raise InputError(f"prompt_file={name!r}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"prompt_file={name!r} is no UTF-8 text at byte {error.start}; convert it to UTF-8"
-        ) from error
+def _file_text(name: str) -> str:
+    if name == _STANDARD_INPUT:
+        return decode_text("prompt_file", name, sys.stdin.buffer.read(), _CHOICE)
+    return read_text_file("prompt_file", name, _CHOICE)
 
 
 def _as_said(lm: LanguageModel, text: str) -> tuple[Tensor, frozenset[int]]:

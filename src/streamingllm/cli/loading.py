@@ -46,7 +46,7 @@ def fetch_progress() -> Iterator[ProgressCallback]:
 
 
 def load_shown(
-    model: str, *, dtype: str, device: str, cache_dir: Path | None, quantize: str = "none"
+    model: str, *, dtype: str, device: str, cache_dir: Path | None, quantize: str = "auto"
 ) -> LanguageModel:
     """Load a model as `load_model` does, with `fetch_progress`, and keep what passes free."""
     configure_kernels()

@@ -48,7 +48,8 @@ QuantizeOption = Annotated[
     str,
     typer.Option(
         "--quantize",
-        help=f"Weights: one of {', '.join(WEIGHT_QUANTIZATIONS)}; GGUF's are kept exactly.",
+        help=f"Weights: one of {', '.join(WEIGHT_QUANTIZATIONS)}. Auto takes a quantised GGUF file "
+        "in its own bits (native), and all else as stored (none).",
     ),
 ]
 QuantizeCacheOption = Annotated[

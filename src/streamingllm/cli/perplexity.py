@@ -65,7 +65,7 @@ def perplexity(
     chunk_size: Annotated[
         int | None, typer.Option(help="Tokens per forward pass; changes speed, not results.")
     ] = None,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
@@ -117,7 +117,8 @@ def perplexity(
             "source": lm.source,
             "text": text,
             "max_tokens": max_tokens,
-            "quantize": quantize,
+            "quantize": lm.quantization,
+            "weights": lm.weights,
             **reported_settings(config),
             "dtype": str(lm.model.dtype).removeprefix("torch."),
             "device": str(lm.model.device),

@@ -21,9 +21,11 @@ from streamingllm.evaluation.model_facts import LayerGroup, ModelFacts
 from streamingllm.integration.support import RECURRENT, learned_positions, refusal
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.gguf_header import read_gguf_header
+from streamingllm.models.gguf_config import gguf_fields
+from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_parts import read_gguf_model
 from streamingllm.models.placement import DTYPES, dtype_in_memory
-from streamingllm.models.stated_fields import folder_fields, gguf_fields
+from streamingllm.models.stated_fields import folder_fields
 from streamingllm.models.weight_headers import (
     Shapes,
     first_dtype,
@@ -92,12 +94,14 @@ def inspect_by_rules(
 def _read(checkpoint: Checkpoint) -> tuple[dict[str, Any], Shapes, torch.dtype]:
     """Return the fields a checkpoint states, its tensors' shapes and its data type in memory."""
     if checkpoint.gguf_file is not None:
-        header = read_gguf_header(checkpoint.path)
-        header.check_complete()
-        fields = gguf_fields(header)
-        if fields is None:
-            raise NotKnownError(f"architecture={header.metadata.get('general.architecture')!r}")
-        return fields, {tensor.name: tensor.shape for tensor in header.tensors}, torch.float32
+        header = read_gguf_model(checkpoint.path)
+        if header.architecture not in GGUF_FAMILIES:
+            raise NotKnownError(f"architecture={header.architecture!r}")
+        return (
+            gguf_fields(header),
+            {tensor.name: tensor.shape for tensor in header.tensors},
+            torch.float32,
+        )
     fields = folder_fields(checkpoint.folder)
     if fields.get("quantization_config") is not None:
         raise NotKnownError("quantised weights")

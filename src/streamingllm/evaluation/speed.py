@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from streamingllm.models.quantize import QuantizedLinear
+from streamingllm.models.packed_linear import PackedLinear
 from streamingllm.stream import Stream
 
 _READ_BYTES = 1 << 28  # well past any cache
@@ -73,20 +72,14 @@ class BandwidthMeter:
 def weight_bytes(model: PreTrainedModel) -> int:
     """Return the bytes of weights that a decode step reads: an embedding table is left out."""
     embedding = model.get_input_embeddings()
-    head = model.get_output_embeddings()
-    total = 0
+    read: dict[int, int] = {}
     for module in model.modules():
-        if module is embedding and not _is_tied(embedding, head):
+        if module is embedding:  # a head that shares the table counts it
             continue
-        if isinstance(module, QuantizedLinear):
-            total += sum(t.nbytes for t in module.packed.tensors if t is not None)
-        elif module is not head or not _is_tied(embedding, head):
-            total += sum(p.nbytes for p in module.parameters(recurse=False))
-    return total
-
-
-def _is_tied(embedding: nn.Module, head: nn.Module | None) -> bool:
-    return head is not None and getattr(head, "weight", None) is embedding.weight
+        parts = module.parts().values() if isinstance(module, PackedLinear) else ()
+        for tensor in (*parts, *module.parameters(recurse=False)):
+            read[tensor.data_ptr()] = tensor.nbytes
+    return sum(read.values())
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import InputError, first_line
+from streamingllm.text_files import read_text_file, without_byte_order_mark
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PYTHON_REFERENCE = "pydoc"
 HUB_PREFIX = "hub:"
-_BYTE_ORDER_MARK = "\ufeff"
 _CHOICE = "choose a UTF-8 file, `pydoc`, or `hub:DATASET`"
 
 
@@ -78,24 +77,10 @@ def read_tokens(
 
 
 def _file_text(name: str) -> str:
-    try:
-        text = without_byte_order_mark(Path(name).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"text={name!r} is no UTF-8 at byte {error.start}; {_CHOICE}") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"text={name!r} cannot be read ({reason}); {_CHOICE}") from error
+    text = read_text_file("text", name, _CHOICE)
     if not text.strip():
         raise InputError(f"text={name!r} is empty; choose a file with some text")
     return text
-
-
-def without_byte_order_mark(text: str) -> str:
-    """Return a text that was decoded from UTF-8, without the mark that some editors put first.
-
-    The mark says nothing in UTF-8, and its tokens would take the place of the sinks.
-    """
-    return text.removeprefix(_BYTE_ORDER_MARK)
 
 
 def _python_reference() -> str:

@@ -30,6 +30,7 @@ _C_TYPES = {
     "Tensor": "AtenTensorHandle",
     "Optional[Tensor]": "AtenTensorHandle*",
     "float": "double",
+    "int": "int64_t",
 }
 _PACKAGE = Path(__file__).parents[1]
 _STAGING_PREFIX = "partial-"

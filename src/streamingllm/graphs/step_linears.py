@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from streamingllm.integration.linears import Product, active_products
-from streamingllm.kernels.operators import linear, quantized_linear
-from streamingllm.models.quantize import QuantizedLinear
+from streamingllm.kernels.operators import linear
+from streamingllm.kernels.packing import TILE_ROWS
+from streamingllm.models.packed_linear import PackedLinear
 
 # Layers that read the same activations in most families; one product for each set costs less than
 # one for each layer, because every product ends with all threads waiting for the last.
@@ -25,24 +27,44 @@ def join_siblings(model: nn.Module) -> None:
     Layers stay as they are otherwise: each weight is a view of its part.
     """
     for parent in model.modules():
-        for names in SIBLINGS:
-            layers = [getattr(parent, name, None) for name in names]
-            if all(type(layer) is QuantizedLinear for layer in layers):
-                _share(layers, ("codes", "scale_bits", "minimum_bits"))
-            elif all(type(layer) is nn.Linear for layer in layers):
-                _share(layers, ("weight",))
+        for layers in _siblings(parent):
+            for name in _part_names(next(iter(layers.values()))):
+                _share(list(layers.values()), name)
 
 
-def _share(layers: list[Any], names: tuple[str, ...]) -> None:
-    for name in names:
-        parts = [getattr(layer, name) for layer in layers]
-        if any(part is None for part in parts) or _joined(parts) is not None:
-            continue
-        if len({part.shape[1:] for part in parts}) != 1:
-            return
-        whole = torch.cat([part.detach() for part in parts])
-        for part, view in zip(parts, whole.split([len(part) for part in parts]), strict=True):
-            part.data = view
+def _siblings(parent: nn.Module) -> list[dict[str, Any]]:
+    """Return the sets of sibling layers, by name, whose weights have one layout."""
+    sets: list[dict[str, Any]] = []
+    for names in SIBLINGS:
+        by_layout: dict[Hashable, dict[str, Any]] = {}
+        for name in names:
+            layer = getattr(parent, name, None)
+            if (layout := _layout(layer)) is not None:
+                by_layout.setdefault(layout, {})[name] = layer
+        sets += [layers for layers in by_layout.values() if len(layers) > 1]
+    return sets
+
+
+def _layout(layer: Any) -> Hashable:
+    """Name the layout of a layer's weights; None for what is no layer of ours or torch's."""
+    if type(layer) is nn.Linear:
+        return layer.in_features, layer.weight.dtype, layer.bias is None
+    if isinstance(layer, PackedLinear):
+        return layer.layout, layer.bias is None, layer.out_features % TILE_ROWS == 0
+    return None
+
+
+def _part_names(layer: Any) -> tuple[str, ...]:
+    return tuple(layer.parts()) if isinstance(layer, PackedLinear) else ("weight",)
+
+
+def _share(layers: list[Any], name: str) -> None:
+    parts = [getattr(layer, name) for layer in layers]
+    if _joined(parts) is not None:
+        return
+    whole = torch.cat([part.detach() for part in parts])
+    for part, view in zip(parts, whole.split([len(part) for part in parts]), strict=True):
+        part.data = view
 
 
 def _joined(parts: list[Tensor]) -> Tensor | None:
@@ -86,66 +108,52 @@ class StepLinears:
     def __init__(self, model: nn.Module) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._products: dict[nn.Module, Product] = {}
-        done: set[nn.Module] = set()
         for path, parent in model.named_modules():
-            for names in SIBLINGS:
-                layers = [getattr(parent, name, None) for name in names]
-                if self._add_joint(f"{path}.{'_'.join(names)}", layers):
-                    done.update(layer for layer in layers if layer is not None)
+            for layers in _siblings(parent):
+                self._add_joint(f"{path}.{'_'.join(layers)}", list(layers.values()))
         for path, layer in model.named_modules():
-            if layer not in done and type(layer) in (nn.Linear, QuantizedLinear):
+            if layer not in self._products and _layout(layer) is not None:
                 self._products[layer] = self._product(path, [layer], layer.bias)
 
     def active(self) -> AbstractContextManager[None]:
         """Let the layers of an attached model compute these products in this thread."""
         return active_products(self._products)
 
-    def _add_joint(self, path: str, layers: list[Any]) -> bool:
-        kinds = {type(layer) for layer in layers}
-        if len(kinds) != 1 or not kinds <= {nn.Linear, QuantizedLinear}:
-            return False
-        names = ("weight",) if kinds == {nn.Linear} else ("codes", "scale_bits")
-        if any(_joined([getattr(layer, name) for layer in layers]) is None for name in names):
-            return False
+    def _add_joint(self, path: str, layers: list[Any]) -> None:
+        if any(_whole(layers, name) is None for name in _part_names(layers[0])):
+            return
         biases = [layer.bias for layer in layers]
-        if any(bias is None for bias in biases) and any(bias is not None for bias in biases):
-            return False
         bias = None if biases[0] is None else torch.cat([b.detach() for b in biases])
         joint = _Joint(self._product(path, layers, bias), [layer.out_features for layer in layers])
         for number, layer in enumerate(layers):
             self._products[layer] = partial(joint.part, number)
-        return True
 
     def _product(self, path: str, layers: list[Any], bias: Tensor | None) -> Product:
         """Return the product with the weights of `layers`, whose names begin with `path`."""
+        first = layers[0]
         names = {
-            name: self._add(f"{path}.{name}", tensor)
-            for name in ("weight", "codes", "scale_bits", "minimum_bits")
-            if (tensor := _whole(layers, name)) is not None
+            name: self._add(f"{path}.{name}", _whole(layers, name)) for name in _part_names(first)
         }
         if bias is not None:
-            names["bias"] = self._add(f"{path}.bias", bias.detach())
+            self._add(f"{path}.bias", bias.detach())
+        out_features = sum(layer.out_features for layer in layers)
 
         def multiply(x: Tensor) -> Tensor:
             here = {name: self.tensors[key] for name, key in names.items()}
-            if "weight" in here:
-                out: Tensor = linear(x, here["weight"])
+            if isinstance(first, PackedLinear):
+                out = first.multiply(x, here, out_features)
             else:
-                out = quantized_linear(
-                    x, here["codes"], here["scale_bits"], here.get("minimum_bits")
-                )
-            return out + here["bias"] if "bias" in here else out
+                out = linear(x, here["weight"])
+            return out if bias is None else out + self.tensors[f"{path}.bias"]
 
         return multiply
 
-    def _add(self, name: str, tensor: Tensor) -> str:
+    def _add(self, name: str, tensor: Tensor | None) -> str:
+        assert tensor is not None
         # Bits become numbers here, once, and not in every step.
         self.tensors[name] = tensor.view(torch.float16) if name.endswith("_bits") else tensor
         return name
 
 
 def _whole(layers: list[Any], name: str) -> Tensor | None:
-    if name == "weight" and isinstance(layers[0], QuantizedLinear):
-        return None  # there it is a property that unpacks
-    parts = [part for layer in layers if (part := getattr(layer, name, None)) is not None]
-    return _joined(parts) if len(parts) == len(layers) else None
+    return _joined([getattr(layer, name) for layer in layers])

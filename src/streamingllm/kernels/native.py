@@ -40,6 +40,7 @@ _FLAGS_OF = {
         "-mavx2", "-mfma", "-mf16c",
     ),
     "kernels_avx2.cpp": ("-mavx2", "-mfma", "-mf16c"),
+    "pack_blocks.cpp": ("-mavx2",),
 }  # fmt: skip
 _ISAS = {"avx2": 1, "avx512": 2}  # what `streamingllm_use_isa` takes; see cpu/dispatch.h
 _log = logging.getLogger("streamingllm")
@@ -205,7 +206,8 @@ def _compile(compiler: str, folder: Path, flags: tuple[str, ...] = ()) -> Path:
 
     def to_object(source: Path) -> str:
         target = str(folder / f"{source.stem}.o")
-        command = [compiler, *_FLAGS, *_FLAGS_OF.get(source.name, _includes()), *flags]
+        own = _FLAGS_OF.get(source.name, ())
+        command = [compiler, *_FLAGS, *own, *_includes(), *flags]
         _run([*command, "-c", str(source), "-o", target])
         return target
 

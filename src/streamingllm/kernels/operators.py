@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from streamingllm.kernels import reference
+from streamingllm.kernels.blocks import FORMATS, TILE_ROWS
 from streamingllm.kernels.rows import SCALE_BYTES
 
 _LIBRARY = torch.library.Library("streamingllm", "DEF")  # kept: operators go when it does
@@ -30,6 +31,11 @@ _SCHEMAS = {
         "Tensor? sink_logits) -> Tensor"
     ),
     "quantized_linear": "(Tensor x, Tensor codes, Tensor scales, Tensor? minimums) -> Tensor",
+    "block_linear": "(Tensor x, Tensor blocks, int format, int out_features) -> Tensor",
+    "block_rows": (
+        "(Tensor ids, Tensor blocks, int format, int out_features, int in_features) -> Tensor"
+    ),
+    "pack_blocks": "(Tensor rows, int format, int in_features, Tensor? order) -> Tensor",
     "linear": "(Tensor x, Tensor weight) -> Tensor",
     "token_nll": "(Tensor logits, Tensor targets) -> Tensor",
     "argmax": "(Tensor logits) -> Tensor",
@@ -53,6 +59,21 @@ def _like_windows(q: Tensor, q_for_sinks: Tensor, k: Tensor, v: Tensor, *rest: A
 
 def _like_tiles(x: Tensor, codes: Tensor, scales: Tensor, minimums: Tensor | None) -> Tensor:
     return x.new_empty((*x.shape[:-1], scales.shape[0] * scales.shape[2]))
+
+
+def _like_block_rows(x: Tensor, blocks: Tensor, format: int, out_features: int) -> Tensor:
+    return x.new_empty((*x.shape[:-1], out_features))
+
+
+def _like_embeddings(
+    ids: Tensor, blocks: Tensor, format: int, out_features: int, in_features: int
+) -> Tensor:
+    return ids.new_empty((*ids.shape, in_features), dtype=torch.float32)
+
+
+def _like_blocks(rows: Tensor, format: int, in_features: int, order: Tensor | None) -> Tensor:
+    num_tiles = -(-rows.shape[0] // TILE_ROWS)
+    return rows.new_empty((num_tiles, sum(FORMATS[format].regions(in_features))))
 
 
 def _like_rows(x: Tensor, weight: Tensor) -> Tensor:
@@ -83,6 +104,9 @@ _SHAPES: dict[str, Callable[..., Any]] = {
     "decode_attention": _like_queries,
     "windowed_attention": _like_windows,
     "quantized_linear": _like_tiles,
+    "block_linear": _like_block_rows,
+    "block_rows": _like_embeddings,
+    "pack_blocks": _like_blocks,
     "linear": _like_rows,
     "token_nll": _like_targets,
     "argmax": _like_choices,
@@ -100,6 +124,9 @@ for _name, _schema in _SCHEMAS.items():
 decode_attention = torch.ops.streamingllm.decode_attention.default
 windowed_attention = torch.ops.streamingllm.windowed_attention.default
 quantized_linear = torch.ops.streamingllm.quantized_linear.default
+block_linear = torch.ops.streamingllm.block_linear.default
+block_rows = torch.ops.streamingllm.block_rows.default
+pack_blocks = torch.ops.streamingllm.pack_blocks.default
 linear = torch.ops.streamingllm.linear.default
 token_nll = torch.ops.streamingllm.token_nll.default
 argmax = torch.ops.streamingllm.argmax.default
@@ -108,4 +135,5 @@ swish_gate = torch.ops.streamingllm.swish_gate.default
 rotate = torch.ops.streamingllm.rotate.default
 rotary_table = torch.ops.streamingllm.rotary_table.default
 
-DECODING = (decode_attention, quantized_linear, linear, rotary_table)  # those of a decode step
+# Those of a decode step.
+DECODING = (decode_attention, quantized_linear, block_linear, block_rows, linear, rotary_table)

@@ -11,6 +11,11 @@ import torch
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.failures import failing_as_load_error
+from streamingllm.models.gguf_config import gguf_config
+from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_header import GgufHeader
+from streamingllm.models.gguf_parts import part_paths, read_gguf_model
+from streamingllm.models.progress import Progress
 from streamingllm.models.quiet import quiet_libraries
 
 if TYPE_CHECKING:  # takes seconds to import, which files are not read need not wait for
@@ -39,7 +44,7 @@ class Checkpoint:
     @property
     def fingerprint(self) -> str:
         """Name these files as they are now: paths, sizes and times of change."""
-        files = sorted(self.folder.iterdir()) if self.gguf_file is None else [self.path]
+        files = sorted(self.folder.iterdir()) if self.gguf_file is None else part_paths(self.path)
         facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
@@ -60,10 +65,14 @@ class Checkpoint:
         """
         from transformers import AutoModelForCausalLM, PreTrainedModel
 
-        stored: torch.dtype | str = "auto" if self.gguf_file is None else torch.float32
+        if self.gguf_file is not None:
+            dtype = dtype or torch.float32
+            header = read_gguf_model(self.path)
+            if header.architecture in GGUF_FAMILIES:
+                return self._read_gguf(header, dtype)
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                **self._location, dtype=dtype or stored, output_loading_info=True
+                **self._location, dtype=dtype or "auto", output_loading_info=True
             )
             model, report = loaded
             missing = sorted(report["missing_keys"])
@@ -80,6 +89,38 @@ class Checkpoint:
         assert isinstance(model, PreTrainedModel)
         return model
 
+    def _read_gguf(self, header: GgufHeader, dtype: torch.dtype) -> PreTrainedModel:
+        from streamingllm.models.gguf_weights import read_gguf_weights
+
+        with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
+            return read_gguf_weights(header, gguf_config(header), dtype)
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether it is a GGUF file with weights that are computed with in their own bits."""
+        from streamingllm.kernels.blocks import FORMATS
+
+        if self.gguf_file is None:
+            return False
+        tensors = read_gguf_model(self.path).tensors
+        return any(tensor.ggml_type.number in FORMATS for tensor in tensors)
+
+    def read_native(self, dtype: torch.dtype, progress: Progress) -> PreTrainedModel:
+        """Read a GGUF file onto the CPU, with weights in their own bits.
+
+        Args:
+            dtype: of all that is dequantised, and of activations.
+            progress: told about the stage "read".
+
+        Raises:
+            ModelLoadError: the architecture is unknown, or weights are missing or damaged.
+        """
+        from streamingllm.models.native_weights import read_native_weights
+
+        with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
+            header = read_gguf_model(self.path)
+            return read_native_weights(header, gguf_config(header), dtype, progress)
+
     def read_tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
         """Read the tokenizer.
 
@@ -92,6 +133,12 @@ class Checkpoint:
         from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
         with failing_as_load_error(f"{self.path}: has no usable tokenizer"), quiet_libraries():
+            if self.gguf_file is not None:
+                header = read_gguf_model(self.path)
+                if header.architecture in GGUF_FAMILIES:
+                    from streamingllm.models.gguf_tokenizer import read_gguf_tokenizer
+
+                    return read_gguf_tokenizer(header)
             tokenizer = AutoTokenizer.from_pretrained(**self._location)
             if self.gguf_file is not None:
                 _name_special_tokens(tokenizer, config)

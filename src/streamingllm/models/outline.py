@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.gguf_header import read_gguf_header
+from streamingllm.models.gguf_config import gguf_config
+from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_parts import read_gguf_model
 from streamingllm.models.quiet import quiet_libraries
 from streamingllm.models.weight_headers import first_dtype, safetensors_headers
 
@@ -48,26 +47,11 @@ def read_outline(checkpoint: Checkpoint) -> Outline:
 
 
 def _gguf_config(checkpoint: Checkpoint) -> PreTrainedConfig:
-    header = read_gguf_header(checkpoint.path)
-    header.check_complete()
-    architecture, tokens = header.metadata.get("general.architecture"), "tokenizer.ggml.tokens"
-    fields: dict[str, Any] = {}
-    if f"{architecture}.vocab_size" not in header.metadata and tokens in header.metadata:
-        count = header.metadata[tokens]
-        fields["vocab_size"] = len(count) if isinstance(count, list) else int(count)
-    with tempfile.TemporaryDirectory() as folder:
-        header.write_without_weights(Path(folder) / "header.gguf")
-        try:
-            return _read_gguf_config(Path(folder), "header.gguf", fields)
-        except KeyError:  # of a family whose configuration follows from its vocabulary
-            return _read_gguf_config(checkpoint.folder, checkpoint.gguf_file, {})
-
-
-def _read_gguf_config(
-    folder: Path, gguf_file: str | None, fields: dict[str, Any]
-) -> PreTrainedConfig:
+    header = read_gguf_model(checkpoint.path)
+    if header.architecture in GGUF_FAMILIES:
+        return gguf_config(header)
     config = AutoConfig.from_pretrained(
-        folder, gguf_file=gguf_file, local_files_only=True, **fields
+        checkpoint.folder, gguf_file=checkpoint.gguf_file, local_files_only=True
     )
     assert isinstance(config, PreTrainedConfig)
     return config

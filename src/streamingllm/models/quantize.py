@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from streamingllm.checks import check_choice
 from streamingllm.config import WEIGHT_QUANTIZATIONS
-from streamingllm.integration.linears import active_product
 from streamingllm.kernels import native
 from streamingllm.kernels.operators import quantized_linear
 from streamingllm.kernels.packing import (
@@ -19,12 +19,11 @@ from streamingllm.kernels.packing import (
     pack_weight,
     unpack_weight,
 )
+from streamingllm.models.packed_linear import PackedLinear
 
-_GPU_UNPACKS_FROM_ROWS = 48
 
-
-class QuantizedLinear(nn.Module):
-    """A linear layer whose weights are packed; see `kernels.packing`.
+class QuantizedLinear(PackedLinear):
+    """A linear layer with weights in groups of 32; see `kernels.packing`.
 
     Half-precision scales are kept as their bits, so that casting a model leaves them alone.
 
@@ -33,10 +32,10 @@ class QuantizedLinear(nn.Module):
         bias: [out_features], or None.
     """
 
+    part_names = ("codes", "scale_bits", "minimum_bits")
     codes: Tensor
     scale_bits: Tensor
     minimum_bits: Tensor | None
-    bias: Tensor | None
 
     def __init__(self, packed: PackedWeight, bias: Tensor | None = None) -> None:
         super().__init__()
@@ -46,46 +45,46 @@ class QuantizedLinear(nn.Module):
         self.register_buffer(
             "minimum_bits", None if minimums is None else minimums.view(torch.int16)
         )
+        self.in_features = packed.scales.shape[1] * GROUP_SIZE
+        self.out_features = packed.codes.shape[0] * TILE_ROWS
         # Casting a model casts it, as in `nn.Linear`.
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
 
     @property
-    def packed(self) -> PackedWeight:
-        """The weights as kernels take them."""
-        minimums = None if self.minimum_bits is None else self.minimum_bits.view(torch.float16)
-        return PackedWeight(self.codes, self.scale_bits.view(torch.float16), minimums)
-
-    @property
-    def in_features(self) -> int:
-        """Columns of the weight."""
-        return self.scale_bits.shape[1] * GROUP_SIZE
-
-    @property
-    def out_features(self) -> int:
-        """Rows of the weight."""
-        return self.codes.shape[0] * TILE_ROWS
+    def num_bits(self) -> int:
+        """Bits of a code."""
+        return self.codes.shape[1] // self.scale_bits.shape[1]
 
     @property
     def weight(self) -> Tensor:
         """The weights that the codes stand for, float32, [out_features, in_features]."""
-        return unpack_weight(*self.packed.tensors)
+        return unpack_weight(*_halves(self.parts()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply activations [..., in_features]; an active pass may choose the product."""
-        product = active_product(self)
-        if product is not None:
-            return product(x)
-        is_large = x.numel() >= _GPU_UNPACKS_FROM_ROWS * self.in_features
-        needs_gradient = x.requires_grad and torch.is_grad_enabled()
-        if needs_gradient or (is_large and x.device.type != "cpu"):
-            return F.linear(x, self.weight.to(x.dtype), self.bias)
-        out: Tensor = quantized_linear(x, *self.packed.tensors)
-        return out if self.bias is None else out + self.bias
+    @property
+    def layout(self) -> Hashable:
+        """Name bits, kind of groups and columns."""
+        return self.num_bits, self.minimum_bits is None, self.in_features
+
+    def multiply(self, x: Tensor, parts: Mapping[str, Tensor], out_features: int) -> Tensor:
+        """Multiply activations with weights of this layout; see `PackedLinear.multiply`."""
+        out: Tensor = quantized_linear(x, *_halves(parts))
+        return out
 
     def extra_repr(self) -> str:
         """Describe the layer as `nn.Linear` does."""
-        bits = self.codes.shape[1] // self.scale_bits.shape[1]
-        return f"in_features={self.in_features}, out_features={self.out_features}, bits={bits}"
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bits={self.num_bits}"
+        )
+
+
+def _halves(parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+    minimums = parts.get("minimum_bits")
+    return (
+        parts["codes"],
+        parts["scale_bits"].view(torch.float16),
+        None if minimums is None else minimums.view(torch.float16),
+    )
 
 
 def check_quantization(quantization: str) -> str:
@@ -193,9 +192,5 @@ def _nearest(values: Tensor, scale: Tensor, lowest: int, highest: int) -> Tensor
 
 def quantization_of(model: nn.Module) -> str:
     """Name how a model's layers are quantised: the fewest bits among them, or `none`."""
-    bits = [
-        module.codes.shape[1] // module.scale_bits.shape[1]
-        for module in model.modules()
-        if isinstance(module, QuantizedLinear)
-    ]
+    bits = [module.num_bits for module in model.modules() if isinstance(module, QuantizedLinear)]
     return f"int{min(bits)}" if bits else "none"

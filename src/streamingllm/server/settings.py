@@ -44,7 +44,8 @@ class ServerSettings:
     model_alias: tuple[str, ...] = _model(
         (), "texts", "Another name that requests may use.", "gpt-4o-mini")
     quantize: str = _model(
-        "none", "text", "Pack the weights.", "int4", choices=("none", "int8", "int4"))
+        "auto", "text", "Bits of the weights: auto keeps those of a quantised GGUF file.", "int4",
+        choices=("auto", "none", "native", "int8", "int4"))
     quantize_cache: str = _model(
         "none", "text", "Store the window in eight bits.", "int8", choices=("none", "int8"))
     dtype: str = _model(

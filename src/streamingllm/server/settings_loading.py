@@ -18,9 +18,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from streamingllm.errors import ConfigError
+from streamingllm.errors import ConfigError, InputError
 from streamingllm.server.setting_fields import facts_of
 from streamingllm.server.settings import ServerSettings, setting_fields
+from streamingllm.text_files import read_text_file
 
 ENV_PREFIX = "STREAMINGLLM_"
 
@@ -109,9 +110,7 @@ def _keys_of(file: str) -> list[str]:
     if not file:
         return []
     try:
-        lines = Path(file).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"api_key_file={file!r} cannot be read ({error}); name another"
-        ) from error
+        lines = read_text_file("api_key_file", file, "name another").splitlines()
+    except InputError as error:
+        raise ConfigError(str(error)) from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

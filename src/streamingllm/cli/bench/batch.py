@@ -34,7 +34,7 @@ _SIZES = (1, 2, 4, 8, 16)
 
 def batch(
     model: ModelOption = DEFAULT_MODEL,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,

@@ -33,7 +33,7 @@ _TURN = 20
 
 def flatness(
     model: ModelOption = DEFAULT_MODEL,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,

@@ -28,7 +28,7 @@ from streamingllm.models import DEFAULT_MODEL
 
 def prefill(
     model: ModelOption = DEFAULT_MODEL,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "bfloat16",
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,

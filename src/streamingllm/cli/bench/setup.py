@@ -65,6 +65,8 @@ class BenchSettings:
         del settings["cache_dir"]
         return settings | {
             "source": lm.source,
+            "quantize": lm.quantization,
+            "weights": lm.weights,
             "dtype": str(lm.model.dtype).removeprefix("torch."),
             "device": str(lm.model.device),
             "threads": torch.get_num_threads(),

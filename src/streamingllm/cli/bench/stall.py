@@ -35,7 +35,7 @@ _WARM_UP = 10
 
 def stall(
     model: ModelOption = DEFAULT_MODEL,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     quantize_cache: QuantizeCacheOption = "none",
     dtype: DtypeOption = "auto",
     num_sink_tokens: SinksOption = DEFAULT_SINK_TOKENS,

@@ -88,6 +88,8 @@ struct QuantizedTile;
 // [dim / per lane][kPanelRows]. A tile fills kRowTile columns, beginning at `panel`.
 constexpr int kPanelRows = 64;
 using UnpackTile = void (*)(const QuantizedTile&, int64_t num_groups, int32_t* panel);
+// The same for a tile in a format of blocks.h.
+using UnpackBlocks = void (*)(int64_t format, const char* tile, int64_t num_groups, int32_t* panel);
 // Dense rows, `stride` bytes apart, fill the first `count` columns; the others become zero.
 using PackWeights = void (*)(const char* rows, Element element, int64_t stride, int64_t count,
                              int64_t dim, int32_t* panel);
@@ -110,6 +112,7 @@ struct MatmulKernels {
   CountScratch count_scratch = nullptr;
   AttendWindows attend = nullptr;
   UnpackTile unpack_tile = nullptr;
+  UnpackBlocks unpack_blocks = nullptr;
   PackWeights pack_weights = nullptr;
   MultiplyPanel multiply_panel = nullptr;
 };
@@ -132,6 +135,8 @@ struct Activations {
   const int16_t* codes;  // [batch][num_groups][kGroup]
   const float* scales;   // [batch][num_groups]
   const float* sums;     // of the values, [batch][num_groups]
+  const float* half_sums;    // of scale * code in each half of a group, [batch][num_groups][2]
+  const int32_t* code_sums;  // of the codes there
   int64_t batch;
   int64_t num_groups;
 };
@@ -139,8 +144,14 @@ struct Activations {
 // out[b][row] = x[b] . w[row] for the rows of a tile.
 using MultiplyQuantized = void (*)(const QuantizedTile&, const Activations&, float* out,
                                    int64_t out_stride);
+using MultiplyBlocks = void (*)(int64_t format, const char* tile, const Activations&, float* out,
+                                int64_t out_stride);
+// One row of a tile as floats.
+using UnpackBlockRow = void (*)(int64_t format, const char* tile, int row, int64_t num_columns,
+                                float* out);
 using QuantizeActivations = void (*)(const float* x, int64_t num_groups, int16_t* codes,
-                                     float* scales, float* sums);
+                                     float* scales, float* sums, float* half_sums,
+                                     int32_t* code_sums);
 // out[b][row] = x[b] . w[row] for `count` rows of bfloat16 or float32 weights.
 using MultiplyDense = void (*)(const char* w, Element element, const float* x, int64_t batch,
                                int64_t dim, int64_t count, float* out, int64_t out_stride);
@@ -172,6 +183,8 @@ struct Kernels {
   FromFloats from_floats;
   AttendSpan attend_span;
   MultiplyQuantized multiply_quantized;
+  MultiplyBlocks multiply_blocks;
+  UnpackBlockRow unpack_block_row;
   QuantizeActivations quantize_activations;
   MultiplyDense multiply_dense;
   MatmulKernels by_floats, by_pairs;

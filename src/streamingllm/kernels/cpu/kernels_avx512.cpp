@@ -1,3 +1,4 @@
+#include "blocks.h"
 #include "kernels.h"
 #include "vector_avx512.h"
 
@@ -16,6 +17,8 @@ namespace {
 
 #include "products.inl"
 
+#include "blocks.inl"
+
 #include "windowed.inl"
 
 #include "likelihood.inl"
@@ -31,6 +34,8 @@ const Kernels kernels = {
     .from_floats = from_floats,
     .attend_span = attend_span,
     .multiply_quantized = multiply_quantized,
+    .multiply_blocks = multiply_blocks,
+    .unpack_block_row = unpack_block_row,
     .quantize_activations = quantize_activations,
     .multiply_dense = multiply_dense,
     .by_floats = make_matmul_kernels<Floats>(),

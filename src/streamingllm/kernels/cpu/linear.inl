@@ -84,7 +84,7 @@ void multiply_quantized(const QuantizedTile& w, const Activations& x, float* out
 
 // Sixteen-bit codes of x [num_groups * kGroup] with one scale for each group.
 void quantize_activations(const float* x, int64_t num_groups, int16_t* codes, float* scales,
-                          float* sums) {
+                          float* sums, float* half_sums, int32_t* code_sums) {
   for (int64_t g = 0; g < num_groups; ++g, x += kGroup, codes += kGroup) {
     Vector top = zero(), total = zero();
     for (int i = 0; i < kGroup; i += kWidth) {
@@ -99,6 +99,12 @@ void quantize_activations(const float* x, int64_t num_groups, int16_t* codes, fl
     const float inverse = greatest_size == 0.0f ? 0.0f : 32767.0f / greatest_size;
     for (int i = 0; i < kGroup; i += kWidth)
       store_rounded(codes + i, multiply(load(x + i), broadcast(inverse)));
+    for (int half = 0; half < 2; ++half) {
+      int32_t total_code = 0;
+      for (int i = 0; i < kGroup / 2; ++i) total_code += codes[half * kGroup / 2 + i];
+      code_sums[2 * g + half] = total_code;
+      half_sums[2 * g + half] = scales[g] * static_cast<float>(total_code);
+    }
   }
 }
 

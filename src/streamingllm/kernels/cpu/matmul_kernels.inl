@@ -8,6 +8,7 @@ constexpr MatmulKernels make_matmul_kernels() {
           .count_scratch = count_scratch<Math>,
           .attend = attend_windows<Math>,
           .unpack_tile = unpack_tile<Math>,
+          .unpack_blocks = unpack_blocks<Math>,
           .pack_weights = pack_weights<Math>,
           .multiply_panel = multiply_panel_rows<Math>};
 }

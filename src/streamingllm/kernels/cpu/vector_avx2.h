@@ -110,6 +110,24 @@ inline Integers broadcast_pair(const int16_t* p) {
 inline Integers low_nibbles(Integers x, int shift) {
   return _mm256_and_si256(_mm256_srli_epi32(x, shift), _mm256_set1_epi32(0x000F000F));
 }
+inline Integers shifted_right(Integers x, int bits) { return _mm256_srli_epi32(x, bits); }
+inline Integers shifted_left(Integers x, int bits) { return _mm256_slli_epi32(x, bits); }
+inline Integers both(Integers a, Integers b) { return _mm256_and_si256(a, b); }
+inline Integers either(Integers a, Integers b) { return _mm256_or_si256(a, b); }
+// The entries that 16-bit numbers below 16 name.
+inline Integers look_up(const int8_t* table, Integers x) {
+  const __m256i entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+  const __m256i bytes = _mm256_shuffle_epi8(entries, x);
+  return _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
+}
+// 2^(x - 128), as 4-bit floats with doubled entries need it.
+inline Vector load_exponent(const uint8_t* p) {
+  const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(x, _mm256_set1_epi32(1)), 23);
+  const __m256i denormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), x);
+  const __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), x);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, denormal, is_small));
+}
 inline Integers even_bytes(Integers x) { return _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8); }
 inline Integers odd_bytes(Integers x) { return _mm256_srai_epi16(x, 8); }
 // The signed 16-bit halves of each lane.

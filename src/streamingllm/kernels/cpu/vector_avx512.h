@@ -96,6 +96,23 @@ inline Integers broadcast_pair(const int16_t* p) {
 inline Integers low_nibbles(Integers x, int shift) {
   return _mm512_and_si512(_mm512_srli_epi32(x, shift), _mm512_set1_epi32(0x000F000F));
 }
+inline Integers shifted_right(Integers x, int bits) { return _mm512_srli_epi32(x, bits); }
+inline Integers shifted_left(Integers x, int bits) { return _mm512_slli_epi32(x, bits); }
+inline Integers both(Integers a, Integers b) { return _mm512_and_si512(a, b); }
+inline Integers either(Integers a, Integers b) { return _mm512_or_si512(a, b); }
+// The entries that 16-bit numbers below 16 name.
+inline Integers look_up(const int8_t* table, Integers x) {
+  const __m256i entries = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)table));
+  return _mm512_permutexvar_epi16(x, _mm512_broadcast_i64x4(entries));
+}
+// 2^(x - 128), as 4-bit floats with doubled entries need it.
+inline Vector load_exponent(const uint8_t* p) {
+  const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+  const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(x, _mm512_set1_epi32(1)), 23);
+  const __m512i denormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), x);
+  const __mmask16 is_small = _mm512_cmplt_epi32_mask(x, _mm512_set1_epi32(2));
+  return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, is_small, denormal));
+}
 inline Integers even_bytes(Integers x) { return _mm512_srai_epi16(_mm512_slli_epi16(x, 8), 8); }
 inline Integers odd_bytes(Integers x) { return _mm512_srai_epi16(x, 8); }
 // The signed 16-bit halves of each lane.

@@ -1,0 +1,388 @@
+"""Fields of a configuration that only some families have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from streamingllm.errors import ModelLoadError
+from streamingllm.models.gguf_metadata import ArchitectureMetadata
+from streamingllm.models.gguf_rope import local_rope_parameters, rope_parameters, unscaled_rope
+
+Metadata = ArchitectureMetadata
+Fields = Mapping[str, Any]
+_GEMMA2_27B_LAYERS, _GEMMA3_27B_LAYERS = 46, 62
+_MPT_BIAS = 8.0
+_SIGMOID = 2  # of `expert_gating_func`
+_WINDOW = "attention.sliding_window"
+
+
+def llama(metadata: Metadata) -> Fields:
+    """Return Llama's fields, or Mixtral's if the file has experts."""
+    if metadata.has("expert_count") and metadata.integer("expert_count", 0):
+        return {
+            "model_type": "mixtral",
+            "num_local_experts": metadata.integer("expert_count"),
+            "num_experts_per_tok": metadata.integer("expert_used_count"),
+            "sliding_window": None,
+        }
+    return {
+        "attention_bias": metadata.has_tensor("attn_q.bias"),
+        "mlp_bias": metadata.has_tensor("ffn_down.bias"),
+    }
+
+
+def smollm3(metadata: Metadata) -> Fields:
+    """Return SmolLM3's fields; every fourth layer has no positions."""
+    layers = range(metadata.num_layers)
+    return {
+        **llama(metadata),
+        "no_rope_layers": [int((layer + 1) % 4 != 0) for layer in layers],
+        "use_sliding_window": False,
+        "layer_types": ["full_attention" for _ in layers],
+    }
+
+
+def granite(metadata: Metadata) -> Fields:
+    """Return the factors of Granite, dense or with experts."""
+    scale = metadata.head_size**-0.5
+    experts = {}
+    if metadata.has("expert_count"):
+        experts = {
+            "num_local_experts": metadata.integer("expert_count"),
+            "num_experts_per_tok": metadata.integer("expert_used_count"),
+        }
+    return {
+        "attention_bias": metadata.has_tensor("attn_q.bias"),
+        "embedding_multiplier": metadata.number("embedding_scale", 1.0),
+        "residual_multiplier": metadata.number("residual_scale", 1.0),
+        "attention_multiplier": metadata.number("attention.scale", scale),
+        "logits_scaling": metadata.number("logit_scale", 1.0),
+        **experts,
+    }
+
+
+def no_window(metadata: Metadata) -> Fields:
+    """Return the fields of a family whose window is never used."""
+    return {"use_sliding_window": False}
+
+
+def qwen2moe(metadata: Metadata) -> Fields:
+    """Return Qwen 2 MoE's fields."""
+    shared = metadata.integer("expert_shared_feed_forward_length", 0)
+    return {
+        **_experts(metadata),
+        "use_sliding_window": False,
+        "norm_topk_prob": metadata.flag("expert_weights_norm", False),
+        "shared_expert_intermediate_size": shared or metadata.rows("ffn_gate_shexp.weight"),
+        "num_experts": metadata.integer("expert_count"),
+    }
+
+
+def qwen3(metadata: Metadata) -> Fields:
+    """Return Qwen 3's fields."""
+    return {"use_sliding_window": False, "attention_bias": metadata.has_tensor("attn_q.bias")}
+
+
+def qwen3moe(metadata: Metadata) -> Fields:
+    """Return Qwen 3 MoE's fields."""
+    return {
+        **qwen3(metadata),
+        **_experts(metadata),
+        "norm_topk_prob": metadata.flag("expert_weights_norm", True),
+        "num_experts": metadata.integer("expert_count"),
+    }
+
+
+def _experts(metadata: Metadata) -> dict[str, Any]:
+    width = metadata.integer("expert_feed_forward_length", 0)
+    return {
+        "num_experts_per_tok": metadata.integer("expert_used_count"),
+        "moe_intermediate_size": width or metadata.rows("ffn_gate_exps.weight"),
+    }
+
+
+def phi3(metadata: Metadata) -> Fields:
+    """Return Phi 3's fields."""
+    context = metadata.integer("context_length")
+    return {
+        "sliding_window": _window(metadata),
+        "original_max_position_embeddings": metadata.integer(
+            "rope.scaling.original_context_length", context
+        ),
+    }
+
+
+def gemma2(metadata: Metadata) -> Fields:
+    """Return Gemma 2's fields."""
+    return {
+        "sliding_window": metadata.integer(_WINDOW, 4096),
+        "layer_types": layer_types(metadata, 2),
+        "query_pre_attn_scalar": _query_scale(metadata, _GEMMA2_27B_LAYERS),
+        "attn_logit_softcapping": metadata.number("attn_logit_softcapping", 50.0) or None,
+        "final_logit_softcapping": metadata.number("final_logit_softcapping", 30.0) or None,
+    }
+
+
+def gemma3(metadata: Metadata) -> Fields:
+    """Return Gemma 3's fields; its local layers have a rotary base of their own."""
+    return {
+        "sliding_window": metadata.integer(_WINDOW),
+        "layer_types": layer_types(metadata, 6),
+        "query_pre_attn_scalar": _query_scale(metadata, _GEMMA3_27B_LAYERS),
+        "final_logit_softcapping": metadata.number("final_logit_softcapping", 0.0) or None,
+        "rope_parameters": local_rope_parameters(metadata),
+    }
+
+
+def _query_scale(metadata: Metadata, large: int) -> int:
+    """Return what Gemma's queries are scaled by; the 27B models are known by their depth."""
+    if metadata.num_layers != large:
+        return metadata.head_size
+    return metadata.integer("embedding_length") // metadata.integer("attention.head_count")
+
+
+def olmo(metadata: Metadata) -> Fields:
+    """Return OLMo's fields."""
+    return {"clip_qkv": metadata.number("attention.clamp_kqv", 0.0) or None}
+
+
+def olmo2(metadata: Metadata) -> Fields:
+    """Return OLMo 2's fields, or OLMo 3's if some layers are local."""
+    if not metadata.has(_WINDOW):
+        return {}
+    return {
+        "model_type": "olmo3",
+        "sliding_window": metadata.integer(_WINDOW),
+        "layer_types": layer_types(metadata, 4),
+        "rope_parameters": {
+            "full_attention": rope_parameters(metadata),
+            "sliding_attention": unscaled_rope(metadata),
+        },
+    }
+
+
+def olmoe(metadata: Metadata) -> Fields:
+    """Return OLMoE's fields."""
+    return {
+        "num_experts": metadata.integer("expert_count"),
+        "num_experts_per_tok": metadata.integer("expert_used_count"),
+        "norm_topk_prob": metadata.flag("expert_weights_norm", False),
+        "clip_qkv": metadata.number("attention.clamp_kqv", 0.0) or None,
+    }
+
+
+def exaone4(metadata: Metadata) -> Fields:
+    """Return EXAONE 4's fields; the small models have no local layers."""
+    window = _window(metadata)
+    kinds = layer_types(metadata, 4) if window else ["full_attention"] * metadata.num_layers
+    return {"sliding_window": window, "layer_types": kinds}
+
+
+def glm4(metadata: Metadata) -> Fields:
+    """Return GLM 4's fields."""
+    return {"attention_bias": metadata.has_tensor("attn_q.bias")}
+
+
+def glm4moe(metadata: Metadata) -> Fields:
+    """Return GLM 4 MoE's fields."""
+    return {
+        **_experts(metadata),
+        **_routing(metadata),
+        "attention_bias": metadata.has_tensor("attn_q.bias"),
+        "use_qk_norm": metadata.has_tensor("attn_q_norm.weight"),
+    }
+
+
+def _routing(metadata: Metadata) -> dict[str, Any]:
+    return {
+        "n_routed_experts": metadata.integer("expert_count"),
+        "n_shared_experts": metadata.integer("expert_shared_count", 0),
+        "first_k_dense_replace": metadata.integer("leading_dense_block_count", 0),
+        "routed_scaling_factor": metadata.number("expert_weights_scale", 1.0),
+        "norm_topk_prob": metadata.flag("expert_weights_norm", False),
+        "n_group": metadata.integer("expert_group_count", 1),
+        "topk_group": metadata.integer("expert_group_used_count", 1),
+    }
+
+
+def ernie(metadata: Metadata) -> Fields:
+    """Return Ernie 4.5's fields."""
+    return {"use_bias": metadata.has_tensor("attn_q.bias")}
+
+
+def seed_oss(metadata: Metadata) -> Fields:
+    """Return Seed-OSS's fields."""
+    return {
+        "attention_bias": metadata.has_tensor("attn_q.bias"),
+        "attention_out_bias": metadata.has_tensor("attn_output.bias"),
+    }
+
+
+def gpt_oss(metadata: Metadata) -> Fields:
+    """Return gpt-oss's fields; its rotary ramp has no whole ends, as the original's."""
+    rope = rope_parameters(metadata)
+    return {
+        "num_local_experts": metadata.integer("expert_count"),
+        "num_experts_per_tok": metadata.integer("expert_used_count"),
+        "intermediate_size": metadata.integer("expert_feed_forward_length"),
+        "sliding_window": metadata.integer(_WINDOW),
+        "layer_types": layer_types(metadata, 2),
+        "rope_parameters": rope | ({"truncate": False} if rope["rope_type"] == "yarn" else {}),
+    }
+
+
+def deepseek2(metadata: Metadata) -> Fields:
+    """Return DeepSeek's fields, of version 3 if experts are chosen by sigmoids."""
+    is_v3 = metadata.integer("expert_gating_func", 1) == _SIGMOID
+    is_absorbed = metadata.has("attention.key_length_mla")
+    key_size = metadata.integer("attention.key_length" + ("_mla" if is_absorbed else ""))
+    rotated = metadata.integer("rope.dimension_count")
+    heads = metadata.integer("attention.head_count")
+    rope = rope_parameters(metadata)
+    rope.pop("partial_rotary_factor", None)
+    if metadata.has("rope.scaling.yarn_log_multiplier"):
+        scale = metadata.number("rope.scaling.yarn_log_multiplier") / 0.1
+        rope |= {"mscale": scale, "mscale_all_dim": scale}
+    return {
+        **_routing(metadata),
+        **_experts(metadata),
+        "model_type": "deepseek_v3" if is_v3 else "deepseek_v2",
+        "num_key_value_heads": heads,
+        "q_lora_rank": metadata.integer("attention.q_lora_rank", 0) or None,
+        "kv_lora_rank": metadata.integer("attention.kv_lora_rank"),
+        "qk_rope_head_dim": rotated,
+        "qk_nope_head_dim": key_size - rotated,
+        "v_head_dim": metadata.integer("attention.value_length" + ("_mla" if is_absorbed else "")),
+        "head_dim": rotated,
+        "topk_method": "group_limited_greedy" if metadata.has("expert_group_count") else "greedy",
+        "rope_parameters": rope,
+    }
+
+
+def starcoder2(metadata: Metadata) -> Fields:
+    """Return StarCoder 2's fields."""
+    return {"use_bias": metadata.has_tensor("attn_q.bias"), "sliding_window": _window(metadata)}
+
+
+def stablelm(metadata: Metadata) -> Fields:
+    """Return StableLM's fields."""
+    if metadata.has_tensor("attn_q_norm.weight"):
+        raise ModelLoadError(
+            f"{metadata.header.path}: has a normalisation for each head, which is not read; "
+            "choose a StableLM without one"
+        )
+    return {
+        "use_qkv_bias": metadata.has_tensor("attn_q.bias"),
+        "use_parallel_residual": not metadata.has_tensor("ffn_norm.weight"),
+    }
+
+
+def cohere(metadata: Metadata) -> Fields:
+    """Return Command R's fields."""
+    return {
+        "logit_scale": metadata.number("logit_scale"),
+        "use_qk_norm": metadata.has_tensor("attn_q_norm.weight"),
+        "attention_bias": metadata.has_tensor("attn_q.bias"),
+    }
+
+
+def cohere2(metadata: Metadata) -> Fields:
+    """Return Command R7B's fields."""
+    return {
+        "logit_scale": metadata.number("logit_scale"),
+        "attention_bias": metadata.has_tensor("attn_q.bias"),
+        "sliding_window": metadata.integer(_WINDOW),
+        "layer_types": layer_types(metadata, 4),
+    }
+
+
+def nemotron(metadata: Metadata) -> Fields:
+    """Return Nemotron's fields."""
+    return {
+        "attention_bias": metadata.has_tensor("attn_q.bias"),
+        "mlp_bias": metadata.has_tensor("ffn_up.bias"),
+    }
+
+
+def falcon(metadata: Metadata) -> Fields:
+    """Return Falcon's fields; the larger ones have several heads of keys and values."""
+    groups = metadata.num_kv_heads
+    has_two = metadata.has_tensor("attn_norm_2.weight")
+    return {
+        "multi_query": groups == 1,
+        "new_decoder_architecture": groups > 1,
+        "num_kv_heads": groups,
+        "num_ln_in_parallel_attn": 2 if has_two else 1 if groups > 1 else None,
+        "parallel_attn": True,
+        "bias": metadata.has_tensor("attn_qkv.bias"),
+        "alibi": False,
+        "ffn_hidden_size": metadata.integer("feed_forward_length"),
+    }
+
+
+def bloom(metadata: Metadata) -> Fields:
+    """Return BLOOM's fields."""
+    return {
+        "n_layer": metadata.num_layers,
+        "n_head": metadata.integer("attention.head_count"),
+    }
+
+
+def neox(metadata: Metadata) -> Fields:
+    """Return GPT-NeoX's fields."""
+    return {
+        "use_parallel_residual": metadata.flag("use_parallel_residual", True),
+        "attention_bias": metadata.has_tensor("attn_qkv.bias"),
+    }
+
+
+def mpt(metadata: Metadata) -> Fields:
+    """Return MPT's fields; transformers has one slope of distances alone."""
+    width = metadata.integer("embedding_length")
+    bias = metadata.number("attention.max_alibi_bias", 0.0)
+    if bias != _MPT_BIAS:
+        raise ModelLoadError(
+            f"{metadata.header.path}: mpt.attention.max_alibi_bias={bias} is not supported; choose "
+            f"a file with {_MPT_BIAS}"
+        )
+    return {
+        "d_model": width,
+        "n_layers": metadata.num_layers,
+        "n_heads": metadata.integer("attention.head_count"),
+        "max_seq_len": metadata.integer("context_length"),
+        "expansion_ratio": metadata.integer("feed_forward_length") // width,
+        "attn_config": {"clip_qkv": metadata.number("attention.clamp_kqv", 0.0) or None},
+    }
+
+
+def gpt2(metadata: Metadata) -> Fields:
+    """Return GPT-2's fields."""
+    return {
+        "n_layer": metadata.num_layers,
+        "n_embd": metadata.integer("embedding_length"),
+        "n_head": metadata.integer("attention.head_count"),
+        "n_positions": metadata.integer("context_length"),
+        "n_inner": metadata.integer("feed_forward_length"),
+    }
+
+
+def _window(metadata: Metadata) -> int | None:
+    return metadata.integer(_WINDOW, 0) or None
+
+
+def layer_types(metadata: Metadata, period: int) -> list[str]:
+    """Return the kind of each layer: local ones, and a global one at the end of each period.
+
+    Args:
+        metadata: of the file, which may state the kind of each layer itself, or the period.
+        period: layers of one period if the file states none.
+    """
+    name, num_layers = "attention.sliding_window_pattern", metadata.num_layers
+    stated = metadata.header.metadata.get(metadata.key(name))
+    if isinstance(stated, list) and len(stated) >= num_layers:
+        local = [bool(is_local) for is_local in stated[:num_layers]]
+    else:
+        period = metadata.integer(name) if isinstance(stated, int) else period
+        local = [(layer + 1) % period != 0 for layer in range(num_layers)]
+    return ["sliding_attention" if is_local else "full_attention" for is_local in local]

@@ -1,0 +1,105 @@
+"""GGUF files in their own bits compute what their dequantised weights compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from streamingllm import Stream, StreamConfig, load_model
+from streamingllm.errors import ConfigError
+from streamingllm.kernels.blocks import FORMATS
+from streamingllm.models.block_layers import BlockEmbedding, BlockLinear, weight_types
+from streamingllm.models.checkpoint import Checkpoint
+from streamingllm.models.progress import ignore_progress
+from tests.models.tiny_package import write_gguf
+from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
+from tests.reference.quantised_gguf import write_quantised
+
+SMALL = ("Q4_0", "Q8_0", "Q5_0", "Q4_1", "Q5_1", "IQ4_NL", "MXFP4")  # blocks of 32 columns
+CONFIG = StreamConfig(num_sink_tokens=2, window_size=6)
+
+
+def read_both(path: Path) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Return the model with weights in their own bits, and the one with dequantised weights."""
+    checkpoint = Checkpoint(path.parent, path.name, source="test")
+    native = checkpoint.read_native(torch.float32, ignore_progress)
+    return native, checkpoint.read_model(torch.float32).eval()
+
+
+def assert_same_logits(found: Tensor, expected: Tensor) -> None:
+    relative = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert float(relative.max()) < 2e-3
+
+
+@pytest.mark.parametrize("case", GGUF_CASES)
+def test_every_family_computes_with_blocks(tmp_path: Path, case: str) -> None:
+    write_family_gguf(tmp_path / "plain.gguf", case)
+    write_quantised(tmp_path / "plain.gguf", tmp_path / "blocks.gguf", SMALL)
+    native, plain = read_both(tmp_path / "blocks.gguf")
+    assert any(isinstance(module, BlockLinear) for module in native.modules())
+    assert isinstance(native.get_input_embeddings(), BlockEmbedding)
+    assert not any(tensor.is_meta for tensor in native.state_dict().values())
+    for length in (3, 40):  # few and many rows have kernels of their own
+        ids = torch.arange(length)[None] % 60 + 3
+        with torch.no_grad():
+            assert_same_logits(native(ids).logits, plain(ids).logits)
+
+
+@pytest.mark.parametrize("kind", [format.name for format in FORMATS.values()])
+def test_every_type_streams(tmp_path: Path, kind: str) -> None:
+    write_wide(tmp_path / "plain.gguf")
+    write_quantised(tmp_path / "plain.gguf", tmp_path / "blocks.gguf", (kind,))
+    native, plain = read_both(tmp_path / "blocks.gguf")
+    assert weight_types(native)[kind] > 0.99
+    ids = torch.arange(30) % 60 + 3
+    expected = Stream(plain, CONFIG).feed(ids)
+    stream = Stream(native, CONFIG)
+    assert_same_logits(torch.cat([stream.feed(part) for part in ids.split([9, 1, 20])]), expected)
+
+
+def write_wide(path: Path) -> None:
+    """Write a small Llama whose rows have whole blocks of 256 columns."""
+    from unittest.mock import patch
+
+    from tests.reference import family_gguf
+
+    sizes = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2}
+    facts = {"embedding_length": 256, "feed_forward_length": 256, "block_count": 2}
+    with (
+        patch.object(family_gguf, "COMMON_FIELDS", {**family_gguf.COMMON_FIELDS, **sizes}),
+        patch.object(family_gguf, "COMMON_FACTS", {**family_gguf.COMMON_FACTS, **facts}),
+    ):
+        write_family_gguf(path, "llama-bias", tied=True)
+
+
+def test_a_tied_head_shares_the_blocks_of_the_embedding(tmp_path: Path) -> None:
+    write_family_gguf(tmp_path / "plain.gguf", "gemma3", tied=True)
+    write_quantised(tmp_path / "plain.gguf", tmp_path / "blocks.gguf", ("Q8_0",))
+    native, _ = read_both(tmp_path / "blocks.gguf")
+    embedding, head = native.get_input_embeddings(), native.get_output_embeddings()
+    assert isinstance(embedding, BlockEmbedding)
+    assert isinstance(head, BlockLinear)
+    assert head.blocks.data_ptr() == embedding.blocks.data_ptr()
+    assert float(embedding.scale) == 8.0  # the root of the hidden size
+
+
+def test_a_quantised_file_is_read_as_it_is_by_default(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "blocks.gguf", kind="Q8_0")
+    write_gguf(tmp_path / "plain.gguf", kind="F32")
+    lm = load_model(tmp_path / "blocks.gguf", device="cpu")
+    assert lm.quantization == "native"
+    assert lm.model.dtype is torch.float32
+    assert lm.weights["Q8_0"] > 0.5
+    assert sum(lm.weights.values()) == pytest.approx(1)
+    assert load_model(tmp_path / "blocks.gguf", quantize="none").quantization == "none"
+    assert load_model(tmp_path / "plain.gguf").quantization == "none"
+
+
+def test_native_is_refused_for_files_without_blocks(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "plain.gguf", kind="F32")
+    with pytest.raises(ConfigError, match="quantize='native' needs a GGUF file with quantised"):
+        load_model(tmp_path / "plain.gguf", quantize="native")
