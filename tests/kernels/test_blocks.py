@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gguf
 import pytest
 import torch
@@ -115,7 +117,7 @@ def test_sizes_are_refused_by_name() -> None:
     rows = random_rows(12, 20, 256)
     blocks = pack_blocks(rows, 12, 256, None)
     x = torch.zeros(1, 256)
-    for call, message in (
+    calls: tuple[tuple[Callable[[], Tensor], str], ...] = (
         (lambda: block_linear(x, blocks, 99, 20), "format=99 is no ggml type"),
         (lambda: block_linear(x, blocks, 12, 40), "blocks is"),
         (lambda: block_linear(x, blocks, 12, 0), "out_features=0 must be positive"),
@@ -124,7 +126,8 @@ def test_sizes_are_refused_by_name() -> None:
         (lambda: pack_blocks(rows, 12, 512, None), "rows is"),
         (lambda: pack_blocks(rows, 12, 255, None), "in_features=255"),
         (lambda: pack_blocks(rows, 5, 256, None), "format=5"),
-    ):
+    )
+    for call, message in calls:
         with pytest.raises(RuntimeError, match=message):
             call()
     for ids in (torch.tensor([20]), torch.tensor([-1])):

@@ -32,7 +32,9 @@ def read_both(path: Path) -> tuple[PreTrainedModel, PreTrainedModel]:
 
 def assert_same_logits(found: Tensor, expected: Tensor) -> None:
     relative = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
-    assert float(relative.max()) < 2e-3
+    # Activations have 16 bits; a random model makes much of that for some tokens.
+    assert float(relative.median()) < 1e-3
+    assert float(relative.max()) < 0.03
 
 
 @pytest.mark.parametrize("case", GGUF_CASES)
@@ -51,7 +53,7 @@ def test_every_family_computes_with_blocks(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize("kind", [format.name for format in FORMATS.values()])
 def test_every_type_streams(tmp_path: Path, kind: str) -> None:
-    write_wide(tmp_path / "plain.gguf")
+    write_family_gguf(tmp_path / "plain.gguf", "llama-bias", tied=True, width=256)
     write_quantised(tmp_path / "plain.gguf", tmp_path / "blocks.gguf", (kind,))
     native, plain = read_both(tmp_path / "blocks.gguf")
     assert weight_types(native)[kind] > 0.99
@@ -59,21 +61,6 @@ def test_every_type_streams(tmp_path: Path, kind: str) -> None:
     expected = Stream(plain, CONFIG).feed(ids)
     stream = Stream(native, CONFIG)
     assert_same_logits(torch.cat([stream.feed(part) for part in ids.split([9, 1, 20])]), expected)
-
-
-def write_wide(path: Path) -> None:
-    """Write a small Llama whose rows have whole blocks of 256 columns."""
-    from unittest.mock import patch
-
-    from tests.reference import family_gguf
-
-    sizes = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2}
-    facts = {"embedding_length": 256, "feed_forward_length": 256, "block_count": 2}
-    with (
-        patch.object(family_gguf, "COMMON_FIELDS", {**family_gguf.COMMON_FIELDS, **sizes}),
-        patch.object(family_gguf, "COMMON_FACTS", {**family_gguf.COMMON_FACTS, **facts}),
-    ):
-        write_family_gguf(path, "llama-bias", tied=True)
 
 
 def test_a_tied_head_shares_the_blocks_of_the_embedding(tmp_path: Path) -> None:

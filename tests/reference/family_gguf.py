@@ -29,12 +29,22 @@ def architecture_of(case: str) -> str:
 
 
 def write_family_gguf(
-    path: Path, case: str, *, tied: bool = False, split_tensors: int = 0
+    path: Path, case: str, *, tied: bool = False, split_tensors: int = 0, width: int | None = None
 ) -> PreTrainedModel:
-    """Write the file of a case with random weights and return the model that it is of."""
+    """Write the file of a case with random weights and return the model that it is of.
+
+    Args:
+        path: of the file.
+        case: a name of `GGUF_CASES`.
+        tied: whether the output layer is the embedding.
+        split_tensors: tensors of each file; 0 for one file.
+        width: of hidden states and feed-forward layers, instead of the usual ones.
+    """
     stated, architecture = GGUF_CASES[case], architecture_of(case)
+    sizes = {} if width is None else {"hidden_size": width, "intermediate_size": width}
+    lengths = {} if width is None else {"embedding_length": width, "feed_forward_length": width}
     tied = tied if stated.tied is None else stated.tied
-    fields = {**COMMON_FIELDS, **stated.fields, "tie_word_embeddings": tied}
+    fields = {**COMMON_FIELDS, **sizes, **stated.fields, "tie_word_embeddings": tied}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = AutoConfig.for_model(stated.model_type, **fields)
@@ -49,7 +59,7 @@ def write_family_gguf(
     writer.add_name("small")
     for role in ("bos", "eos", "pad"):
         getattr(writer, f"add_{role}_token_id")(COMMON_FIELDS[f"{role}_token_id"])
-    for key, value in {**COMMON_FACTS, **stated.facts}.items():
+    for key, value in {**COMMON_FACTS, **lengths, **stated.facts}.items():
         _add(writer, f"{architecture}.{key}", value)
     for name, values in gguf_tensors(model, architecture).items():
         writer.add_tensor(name, values.numpy())

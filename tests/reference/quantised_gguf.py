@@ -29,8 +29,8 @@ def write_quantised(source: Path, target: Path, types: tuple[str, ...]) -> None:
     count = 0
     for tensor in reader.tensors:
         if tensor.data.ndim == 2 and tensor.data.shape[1] % 32 == 0:
-            kind = gguf.GGMLQuantizationType[types[count % len(types)]]
-            writer.add_tensor(tensor.name, _blocks(tensor.data, kind, count), raw_dtype=kind)
+            number = gguf.GGMLQuantizationType[types[count % len(types)]]
+            writer.add_tensor(tensor.name, _blocks(tensor.data, number, count), raw_dtype=number)
             count += 1
         else:
             writer.add_tensor(tensor.name, tensor.data)
@@ -43,7 +43,7 @@ def write_quantised(source: Path, target: Path, types: tuple[str, ...]) -> None:
 def _blocks(values: np.ndarray, kind: gguf.GGMLQuantizationType, seed: int) -> np.ndarray:
     if kind.name in _EXACT:
         return gguf.quants.quantize(values, kind)
-    rows = random_rows(kind.value, *values.shape, seed=seed)
+    rows = random_rows(kind.value, values.shape[0], values.shape[1], seed)
     spread = gguf.dequantize(rows.numpy(), kind).std() / 0.05
     return _shrunk(rows.numpy(), kind, spread)
 

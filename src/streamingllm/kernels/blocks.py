@@ -66,7 +66,7 @@ class BlockFormat:
 
     @property
     def is_factored(self) -> bool:
-        """Whether scales and minimums are bytes times a factor."""
+        """True if scales and minimums are bytes times a factor."""
         return self.scale is ScaleKind.FACTORED
 
     def regions(self, in_features: int) -> tuple[int, ...]:
@@ -137,7 +137,8 @@ def to_tiles(format: BlockFormat, parts: BlockParts) -> Tensor:
 def from_tiles(format: BlockFormat, blocks: Tensor, out_features: int, in_features: int) -> Tensor:
     """Return the weights that tiles stand for, float32, [out_features, in_features]."""
     groups, spans = in_features // format.group_columns, in_features // SPAN_COLUMNS
-    low, high, scales, minimums, factors = blocks.split(format.regions(in_features), dim=1)
+    regions: tuple[Tensor, ...] = blocks.split(format.regions(in_features), dim=1)
+    low, high, scales, minimums, factors = regions
     codes = _from_lanes(low, format.low_bits, in_features)
     if format.high_bits:
         codes |= _from_lanes(high, format.high_bits, in_features) << format.low_bits
@@ -145,11 +146,11 @@ def from_tiles(format: BlockFormat, blocks: Tensor, out_features: int, in_featur
         values = torch.tensor(format.table, dtype=torch.float32)[codes]
     else:
         signed = codes.to(torch.uint8).view(torch.int8) if format.low_bits == 8 else codes
-        values = signed.float() - format.centre
+        values = signed.float() - float(format.centre)
     num_factors = 2 if format.has_minimums else 1
     halves = _rows_of(factors, torch.float16, spans * num_factors) if format.is_factored else None
     scale = _stored(format, scales, groups, None if halves is None else halves[:, ::num_factors])
-    grouped = values.unflatten(1, (groups, -1)) * scale[..., None]
+    grouped: Tensor = values.unflatten(1, (groups, -1)) * scale[..., None]
     if format.has_minimums:
         sign = 1.0 if halves is None else -1.0
         factor = None if halves is None else halves[:, 1::2]
@@ -204,5 +205,6 @@ def _to_region(x: Tensor) -> Tensor:
 
 def _rows_of(region: Tensor, dtype: torch.dtype, columns: int) -> Tensor:
     """Undo `_to_region`: [tiles * 16, columns]."""
-    used = region[:, : columns * TILE_ROWS * dtype.itemsize].contiguous().view(dtype)
-    return used.unflatten(1, (columns, TILE_ROWS)).transpose(1, 2).flatten(0, 1)
+    used: Tensor = region[:, : columns * TILE_ROWS * dtype.itemsize].contiguous().view(dtype)
+    rows: Tensor = used.unflatten(1, (columns, TILE_ROWS)).transpose(1, 2).flatten(0, 1)
+    return rows

@@ -97,7 +97,7 @@ class Checkpoint:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether it is a GGUF file with weights that are computed with in their own bits."""
+        """True for a GGUF file with weights that are computed with in their own bits."""
         from streamingllm.kernels.blocks import FORMATS
 
         if self.gguf_file is None:

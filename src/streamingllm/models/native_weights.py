@@ -50,7 +50,8 @@ def read_native_weights(
             done += tensor.num_bytes
             progress("read", done, total)
     _share_tied(model)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _place(
