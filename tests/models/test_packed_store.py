@@ -100,7 +100,8 @@ def test_biases_have_the_dtype_of_all_else(tmp_path: Path, num_tokens: int) -> N
 
 def test_a_bad_word_is_refused_before_anything_is_read() -> None:
     with pytest.raises(
-        ConfigError, match="quantize='int2' is unknown; choose one of none, int8, int4"
+        ConfigError,
+        match="quantize='int2' is unknown; choose one of auto, none, native",
     ):
         load_model("organisation/model", quantize="int2")
 
