@@ -152,14 +152,14 @@ class RecurrentStates:
         """Copy what `export` returned into the states, in place where there are any."""
         for index, layer in enumerate(self.layers):
             prefix = f"state{index}_"
-            own = layer.buffers
-            layer.buffers = {
-                name.removeprefix(prefix): x.clone()
-                for name, (x,) in tensors.items()
-                if name.startswith(prefix) and name.removeprefix(prefix) not in own
+            given = {
+                name.removeprefix(prefix): parts[0]
+                for name, parts in tensors.items()
+                if name.startswith(prefix)
             }
-            for name, buffer in own.items():
-                if prefix + name in tensors:
-                    buffer.copy_(tensors[prefix + name][0])
-            layer.has_tokens = bool(tensors)
+            own = layer.buffers
+            for name in own.keys() & given.keys():
+                own[name].copy_(given[name])
+            layer.buffers = {name: given[name].clone() for name in given.keys() - own.keys()}
+            layer.has_tokens = bool(given)
         self.history.load(facts)

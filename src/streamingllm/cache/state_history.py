@@ -87,12 +87,20 @@ class StateHistory:
         known = len(self._ids[row]) >= seen - base
         return base if base != _EMPTY and (known or base == target) else None
 
-    def reach(self, row: int, seen: int, *, from_start: bool) -> int:
-        """Return how many tokens can be taken off a stream now; see `base`."""
+    def reach(self, row: int, seen: int, most: int, *, from_start: bool) -> int:
+        """Return how many tokens can be taken off a stream now; see `base`.
+
+        Args:
+            row: the stream.
+            seen: tokens that it has seen.
+            most: tokens that its keys and values can go back by.
+            from_start: see `base`.
+        """
         if from_start and self._is_complete:
             return seen
-        known = [at for at in self.positions[row] if 0 <= seen - at <= len(self._ids[row])]
-        return seen - min((at for at in known if at != _EMPTY), default=seen)
+        most = min(most, len(self._ids[row]))
+        reaches = [seen - at for at in self.positions[row] if at != _EMPTY]
+        return max((reach for reach in reaches if reach <= most), default=0)
 
     def take_back(self, row: int, seen: int, base: int, target: int) -> list[int]:
         """Forget what follows `base` in a stream; return the ids from there to `target`."""

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from streamingllm.attention.forward_plan import ForwardPlan, LayerTurn
 from streamingllm.cache.recurrent_states import RecurrentStates
+from streamingllm.cache.ring import RingLayer
 from streamingllm.cache.ring_cache import RingCache
 from streamingllm.cache.state import CacheState
+from streamingllm.cache.state_layer import StateLayer
 from streamingllm.errors import RewindError
 
 _HISTORY = "recurrent"
@@ -27,6 +29,11 @@ class StatefulRingCache(RingCache):
 
     states: RecurrentStates | None = None
     turn: LayerTurn | None = None
+
+    @property
+    def stores(self) -> list[RingLayer | StateLayer]:
+        """All that has buffers: the rings, then the layers with states."""
+        return [*self.rings, *(() if self.states is None else self.states.layers)]
 
     @property
     def nbytes(self) -> int:
@@ -183,7 +190,7 @@ class StatefulRingCache(RingCache):
         history, seen = self.states.history, self.positions.per_stream(num_streams)
         restart = self._restarts(num_streams)
         return [
-            max(0, min(most, history.reach(row, seen[row], from_start=restart[row])))
+            history.reach(row, seen[row], most, from_start=restart[row])
             for row, most in enumerate(reach)
         ]
 
