@@ -189,7 +189,8 @@ def test_rows_of_a_batch_end_are_chosen_and_repeated(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_generate_of_transformers_pads_ends_and_goes_on(name: str) -> None:
     """A second turn hides the padding that `generate` fed to a row after its end."""
-    model, ids = hybrid_model(name), tokens(2, 12)
+    model: Any = hybrid_model(name)
+    ids = tokens(2, 12)
     mask = torch.ones_like(ids)
     mask[0, :4] = 0
     options: dict[str, Any] = {"do_sample": False, "pad_token_id": 0}

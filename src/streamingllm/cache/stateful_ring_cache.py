@@ -32,7 +32,7 @@ class StatefulRingCache(RingCache):
 
     @property
     def stores(self) -> list[RingLayer | StateLayer]:
-        """All that has buffers: the rings, then the layers with states."""
+        """Each part that has buffers: the rings, then the layers with states."""
         return [*self.rings, *(() if self.states is None else self.states.layers)]
 
     @property
