@@ -131,6 +131,8 @@ class StatefulRingCache(RingCache):
             torch.as_tensor(number, dtype=torch.int64, device="cpu").expand_as(seen)
             for number in (num_tokens, fed_again)
         )
+        if not bool(back.any()):
+            return
         bases = self._bases(self.states, seen.tolist(), back.tolist())
         targets = seen - back
         num_columns = self.positions.num_columns - int(back.max())
