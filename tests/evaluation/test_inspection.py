@@ -15,6 +15,8 @@ from transformers import (
 from streamingllm.config import StreamConfig
 from streamingllm.evaluation import inspect_model
 from streamingllm.integration.sink_cache import SinkCache
+from streamingllm.models.miniature import make_miniature
+from tests.reference.hybrids import hybrid_model
 from tests.reference.tiny_llama import new_llama, random_ids, tiny_llama
 
 CONFIG = StreamConfig(num_sink_tokens=4, window_size=12)
@@ -60,12 +62,28 @@ def test_global_and_local_layers_are_told_apart() -> None:
     assert (global_.num_sink_tokens, global_.window_size) == (4, 12)
 
 
-@pytest.mark.parametrize("make", [tiny_llama, gemma3])
+def lfm2() -> PreTrainedModel:
+    return hybrid_model("lfm2")
+
+
+def falcon_h1() -> PreTrainedModel:
+    return hybrid_model("falcon_h1")
+
+
+@pytest.mark.parametrize("make", [tiny_llama, gemma3, lfm2, falcon_h1])
 def test_cache_bytes_are_what_a_cache_takes(make: Callable[[], PreTrainedModel]) -> None:
     model = make()
     with SinkCache(model, CONFIG.num_sink_tokens, CONFIG.window_size) as cache, torch.no_grad():
         model(input_ids=random_ids(1, 40), past_key_values=cache)
     assert inspect_model(model, CONFIG).cache_bytes == cache.nbytes
+
+
+@pytest.mark.parametrize("name", ["lfm2", "falcon_h1", "qwen3_5_text"])
+def test_a_miniature_of_a_hybrid_has_states_of_the_same_size(name: str) -> None:
+    model = hybrid_model(name)
+    facts = inspect_model(model, CONFIG)
+    small = make_miniature(model.config, torch.float64, all_layers=True)
+    assert inspect_model(small.model, CONFIG).state_bytes == facts.state_bytes > 0
 
 
 def test_the_rule_that_scales_frequencies_is_named() -> None:

@@ -8,11 +8,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from streamingllm.attention import dispatch
 from streamingllm.attention.plan import Chunk, WindowPlan
 from streamingllm.positions.base import PositionEncoding, Shift
+
+
+@dataclass
+class LayerTurn:
+    """Number of the layer that gave its keys to the cache last, and attends next."""
+
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,13 @@ class ForwardPlan:
         chunk: the tokens of this pass.
         windows: the plan of each layer.
         encodings: the position encoding of each layer.
+        turn: of a model whose modules and layers of the cache have other numbers; else None.
     """
 
     chunk: Chunk
     windows: tuple[WindowPlan, ...]
     encodings: tuple[PositionEncoding, ...]
+    turn: LayerTurn | None = None
     _placements: dict[tuple[int, torch.dtype], Shift | None] = field(default_factory=dict)
 
     ndim = 0  # models look at a mask's rank before they decide to edit it
@@ -39,6 +48,12 @@ class ForwardPlan:
         windows = tuple(self.windows[layer] for layer in readers)
         encodings = tuple(self.encodings[layer] for layer in readers)
         return replace(self, windows=self.windows + windows, encodings=self.encodings + encodings)
+
+    def layer_of(self, module: nn.Module) -> int:
+        """Return the number of the layer that an attention module computes now."""
+        if self.turn is not None:
+            return self.turn.number
+        return int(module.layer_idx)  # type: ignore[arg-type]
 
     def place(self, layer: int, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """Encode the positions of this pass into a layer's fresh queries and keys.

@@ -33,6 +33,7 @@ class RingCache:
         config: n, m and what goes with them.
         encodings: position encoding of each layer.
         own_windows: tokens that the model lets each layer see, None for all.
+        undo_size: overwritten entries that each layer remembers; None for `tokens_taken_back`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class RingCache:
         config: StreamConfig,
         encodings: tuple[PositionEncoding, ...],
         own_windows: Sequence[int | None],
+        undo_size: int | None = None,
     ) -> None:
         self.config = config
         self.encodings = encodings
@@ -47,8 +49,8 @@ class RingCache:
         self._position_limit = min(limits, default=None)
         self._running: Chunk | None = None
         self.positions = new_positions(config)
-        # One more than may be taken back: going on from there needs the logits of the token before.
-        undo_size = config.max_rewind_tokens + 1 if config.max_rewind_tokens else 0
+        if undo_size is None:
+            undo_size = tokens_taken_back(config)
         geometries = layer_geometries(config, own_windows, undo_size)
         pairs = zip(geometries, encodings, strict=True)
         kind = QuantizedRingLayer if config.quantize_cache == "int8" else RingLayer
@@ -278,13 +280,22 @@ class RingCache:
             InputError: it is of a cache with other sinks, window or quantisation.
         """
         state.check_fits(self.config)
-        for index, layer in enumerate(self.rings if state.buffers else ()):
-            layer.load({name: tensors[index] for name, tensors in state.buffers.items()})
+        names = [name for name in self.rings[0].buffers if name in state.buffers]
+        for index, layer in enumerate(self.rings if names else ()):
+            layer.load({name: state.buffers[name][index] for name in names})
         self.positions = StreamPositions.from_json(state.positions, self.config.window_size)
 
     def clear(self) -> None:
         """Forget all tokens; the buffers stay."""
         self.positions = new_positions(self.config)
+
+
+def tokens_taken_back(config: StreamConfig) -> int:
+    """Return the tokens that a rewind takes off at most, once eviction has begun.
+
+    One more than may be taken back: going on from there needs the logits of the token before.
+    """
+    return config.max_rewind_tokens + 1 if config.max_rewind_tokens else 0
 
 
 def new_positions(config: StreamConfig) -> StreamPositions:

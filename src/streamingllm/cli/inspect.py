@@ -84,6 +84,8 @@ def _print_facts(console: Console, model: str, config: StreamConfig, facts: Mode
             ("per cached token", f"{facts.bytes_per_cached_token:,} bytes"),
             ("cache", f"{facts.cache_bytes / 1e6:,.1f} MB for {cache}, however long the stream"),
         ]
+    if facts.state_bytes:
+        rows.append(("recurrent states", f"{facts.state_bytes / 1e6:,.1f} MB of the cache"))
     rows.append(("can stream", "yes" if facts.refusal is None else f"no: {facts.refusal}"))
     table = Table.grid(padding=(0, 2))
     for row in rows:

@@ -139,7 +139,7 @@ class SlotPool:
             return None
         index = self._free.pop()
         cache = SinkCache.of(self._model, self.config_with(num_pinned_tokens))
-        for layer, whole in zip(cache.rings, self._whole.rings, strict=True):
+        for layer, whole in zip(cache.stores, self._whole.stores, strict=True):
             layer.buffers = {name: b[index : index + 1] for name, b in whole.buffers.items()}
         return Slot(self, index, cache)
 
@@ -165,7 +165,7 @@ class SlotPool:
 
     def take_back(self, slot: Slot, *, wipe: bool) -> None:
         """Free a slot; see `Slot.close`."""
-        for layer in slot.cache.rings if wipe else ():
+        for layer in slot.cache.stores if wipe else ():
             for buffer in layer.buffers.values():
                 buffer.zero_()
         slot.cache.disable()
@@ -186,7 +186,7 @@ class SlotPool:
     @torch.inference_mode(False)  # so that they can be written in and out of inference mode
     def _allocate(self) -> None:
         try:
-            for layer in self._whole.rings:
+            for layer in self._whole.stores:
                 layer.buffers = {
                     name: buffer.new_zeros((self.num_slots, *buffer.shape[1:]))
                     for name, buffer in layer.buffers.items()

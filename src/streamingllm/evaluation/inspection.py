@@ -34,11 +34,11 @@ def inspect_model(model: PreTrainedModel, config: StreamConfig) -> ModelFacts:
     try:
         attachment = attachment_of(model)
         encodings = _encoding_names(attachment, config.cache_size)
-        measured = _run_one_token(model)
+        measured, state_bytes = _run_one_token(model)
     except UnsupportedModelError as error:
         return ModelFacts(family, parameters, dtype, length, str(error))
     with SinkCache(model, config.num_sink_tokens, config.window_size) as cache:
-        geometries = [layer.geometry for layer in _rings(cache)]
+        geometries = [layer.geometry for layer in cache.rings]
     groups = [
         LayerGroup(
             attention="global" if own_window is None else "local",
@@ -62,7 +62,9 @@ def inspect_model(model: PreTrainedModel, config: StreamConfig) -> ModelFacts:
         length,
         layers=tuple(Counter(groups).most_common()),
         bytes_per_cached_token=sum(layer.nbytes for layer in measured),
-        cache_bytes=sum(layer.nbytes * n for layer, n in zip(measured, entries, strict=True)),
+        cache_bytes=state_bytes
+        + sum(layer.nbytes * n for layer, n in zip(measured, entries, strict=True)),
+        state_bytes=state_bytes,
     )
 
 
@@ -112,6 +114,7 @@ def _of_the_whole(facts: ModelFacts, small: Miniature) -> ModelFacts:
         layers=tuple((group, round(count * small.layers_each)) for group, count in facts.layers),
         bytes_per_cached_token=scaled(facts.bytes_per_cached_token),
         cache_bytes=scaled(facts.cache_bytes),
+        state_bytes=round(facts.state_bytes * small.layers_each),
     )
 
 
@@ -137,14 +140,10 @@ def _encoding_names(attachment: Attachment, cache_size: int) -> list[str]:
     ]
 
 
-def _run_one_token(model: PreTrainedModel) -> list[RingLayer]:
-    """Return the layers of a cache with one entry, as one token has filled it."""
+def _run_one_token(model: PreTrainedModel) -> tuple[list[RingLayer], int]:
+    """Return rings of one entry, as one token has filled them, and the bytes of its states."""
     token = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
     cache = SinkCache(model, num_sink_tokens=0, window_size=1, max_rewind_tokens=0)
     with cache, torch.no_grad():
         model(input_ids=token, past_key_values=cache, use_cache=True)
-    return _rings(cache)
-
-
-def _rings(cache: SinkCache) -> list[RingLayer]:
-    return [layer for layer in cache.layers if isinstance(layer, RingLayer)]
+    return cache.rings, 0 if cache.states is None else cache.states.nbytes

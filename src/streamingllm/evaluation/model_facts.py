@@ -41,7 +41,8 @@ class ModelFacts:
         refusal: why the model cannot stream; None if it can, and only then is there what follows.
         layers: each kind of layer and how many there are, most frequent first.
         bytes_per_cached_token: over all layers.
-        cache_bytes: of a full cache, for one stream.
+        cache_bytes: of a full cache, for one stream, recurrent states included.
+        state_bytes: of the recurrent states of a hybrid model; 0 for other models.
     """
 
     family: str
@@ -52,3 +53,4 @@ class ModelFacts:
     layers: tuple[tuple[LayerGroup, int], ...] = ()
     bytes_per_cached_token: int | None = None
     cache_bytes: int | None = None
+    state_bytes: int = 0

@@ -248,6 +248,8 @@ def declared_unsupported_reason(
     facts = attachment.facts
     if facts is None:
         return f"{model.config.model_type} bypasses transformers' attention interface"
+    if attachment.hybrid is not None:
+        return "its recurrent layers have no decode step"
     for encoding in encodings:
         if encoding.has_bias:
             return f"{encoding.name} adds a bias to scores"

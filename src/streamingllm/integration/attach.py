@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
@@ -16,6 +16,7 @@ from streamingllm.integration.adapters import ADAPTERS, override
 from streamingllm.integration.exact_tables import shadow_rotary_modules
 from streamingllm.integration.fused_modules import fused_modules
 from streamingllm.integration.generation import clear_cache_implementation, shadow_preparation
+from streamingllm.integration.hybrid_layers import check_states, hybrid_layers
 from streamingllm.integration.indexed_layers import indexers, shadow_indexers
 from streamingllm.integration.linears import fused_products, shadow_linears
 from streamingllm.integration.shared_layers import reading_layers
@@ -40,7 +41,9 @@ class Attachment:
 
     Attributes:
         decoder: whose `forward`, rotary modules, linear layers and fused modules are shadowed.
-        windows: each layer's own sliding window in tokens, None where it sees everything.
+        hybrid: layers of a model with recurrent states; None for other models.
+        windows: own sliding window in tokens of each layer that attends, None where it sees
+            everything.
         readers: for each layer without keys of its own, the layer whose keys it attends to.
         adapter: of a family that bypasses the attention interface.
         positions: how the model encodes positions; None with an adapter.
@@ -49,15 +52,22 @@ class Attachment:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.decoder: nn.Module = model.get_decoder()
-        self.windows = layer_windows(model)
+        self.hybrid = hybrid_layers(model)
+        self.windows = layer_windows(model) if self.hybrid is None else self.hybrid.own_windows
         self.adapter = ADAPTERS.get(model.config.model_type)
         self.positions: ModelPositions | None = None
         self.facts: AttentionFacts | None = None
         self.readers = reading_layers(model)
         self.windows = self.windows[: len(self.windows) - len(self.readers)]
         self._indexers = indexers(self.decoder)
-        attending = range(len(self.windows)) if self.readers or self._indexers else None
+        attending: Sequence[int] | None = None
+        if self.hybrid is not None:
+            attending = self.hybrid.attending
+        elif self.readers or self._indexers:
+            attending = range(len(self.windows))
         with evaluating(self.decoder):
+            if self.hybrid is not None:
+                check_states(model, self.decoder)
             if self.adapter is None:
                 self.positions = detect_positions(model, self.decoder, attending)
             self._fused_modules = list(fused_modules(self.decoder))

@@ -70,9 +70,10 @@ class CheckedCache(SinkCache):
     ) -> tuple[Tensor, Tensor]:
         """Return the columns that a layer attends to."""
         returned = super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        if layer_idx in self._returned:
-            self._changed.add(layer_idx)
-        self._returned[layer_idx] = returned
+        layer = self.ring_number(layer_idx)
+        if layer in self._returned:
+            self._changed.add(layer)
+        self._returned[layer] = returned
         return returned
 
     def end(self, succeeded: bool) -> None:

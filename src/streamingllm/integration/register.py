@@ -50,7 +50,7 @@ def stream_attention(
             "use a decoder whose mask is causal or a sliding window"
         )
     out = plan.attend(
-        int(module.layer_idx),  # type: ignore[arg-type]
+        plan.layer_of(module),
         query,
         key,
         value,

@@ -56,8 +56,11 @@ def check_model(model: PreTrainedModel, attachment: Attachment) -> AttentionFact
         with torch.no_grad():
             first_scaled = first_scaled_position(model, attachment)
             by_itself = _by_itself(model, attachment.decoder, ids, window_size)
-            with CheckedCache(model, 0, window_size, compares=False) as cache:
-                in_stream = _in_stream(attachment.decoder, ids, cache)
+            in_stream, facts = _in_stream(model, attachment.decoder, ids, window_size)
+            if attachment.hybrid is not None and not _agree(by_itself, in_stream):
+                # Some restart their states in a pass of many tokens, and continue them in one.
+                attachment.passes.stepwise = True
+                in_stream, facts = _in_stream(model, attachment.decoder, ids, window_size)
             with CheckedCache(model, NUM_SINK_TOKENS, window_size, compares=True) as batch:
                 _run_batch(attachment.decoder, ids, batch)
     except (AttributeError, TypeError, RuntimeError, StreamingLLMError) as error:
@@ -66,7 +69,7 @@ def check_model(model: PreTrainedModel, attachment: Attachment) -> AttentionFact
         raise _scales_by_position(model)
     if not _agree(by_itself, in_stream) or not batch.is_right:
         raise check_failed(model)
-    return replace(cache.facts, first_scaled_position=first_scaled)
+    return replace(facts, first_scaled_position=first_scaled)
 
 
 def _scales_by_position(model: PreTrainedModel) -> UnsupportedModelError:
@@ -112,12 +115,16 @@ def _own_attention(model: PreTrainedModel) -> Iterator[None]:
         yield
 
 
-def _in_stream(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> Tensor:
-    parts = [
-        decoder(part, past_key_values=cache, use_cache=True)[0]
-        for part in ids.split(list(PASSES), dim=1)
-    ]
-    return torch.cat(parts, dim=1)
+def _in_stream(
+    model: PreTrainedModel, decoder: nn.Module, ids: Tensor, window_size: int
+) -> tuple[Tensor, AttentionFacts]:
+    """Return the hidden states of one stream without sinks, and what its layers did."""
+    with CheckedCache(model, 0, window_size, compares=False) as cache:
+        parts = [
+            decoder(part, past_key_values=cache, use_cache=True)[0]
+            for part in ids.split(list(PASSES), dim=1)
+        ]
+    return torch.cat(parts, dim=1), cache.facts
 
 
 def _run_batch(decoder: nn.Module, ids: Tensor, cache: CheckedCache) -> None:

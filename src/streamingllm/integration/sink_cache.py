@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from streamingllm.attention.forward_plan import ForwardPlan
-from streamingllm.cache.ring_cache import RingCache
+from streamingllm.attention.forward_plan import ForwardPlan, LayerTurn
+from streamingllm.cache.recurrent_states import RecurrentStates
+from streamingllm.cache.ring_cache import RingCache, tokens_taken_back
+from streamingllm.cache.state_layer import StateLayer
+from streamingllm.cache.stateful_ring_cache import StatefulRingCache
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, RewindError, UnsupportedFeatureError
 from streamingllm.inputs import HasModel, model_of
 from streamingllm.integration.attach import attachment_of
 
 
-class SinkCache(RingCache, Cache):
+class SinkCache(StatefulRingCache, Cache):
     """Keep the first n tokens and the last m of each stream, for any transformers decoder.
 
     Give it to `model.generate(past_key_values=cache)` or to `model(...)`; nothing else is called.
@@ -57,10 +60,24 @@ class SinkCache(RingCache, Cache):
         )
         self.attachment = attachment_of(model_of(model))
         encodings = self.attachment.encodings(config.cache_size)
-        RingCache.__init__(self, config, encodings, self.attachment.windows)
+        interval = tokens_taken_back(config)
+        # From a checkpoint up to `interval` tokens older than a rewind needs.
+        undo_size = interval if self.attachment.hybrid is None else 2 * interval
+        RingCache.__init__(self, config, encodings, self.attachment.windows, undo_size)
         self.attachment.acquire()
         self._release = weakref.finalize(self, self.attachment.release)
-        Cache.__init__(self, layers=[*self.rings])
+        Cache.__init__(self, layers=self._make_layers(interval))
+
+    def _make_layers(self, interval: int) -> list[Any]:
+        """Return transformers' layers, and keep the states of those that have any."""
+        hybrid = self.attachment.hybrid
+        if hybrid is None:
+            return [*self.rings]
+        layers = hybrid.cache_layers(self.rings, rewinds=interval > 0)
+        stateful = [layer for layer in layers if isinstance(layer, StateLayer)]
+        self.states = RecurrentStates(stateful, interval, self._remembered)
+        self.turn = LayerTurn()
+        return layers
 
     @classmethod
     def of(cls, model: PreTrainedModel, config: StreamConfig) -> SinkCache:
@@ -87,6 +104,31 @@ class SinkCache(RingCache, Cache):
             raise InputError("this SinkCache was disabled: make a new SinkCache(model)")
         plan = super().begin(batch_size, num_tokens, valid, device)
         return plan.with_readers(self.attachment.readers)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the columns that a layer attends to; it attends next."""
+        if self.turn is not None:
+            self.turn.number = self.ring_number(layer_idx)
+        columns: tuple[Tensor, Tensor] = super().update(
+            key_states, value_states, layer_idx, *args, **kwargs
+        )
+        return columns
+
+    def ring_number(self, layer_idx: int) -> int:
+        """Return the number of the ring that holds a layer's keys and values."""
+        hybrid = self.attachment.hybrid
+        return layer_idx if hybrid is None else hybrid.attending.index(layer_idx)
+
+    def _feed_again(self, ids: list[list[int]]) -> None:
+        decoder, longest = self.attachment.decoder, max(map(len, ids))
+        device = self.rings[0].k_cache.device
+        rows = torch.tensor([[*row, *[0] * (longest - len(row))] for row in ids], device=device)
+        lengths = torch.tensor([len(row) for row in ids], device=device)
+        mask = (torch.arange(longest, device=device) < lengths[:, None]).long()
+        with torch.no_grad():
+            decoder(input_ids=rows, attention_mask=mask, past_key_values=self, use_cache=True)
 
     def clone(self) -> SinkCache:
         """Return an independent copy; it costs `nbytes` + `rewind_nbytes`."""
@@ -156,21 +198,13 @@ class SinkCache(RingCache, Cache):
                 "be empty; give each turn a new SinkCache and all ids"
             )
 
-    def reset(self) -> None:
-        """Forget everything and free the buffers."""
-        for layer in self.rings:
-            layer.reset()
-        self.clear()
-
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorder streams for beam search."""
         self.batch_select_indices(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep the given streams, int64, [new_batch]."""
-        for layer in self.rings:
-            layer.select_streams(indices)
-        self.positions.select(indices)
+        self.select_streams(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every stream `repeats` times."""

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 
 from streamingllm.attention.forward_plan import ForwardPlan, active_plan
 from streamingllm.attention.plan import Chunk
+from streamingllm.cache.stateful_ring_cache import StatefulRingCache
 from streamingllm.errors import UnsupportedFeatureError
 from streamingllm.integration.adapters import Adapter, Undo, override
 from streamingllm.integration.linears import Products, active_products, can_fuse
@@ -26,6 +27,7 @@ from streamingllm.integration.pass_inputs import (
     tensor_input,
     valid_tokens,
 )
+from streamingllm.integration.recurrent_pass import run_in_parts
 from streamingllm.integration.register import IMPLEMENTATION
 from streamingllm.integration.wrapped_pass import WrappedPass, has_media
 
@@ -67,6 +69,10 @@ class PassRunner:
         adapter: of a family that bypasses the attention interface.
         products: fused products of the decoder's linear layers.
         owns: whether a cache belongs to this decoder.
+
+    Attributes:
+        position_ids: that a model is given; all are 0 except while it is checked.
+        stepwise: whether a hybrid model continues its states right with single tokens only.
     """
 
     def __init__(
@@ -80,6 +86,7 @@ class PassRunner:
     ) -> None:
         self.lock = threading.RLock()
         self.position_ids: int | Tensor = 0
+        self.stepwise = False
         self._decoder = decoder
         self._wrappers = list(wrappers)
         self._running: WrappedPass | None = None
@@ -87,7 +94,7 @@ class PassRunner:
         self._adapter = adapter
         self._products = products
         self._owns = owns
-        self._takes_positions = "position_ids" in inspect.signature(decoder.forward).parameters
+        self._parameters = [*inspect.signature(decoder.forward).parameters]
 
     def shadow(self) -> Undo:
         """Shadow the decoder's `forward`; return what takes the shadow away."""
@@ -110,8 +117,21 @@ class PassRunner:
             if self._running is not None:
                 self._running.check(kwargs)
                 return own_forward(*args, **self._planned(self._running.chunk, kwargs))
-            with self._pass(cache, args, kwargs) as plan:
-                return own_forward(*args, **self._planned(plan.chunk, kwargs))
+            if _has_states(cache):
+                named = dict(zip(self._parameters, args, strict=False)) | kwargs
+                run = partial(self._run, own_forward, cache)
+                return run_in_parts(run, cache, named, stepwise=self.stepwise)
+            return self._run(own_forward, cache, kwargs, *args)
+
+    def _run(
+        self,
+        own_forward: Callable[..., Any],
+        cache: StreamingCache,
+        kwargs: dict[str, Any],
+        *args: Any,
+    ) -> Any:
+        with self._pass(cache, args, kwargs) as plan:
+            return own_forward(*args, **self._planned(plan.chunk, kwargs))
 
     def _forward_of_wrapper(
         self, own_forward: Callable[..., Any], *args: Any, **kwargs: Any
@@ -121,7 +141,8 @@ class PassRunner:
         if torch.compiler.is_dynamo_compiling() or not self._owns(cache):
             return own_forward(*args, **kwargs)
         with self.lock:
-            if self._running is not None:
+            # A pass of a hybrid model has parts, which begin at the decoder.
+            if self._running is not None or _has_states(cache):
                 return own_forward(*args, **kwargs)
             with self._pass(cache, args, kwargs) as plan:
                 self._running = WrappedPass(plan.chunk, has_media(kwargs))
@@ -186,7 +207,7 @@ class PassRunner:
     def _planned(self, chunk: Chunk, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return the decoder's keyword arguments, with those that the plan decides."""
         planned = kwargs | {"attention_mask": None}
-        if self._takes_positions:
+        if "position_ids" in self._parameters:
             planned["position_ids"] = self._position_ids(chunk)
         if "logits_to_keep" in kwargs:  # Gemma 4 would drop queries, which the plan has
             planned["logits_to_keep"] = None
@@ -197,3 +218,7 @@ class PassRunner:
             return self._adapter.position_ids(chunk)
         # The tables are replaced by exact ones; zeros never trigger length-dependent scaling rules.
         return torch.zeros_like(chunk.positions) + self.position_ids
+
+
+def _has_states(cache: StreamingCache) -> TypeGuard[StatefulRingCache]:
+    return isinstance(cache, StatefulRingCache) and cache.states is not None

@@ -37,6 +37,8 @@ def check_can_stream(model: PreTrainedModel, adapted: Collection[str]) -> None:
     Raises:
         UnsupportedModelError: with the reason and the alternatives.
     """
+    from streamingllm.integration.hybrid_layers import hybrid_layers
+
     config = model.config.get_text_config()
     family = model.config.model_type
     if model.config.is_encoder_decoder:
@@ -45,7 +47,7 @@ def check_can_stream(model: PreTrainedModel, adapted: Collection[str]) -> None:
         reason = "it is not a decoder that predicts next tokens"
     elif getattr(config, "use_bidirectional_attention", None) in (True, "all"):
         reason = "it reads a prompt in both directions, which needs all of it at once"
-    elif _has_recurrent_state(model):
+    elif _has_recurrent_state(model) and hybrid_layers(model) is None:
         reason = RECURRENT
     elif (special := _special_attention(model)) is not None:
         reason = special

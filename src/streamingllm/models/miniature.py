@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 _WIDTH, _FEED_FORWARD, _VOCABULARY, _LAYERS = 64, 32, 64, 2
 _FEED_FORWARD_NAMES = ("ffn_dim", "ffn_hidden_size", "n_inner")
+_WITH_STATE = {"linear_attention", "conv", "hybrid", "hybrid_sliding"}
 _IGNORED = ("layer_idx", "training")
 _Made = TypeVar("_Made")
 _Value = int | float | str | None
@@ -55,7 +56,9 @@ def make_miniature(
         whole = AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype)
     num_layers = _num_layers(config)
     kinds = {repr(kind) for kind in _layer_kinds(whole, num_layers)}
-    for shrink in (_narrow, _narrow_feed_forward, _unchanged):
+    # Recurrent states are as wide as the hidden state in some families.
+    narrow = () if _has_states(config) else (_narrow,)
+    for shrink in (*narrow, _narrow_feed_forward, _unchanged):
         small = _attempt(shrink, config)
         if small is None:
             continue
@@ -71,6 +74,11 @@ def make_miniature(
 
 def _num_layers(config: PreTrainedConfig) -> int:
     return int(getattr(config.get_text_config(), "num_hidden_layers", 1))
+
+
+def _has_states(config: PreTrainedConfig) -> bool:
+    types = getattr(config.get_text_config(), "layer_types", None) or []
+    return not _WITH_STATE.isdisjoint(types)
 
 
 def _attempt(make: Callable[[PreTrainedConfig], _Made], config: PreTrainedConfig) -> _Made | None:

@@ -91,6 +91,8 @@ class StreamSnapshot:
 
 def _by_layer(tensors: dict[str, Tensor]) -> dict[str, list[Tensor]]:
     """Group tensors called `name.layer` by their name, in the order of layers."""
-    names = sorted({name.rsplit(".", 1)[0] for name in tensors})
-    layers = range(len(tensors) // len(names)) if names else range(0)
-    return {name: [tensors[f"{name}.{layer}"] for layer in layers] for name in names}
+    layers: dict[str, dict[int, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, layer = key.rpartition(".")
+        layers.setdefault(name, {})[int(layer)] = tensor
+    return {name: [of[layer] for layer in sorted(of)] for name, of in layers.items()}
