@@ -167,7 +167,7 @@ def test_people_get_a_line(
         ),
         (
             ["decode", "--quantize", "int3"],
-            "quantize='int3' is unknown; choose one of none, int8, int4",
+            "quantize='int3' is unknown; choose one of auto, none, native, int8, int4",
         ),
         (["decode", "--quantize-cache", "int4"], "quantize_cache='int4' is unknown; choose one of"),
         (["decode", "--dtype", "int8"], "dtype='int8' is unknown; choose one of auto"),
