@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from streamingllm.cli import bench
+from streamingllm.cli import bench, eval
 from streamingllm.cli.chat import chat
 from streamingllm.cli.compile import compile
 from streamingllm.cli.demo import demo
@@ -17,8 +17,10 @@ from streamingllm.cli.generate import generate
 from streamingllm.cli.inspect import inspect
 from streamingllm.cli.perplexity import perplexity
 from streamingllm.cli.pull import pull
+from streamingllm.cli.reproduce import reproduce
 from streamingllm.cli.run_record import package_version
 from streamingllm.cli.serve import serve
+from streamingllm.cli.tune import tune
 from streamingllm.errors import StreamingLLMError
 
 _ERROR_EXIT_CODE = 2
@@ -35,10 +37,13 @@ app.command()(chat)
 app.command()(generate)
 app.command()(perplexity)
 app.command()(inspect)
+app.command()(reproduce)
+app.command()(tune)
 app.command()(pull)
 app.command()(compile)
 app.command()(serve)
 app.add_typer(bench.app, name="bench")
+app.add_typer(eval.app, name="eval")
 
 
 def _print_version(wanted: bool) -> None:
