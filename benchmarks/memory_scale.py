@@ -67,7 +67,9 @@ def milliseconds(action: Callable[[Item], object], items: Sequence[Item]) -> dic
         start, core = time.perf_counter(), time.thread_time()
         action(item)
         durations.append((time.perf_counter() - start, time.thread_time() - core))
-    named = dict(zip(("milliseconds", "core_milliseconds"), zip(*durations, strict=True)))
+    named = dict(
+        zip(("milliseconds", "core_milliseconds"), zip(*durations, strict=True), strict=True)
+    )
     return {
         f"{kind}_{name}": round(1000 * value, 3)
         for name, seconds in named.items()

@@ -184,7 +184,5 @@ def _said(session_id: str, role: str, text: str, meta: dict[str, Any]) -> Said:
     try:
         json.dumps(facts)
     except (TypeError, ValueError) as error:
-        raise InputError(
-            f"meta={facts!r} cannot be JSON ({error}); send JSON-able facts"
-        ) from error
+        raise InputError(f"meta={facts!r} is no JSON ({error}); send JSON-able facts") from error
     return replace(said, seconds=float(said.seconds), facts=facts)
