@@ -40,8 +40,8 @@ class PlainMemory:
         def bm25(counts: dict[str, int], length: float) -> float:
             total = 0.0
             for word, n in asked.items():
-            if not counts[word]:
-                continue
+                if not counts[word]:
+                    continue
                 idf = math.log((len(there) - n + 0.5) / (n + 0.5) + 1)
                 norm = s.k1 * (1 - s.b + s.b * length / mean)
                 total += idf * counts[word] * (s.k1 + 1) / (counts[word] + norm)
