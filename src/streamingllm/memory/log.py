@@ -8,12 +8,13 @@ from typing import Any
 
 import apsw
 import numpy as np
+import numpy.typing as npt
 
 from streamingllm.errors import InputError
-from streamingllm.memory.pieces import pieces_of
-from streamingllm.memory.ranking import Integers, Pieces, Totals
+from streamingllm.memory.ranking import Floats, Integers, Pieces, Totals
 from streamingllm.memory.records import Recalled, Said
-from streamingllm.memory.settings import MemorySettings
+from streamingllm.memory.vectors import TABLES as VECTOR_TABLES
+from streamingllm.memory.vectors import VectorTable
 from streamingllm.memory.word_index import TABLES as INDEX_TABLES
 from streamingllm.memory.word_index import WordIndex, num_words, unpacked
 from streamingllm.memory.words import WordReader, date_text
@@ -50,18 +51,18 @@ class MemoryLog:
 
     Args:
         database: of sessions; its tables are created.
-        settings: sizes.
     """
 
-    def __init__(self, database: apsw.Connection, settings: MemorySettings) -> None:
+    def __init__(self, database: apsw.Connection) -> None:
         self._database = database
-        self._settings = settings
         find = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'memory_sessions'"
         if not [*database.execute(find)]:
             database.execute(_TABLES)
             database.execute(INDEX_TABLES)
+            database.execute(VECTOR_TABLES)
         self.index = WordIndex(database)
         self.reader = WordReader(database)
+        self.vectors = VectorTable(database)
 
     def session(self, session_id: str) -> tuple[int, Totals] | None:
         """Return the number of a session and its totals; None if it is not there."""
@@ -70,8 +71,15 @@ class MemoryLog:
             return row, Totals(*totals)
         return None
 
-    def append(self, said: Said) -> None:
-        """Append a message in pieces.
+    def append(
+        self, said: Said, pieces: Sequence[str], vectors: npt.NDArray[np.float32] | None
+    ) -> None:
+        """Append a message.
+
+        Args:
+            said: the message.
+            pieces: of its text.
+            vectors: of the pieces, if there is an encoder.
 
         Raises:
             InputError: the session has a message of that id.
@@ -86,7 +94,6 @@ class MemoryLog:
         position = number if said.position is None else said.position
         around = (said.role, said.speaker, said.seconds, said.source, json.dumps(dict(said.facts)))
         heading = self.reader.words(f"{date_text(said.seconds)} {said.speaker or said.role}")
-        pieces = pieces_of(said.text, self._settings.piece_characters)
         total = 0
         for at, text in enumerate(pieces, start=number):
             row = session << _PIECE_BITS | at
@@ -97,6 +104,8 @@ class MemoryLog:
                 "INSERT INTO memory_pieces VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (row, said.message_id, position, _storable(text), *around, packed),
             )
+            if vectors is not None:
+                self.vectors.put(row, vectors[at - number])
         self._count(session, len(pieces), total, len(pieces))
 
     def forget(self, session_id: str, message_id: str) -> bool:
@@ -149,6 +158,12 @@ class MemoryLog:
             words=unpacked(b"".join(packed for *_, packed in found)),
         )
 
+    def similarities(
+        self, session: int, numbers: Integers, vector: npt.NDArray[np.float32]
+    ) -> Floats:
+        """Return the similarity of pieces, in order, to a vector."""
+        return self.vectors.similarities((session << _PIECE_BITS) + numbers, vector)
+
     def recalled(self, session: int, number: int, score: float) -> Recalled:
         """Return a piece that is there with the score of a search."""
         row = session << _PIECE_BITS | number
@@ -182,6 +197,7 @@ class MemoryLog:
                 "DELETE FROM memory_pieces WHERE row = ? RETURNING words", (row,)
             )
             self.index.remove(row, packed)
+            self.vectors.delete(row)
             total += num_words(packed)
         self._count(session, -len(rows), -total, 0)
 

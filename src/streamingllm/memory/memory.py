@@ -13,7 +13,9 @@ from typing import Any
 from uuid import uuid4
 
 from streamingllm.errors import InputError
+from streamingllm.memory.encoder import Encoder
 from streamingllm.memory.log import MemoryLog
+from streamingllm.memory.pieces import pieces_of
 from streamingllm.memory.records import Recalled, Said
 from streamingllm.memory.search import MemorySearch
 from streamingllm.memory.selection import select
@@ -35,8 +37,10 @@ class Memory:
             A `SqliteDatabase` that is open is used as it is.
         settings: sizes and bounds.
         count_tokens: counts the tokens of a text for a budget; None takes four bytes for one token.
+        encoder: of texts; the similarity of a piece to the query is then added to its score.
 
     Raises:
+        ConfigError: the file holds vectors of another encoder.
         SnapshotError: the file cannot be opened, or is no database of this release.
     """
 
@@ -46,6 +50,7 @@ class Memory:
         settings: MemorySettings | None = None,
         *,
         count_tokens: Callable[[str], int] | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self.settings = settings or MemorySettings()
         self._owns = not isinstance(path, SqliteDatabase)
@@ -55,9 +60,16 @@ class Memory:
             else SqliteDatabase(Path(path), "create", "wal")
         )
         self._count_tokens = count_tokens or estimated_tokens
-        with self._database.transaction():
-            self._log = MemoryLog(self._database.connection, self.settings)
-        self._search = MemorySearch(self._database.connection, self._log, self.settings)
+        self._encoder = encoder
+        try:
+            with self._database.transaction():
+                self._log = MemoryLog(self._database.connection)
+                if encoder is not None:
+                    self._log.vectors.check_encoder(encoder.name)
+        except BaseException:
+            self.close()
+            raise
+        self._search = MemorySearch(self._log, self.settings)
 
     def __enter__(self) -> Memory:
         return self
@@ -90,8 +102,13 @@ class Memory:
             InputError: a value has the wrong type, or the session has a message of that id.
         """
         said = _said(session_id, role, text, meta)
+        pieces = pieces_of(said.text, self.settings.piece_characters)
+        vectors = None
+        if self._encoder is not None:
+            who = said.speaker or said.role
+            vectors = self._encoder.encode([f"{who}: {piece}" for piece in pieces])
         with self._database.transaction():
-            self._log.append(said)
+            self._log.append(said, pieces, vectors)
         return said.message_id
 
     def search(
@@ -115,8 +132,9 @@ class Memory:
         """
         if isinstance(budget_tokens, bool) or budget_tokens < 0:
             raise InputError(f"budget_tokens={budget_tokens!r} is negative; choose 0 or more")
+        vector = None if self._encoder is None else self._encoder.encode([query])[0]
         with self._database.reading():
-            found = self._search.find(session_id, query, exclude_positions)
+            found = self._search.find(session_id, query, exclude_positions, vector)
             return select(found, budget_tokens, self._count_tokens)
 
     def unknown_words(self, session_id: str, query: str) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
-import apsw
 import numpy as np
+import numpy.typing as npt
 
 from streamingllm.memory.log import MemoryLog
 from streamingllm.memory.ranking import Integers, Totals, Wanted, WindowRanking, rarity
@@ -22,22 +22,28 @@ class MemorySearch:
     windows that other words have found it counts wherever it stands.
 
     Args:
-        database: of the log.
         log: of pieces.
         settings: bounds.
     """
 
-    def __init__(self, database: apsw.Connection, log: MemoryLog, settings: MemorySettings) -> None:
-        self._database = database
+    def __init__(self, log: MemoryLog, settings: MemorySettings) -> None:
         self._log = log
         self._settings = settings
 
     def find(
-        self, session_id: str, query: str, exclude_positions: Container[int]
+        self,
+        session_id: str,
+        query: str,
+        exclude_positions: Container[int],
+        vector: npt.NDArray[np.float32] | None = None,
     ) -> Iterator[Recalled]:
         """Yield pieces that score above zero, the best first; equal ones in their order.
 
-        Pieces at excluded positions count for their neighbours and are not yielded.
+        Args:
+            session_id: whose pieces they are.
+            query: any text.
+            exclude_positions: pieces there count for their neighbours and are not yielded.
+            vector: of the query, of length 1.
         """
         if (known := self._log.session(session_id)) is None:
             return
@@ -50,7 +56,7 @@ class MemorySearch:
             some = windows[first : first + self._settings.max_windows]
             if not len(some):
                 break
-            yield from self._scored(session, ranking, some, exclude_positions)
+            yield from self._scored(session, ranking, some, exclude_positions, vector)
 
     def unknown_words(self, session_id: str, query: str) -> list[str]:
         """Return words of a query that no piece of a session has."""
@@ -83,9 +89,13 @@ class MemorySearch:
         ranking: WindowRanking,
         windows: Integers,
         exclude_positions: Container[int],
+        vector: npt.NDArray[np.float32] | None,
     ) -> Iterator[Recalled]:
         pieces = self._log.words(session, ranking.pieces_of(windows))
         scores = ranking.scores(windows, pieces)
+        if vector is not None:
+            similar = self._log.similarities(session, pieces.numbers, vector)
+            scores = np.where(scores > 0, scores + self._settings.encoder_weight * similar, 0)
         for at in np.lexsort((pieces.numbers, -scores)).tolist():
             if scores[at] > 0 and pieces.positions[at] not in exclude_positions:
                 yield self._log.recalled(session, int(pieces.numbers[at]), float(scores[at]))
