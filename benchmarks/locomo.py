@@ -71,6 +71,13 @@ class Measured:
         memory = Memory(self.database, settings, encoder=encoder)
         return np.array([self._scored(memory, question) for question in self.questions])
 
+    def unknown_share(self, category: int) -> float:
+        """Return the share of a category's questions with a word that nobody has said."""
+        memory = Memory(self.database)
+        asked = [question for question in self.told.questions if question.category == category]
+        flagged = [bool(memory.unknown_words("told", question.text)) for question in asked]
+        return sum(flagged) / max(1, len(flagged))
+
     def _scored(self, memory: Memory, question: Question) -> list[float]:
         ranked = memory.search("told", question.text, 20_000)
         cuts = [select(ranked, budget, self._count) for budget in BUDGETS]
@@ -131,25 +138,19 @@ def pick(
     return max(shown(grid, "settings", len(grid)), key=found)
 
 
-def unknown_share(memory: Memory, questions: Sequence[Question], category: int) -> float:
-    """Return the share of a category's questions with a word that nobody has said."""
-    asked = [question for question in questions if question.category == category]
-    flagged = [bool(memory.unknown_words("told", question.text)) for question in asked]
-    return sum(flagged) / max(1, len(flagged))
-
-
 def main(
+    data: Annotated[Path, typer.Option(help="LoCoMo's locomo10.json.")] = FILE,
     encoder: Annotated[str, typer.Option(help="Of vectors, such as minilm; none without.")] = "",
     seed: Annotated[int, typer.Option(help="Of the intervals.")] = 0,
     json: Annotated[str, typer.Option(help="Where results go; `-` prints them.")] = "-",
 ) -> None:
     """Pick settings on five conversations and report on five others."""
-    if not FILE.is_file():
-        raise typer.BadParameter(f"{FILE} is not there; put LoCoMo's locomo10.json there")
+    if not data.is_file():
+        raise typer.BadParameter(f"data={str(data)!r} is no file; name LoCoMo's locomo10.json")
     lm = load_model()
     count = cache(lambda text: len(lm.encode(text, add_special_tokens=False)))
     encodes = Remembering(load_encoder(encoder)) if encoder else None
-    measured = [Measured(told, count) for told in read_locomo()]
+    measured = [Measured(told, count) for told in read_locomo(data)]
     for one in shown(measured, "conversations", len(measured)):
         one.fill(encodes)
     picking, held_out = measured[:NUM_PICKING], measured[NUM_PICKING:]
@@ -165,18 +166,8 @@ def main(
             scores = [one.scores(settings, encodes) for one in held_out]
             results[f"{encoder}, {name}"] = {"settings": asdict(settings), **report(scores, seed)}
     flagged = {
-        CATEGORIES[category]: round(
-            float(
-                np.mean(
-                    [
-                        unknown_share(Memory(m.database), m.told.questions, category)
-                        for m in measured
-                    ]
-                )
-            ),
-            4,
-        )
-        for category in CATEGORIES
+        name: float(np.mean([one.unknown_share(number) for one in measured]).round(4))
+        for number, name in CATEGORIES.items()
     }
     num_questions = sum(len(one.questions) for one in held_out)
     write_json(
