@@ -1,4 +1,4 @@
-"""Encoders of texts, whose vectors are close where texts mean the same."""
+"""Encode texts as vectors, which are close where texts mean the same."""
 
 from __future__ import annotations
 
