@@ -36,9 +36,7 @@ RESAMPLES = 2000
 ADVERSARIAL = 5
 GRID = [
     MemorySettings(window_pieces=window, stride_pieces=stride, b=b, own_weight=own)
-    for (window, stride), b, own in itertools.product(
-        [(3, 1), (4, 2), (5, 1)], [0.3, 0.5, 0.75], [0.15, 0.3, 0.6]
-    )
+    for (window, stride), b, own in itertools.product([(3, 1), (4, 2)], [0.5, 0.75], [0.15, 0.5])
 ]
 ENCODER_WEIGHTS = (6.0, 12.0, 18.0)
 

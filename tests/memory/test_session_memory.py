@@ -18,7 +18,16 @@ from streamingllm.sessions.recall import Recall
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.turn import TurnStarted
-from tests.sessions.managers import end_of, named, request, say, session_of, text_of, turn
+from tests.sessions.managers import (
+    assistant,
+    end_of,
+    named,
+    request,
+    say,
+    session_of,
+    text_of,
+    turn,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -78,7 +87,7 @@ async def asked(manager: SessionManager, question: str = QUESTION, **fields: Any
 async def fed(manager: SessionManager) -> str:
     """The text of all tokens that the session was fed or generated."""
     session = await session_of(manager, "here")
-    return manager.lm.tokenizer.decode(session.token_log[0 : len(session.token_log)].tolist())
+    return str(manager.lm.tokenizer.decode(session.token_log[0 : len(session.token_log)].tolist()))
 
 
 @pytest.mark.parametrize("eviction", ["token", "turn"])
@@ -159,6 +168,28 @@ async def test_a_turn_is_fed_again_without_its_recalled_texts(
         view = await manager.import_("", archive)
         same = await say(manager, "Zzz.", identity=named(view.session_id))
         assert same == rewound
+
+
+@pytest.mark.parametrize("rewind", [0, MAX_REWIND])
+async def test_an_answer_may_have_a_beginning(
+    tiny_chat: LanguageModel, tmp_path: Path, rewind: int
+) -> None:
+    async with remembering(tiny_chat, tmp_path, recall_rewind_tokens=rewind) as manager:
+        await tell_secret(manager)
+        before = await fed(manager)
+        begun = assistant("It is")
+        events = await turn(manager, request(QUESTION, begun, identity=HERE))
+        recall = end_of(events).view.recall
+        assert recall is not None
+        assert recall.texts[0].text == SECRET
+        told = (await fed(manager))[len(before) :]
+        assert ("[From earlier" in told) == (rewind == 0)
+        assert f"{QUESTION}~a:It is" in told
+        session = await session_of(manager, "here")
+        answer = session.transcript[-1]
+        ids = session.token_log[answer.first : answer.stop].tolist()
+        assert str(manager.lm.tokenizer.decode(ids)).startswith("It is")
+        assert answer.stop == len(session.token_log)
 
 
 async def test_a_turn_too_long_to_rewind_keeps_its_recalled_texts(

@@ -1,4 +1,4 @@
-"""Put recalled texts before the last message of a turn, and take them out after the answer."""
+"""Put recalled texts before what a user asks, and take them out after the answer."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ class TurnRecall:
     ) -> RecalledInput:
         """Return what a session's stream is fed when these messages are next; see `TurnEncoder`."""
         plain = await self._templates.encode(session, messages)
-        if self._recaller is None or not may_recall or not _asks(messages):
+        at = _last_asked(messages)
+        if self._recaller is None or not may_recall or at is None:
             return RecalledInput(plain, plain)
-        asked = messages[-1]
+        asked = messages[at]
         recall = await asyncio.to_thread(
             self._recaller.recall,
             session.memory_key or session.key,
@@ -77,11 +78,14 @@ class TurnRecall:
         while recall.texts:
             text = self._recaller.with_recall(recall, asked.text)
             wrapped = replace(asked, parts=(ContentPart(text),))
-            told = await self._templates.encode(session, (*messages[:-1], wrapped))
+            said = (*messages[:at], wrapped, *messages[at + 1 :])
+            told = await self._templates.encode(session, said)
             if len(told.ids) - len(plain.ids) <= self._budget_tokens:
-                placed = replace(told.messages[-1], parts=asked.parts)
-                told = replace(told, messages=(*told.messages[:-1], placed))
-                return RecalledInput(told, plain, recall)
+                placed = tuple(
+                    replace(message, parts=asked.parts) if message.id == asked.id else message
+                    for message in told.messages
+                )
+                return RecalledInput(replace(told, messages=placed), plain, recall)
             recall = replace(recall, texts=recall.texts[:-1])
         return RecalledInput(plain, plain, recall)
 
@@ -109,9 +113,16 @@ class TurnRecall:
         )
 
 
-def _asks(messages: Sequence[Message]) -> bool:
-    """Return whether the last message is a user's."""
-    return bool(messages) and messages[-1].role == "user" and bool(messages[-1].text.strip())
+def _last_asked(messages: Sequence[Message]) -> int | None:
+    """Return the number of the user's message that is to be answered; None if there is none.
+
+    An assistant's message after it is the beginning of the answer.
+    """
+    at = len(messages) - 1
+    if at > 0 and messages[at].role == "assistant" and not messages[at].tool_calls:
+        at -= 1
+    is_asked = at >= 0 and messages[at].role == "user" and bool(messages[at].text.strip())
+    return at if is_asked else None
 
 
 def _visible(session: Session) -> range:
