@@ -106,7 +106,7 @@ def test_a_long_message_is_found_in_pieces(memory: Memory) -> None:
     first = memory.search("s", "where is the treasure under an oak?", 200)[0]
     assert first.message_id == told
     assert "treasure lies under the oak" in first.text
-    assert len(first.text) <= 800
+    assert len(first.text) <= 400
     whole = "".join(piece.text for piece in memory.messages("s"))
     assert whole == long + " The treasure lies under the oak. " + long
     assert memory.forget("s", [told]) == 1

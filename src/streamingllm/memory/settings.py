@@ -32,7 +32,7 @@ class MemorySettings:
     Deviation: a word counts at most once a piece, and the rarity of words is that among pieces.
     """
 
-    piece_characters: int = 800
+    piece_characters: int = 400
     window_pieces: int = 4
     stride_pieces: int = 2
     k1: float = 1.2
