@@ -11,8 +11,8 @@ import pytest
 from streamingllm import LanguageModel
 from streamingllm.errors import ConfigError
 from streamingllm.server.settings import ServerSettings
-from tests.server.serving import serving, small_app
 from tests.server.requests import Api
+from tests.server.serving import serving, small_app
 
 SECRET = "The hamster is called Napoleon."
 
