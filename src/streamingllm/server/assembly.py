@@ -9,6 +9,8 @@ import platformdirs
 from streamingllm.config import StreamConfig
 from streamingllm.engine import AsyncEngine, Engine
 from streamingllm.errors import ConfigError
+from streamingllm.memory.encoder import load_encoder
+from streamingllm.memory.session_memory import SessionMemory
 from streamingllm.models import LanguageModel
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
@@ -68,6 +70,7 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
         if settings.compile:
             engine.compile()
         store = SqliteStore(folder / _DATABASE, snapshots=folder / _SNAPSHOTS, is_exclusive=True)
+        recaller = _memory(store, settings)
     except BaseException:
         engine.close()
         raise
@@ -80,4 +83,18 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
         bytes_per_stream=engine.stats().bytes_per_stream,
         cache_size=settings.cache_size,
         max_pinned_tokens=settings.pinned_bound,
+        recaller=recaller,
     )
+
+
+def _memory(store: SqliteStore, settings: ServerSettings) -> SessionMemory | None:
+    """Return the memory of a store if it is to recall; one that is there follows in any case."""
+    try:
+        if not settings.memory and not SessionMemory.is_in(store):
+            return None
+        encoder = load_encoder(settings.memory_encoder) if settings.memory_encoder else None
+        memory = SessionMemory(store, encoder)
+    except BaseException:
+        store.close()
+        raise
+    return memory if settings.memory else None

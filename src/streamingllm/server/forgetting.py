@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from streamingllm.sessions.recall import Recall
 from streamingllm.sessions.turn import SessionView
 
 
 def view_fields(view: SessionView) -> dict[str, Any]:
     """Return the field `streamingllm` of an answer."""
-    return {
+    fields = {
         "session_id": view.session_id,
         "seen_tokens": view.num_seen_tokens,
         "visible_tokens": view.num_visible_tokens,
@@ -18,6 +19,25 @@ def view_fields(view: SessionView) -> dict[str, Any]:
         "first_visible_message": view.first_visible_message,
         "first_visible_message_id": view.first_visible_message_id,
         "notices": list(view.notices),
+    }
+    return fields if view.recall is None else {**fields, **recall_fields(view.recall)}
+
+
+def recall_fields(recall: Recall) -> dict[str, Any]:
+    """Return what a memory has put back into the window, and what it did not find."""
+    return {
+        "recalled": [
+            {
+                "message_id": part.message_id,
+                "position": part.position,
+                "text": part.text,
+                "score": round(part.score, 4),
+                "speaker": part.speaker,
+                "said_at": part.seconds,
+            }
+            for part in recall.texts
+        ],
+        "unknown_words": list(recall.unknown_words),
     }
 
 

@@ -23,6 +23,7 @@ _answers = partial(setting, "Answers")
 _limits = partial(setting, "Limits")
 _storage = partial(setting, "Storage and tiers")
 _retention = partial(setting, "Retention")
+_memory = partial(setting, "Memory")
 _notices = partial(setting, "Notices to people")
 _operation = partial(setting, "Log and shutdown")
 
@@ -133,6 +134,17 @@ class ServerSettings:
     max_responses: int = _retention(
         100_000, "integer", "Stored responses; the oldest go first.", "10000", "responses")
 
+    memory: bool = _memory(
+        False, "flag", "Put back into the window what left it and a message is about.", "true")
+    memory_encoder: str = _memory(
+        "", "text", "Encoder of the memory: minilm or a folder; without one words alone count.",
+        "minilm")
+    recall_share: float = _memory(
+        0.2, "number", "Share of the cache that recalled texts take at most.", "0.3")
+    recall_removal: str = _memory(
+        "rollout", "text", "Let recalled texts roll out, or take them out after the answer.",
+        "rewind", choices=("rollout", "rewind"))
+
     disclosure: str = _notices(
         "", "text", "Text that goes with a session's first answer.", "You talk to a machine.")
     reminder: str = _notices(
@@ -231,6 +243,8 @@ class ServerSettings:
             disclosure=self.disclosure,
             reminder=self.reminder,
             reminder_seconds=self.reminder_seconds,
+            recall_share=self.recall_share,
+            recall_rewind_tokens=self.rewind_bound if self.recall_removal == "rewind" else 0,
         )
 
 

@@ -91,6 +91,7 @@ class FeedRunner:
             if not session.is_feeding:
                 raise InputError(f"session_id={session.id!r} has no feed; feed it something first")
             branch = await self._branching.fork(session, len(session.transcript), is_stored=False)
+            branch.memory_key = session.key
         async with branch.lock:
             try:
                 events = self._turns.run(branch, request, request.messages)

@@ -14,6 +14,7 @@ from streamingllm.sessions.feed_runner import FeedRunner
 from streamingllm.sessions.housekeeping import Housekeeping
 from streamingllm.sessions.own_task import in_own_task
 from streamingllm.sessions.pinning import Pinning
+from streamingllm.sessions.recall import Recaller
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session import Session
@@ -31,6 +32,7 @@ from streamingllm.sessions.text_runner import TextRunner
 from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import SessionView, TurnEvent, TurnRequest
 from streamingllm.sessions.turn_params import TurnParams
+from streamingllm.sessions.turn_recall import TurnRecall
 from streamingllm.sessions.turn_report import TurnReport, TurnWatch
 from streamingllm.sessions.turn_runner import TurnRunner
 
@@ -51,6 +53,7 @@ class SessionManager(SessionAdmin):
         bytes_per_stream: of one slot.
         cache_size: of a stream.
         max_pinned_tokens: longest pinned prefix.
+        recaller: a memory that puts back what left the window.
 
     Attributes:
         on_turn: called with the report of each turn that has ended, if it was accepted.
@@ -67,6 +70,7 @@ class SessionManager(SessionAdmin):
         bytes_per_stream: int,
         cache_size: int,
         max_pinned_tokens: int,
+        recaller: Recaller | None = None,
     ) -> None:
         table, shelf = SessionTable(store, cache_size), SnapshotShelf(store, settings.disk_bytes)
         self._templates = TemplateCache(lm)
@@ -85,7 +89,15 @@ class SessionManager(SessionAdmin):
         self.cache_size = cache_size
         self.responses = ResponseStore(store.database, max_responses=settings.max_responses)
         params = TurnParams(engine, lm, self._templates, settings, cache_size)
-        self._turns = TurnRunner(engine, params, table, self._templates, residency, settings)
+        recall = TurnRecall(
+            recaller,
+            self._templates,
+            budget_tokens=int(settings.recall_share * cache_size),
+            max_rewind_tokens=settings.recall_rewind_tokens,
+        )
+        self._turns = TurnRunner(
+            engine, params, table, self._templates, residency, settings, recall
+        )
         self._claims = Claims(self._table, store, branching, pinning, params.check)
         self._texts = TextRunner(engine, lm, self._templates, self._residency, cache_size)
         self._feeds = FeedRunner(

@@ -74,6 +74,7 @@ class Session:
         num_stored_tokens: first token ids that the store has as well.
         is_running: whether it generates now.
         is_deleted: whether it was deleted while others waited for it.
+        memory_key: of the session that this one recalls from; "" for itself.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Session:
     num_stored_tokens: int = 0
     is_running: bool = False
     is_deleted: bool = False
+    memory_key: str = ""
 
     @property
     def key(self) -> str:

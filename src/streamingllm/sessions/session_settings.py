@@ -8,6 +8,10 @@ from typing import Literal
 from streamingllm.checks import check_integer
 from streamingllm.errors import ConfigError
 
+_COUNTS = (
+    *("host_bytes", "disk_bytes", "max_waiting", "replay_tokens", "max_responses"),
+    "recall_rewind_tokens",
+)
 _SECONDS = (
     "snapshot_after_seconds",
     "session_ttl_seconds",
@@ -41,6 +45,9 @@ class SessionSettings:
         disclosure: text that goes with the first answer of a session; "" for none.
         reminder: text that is repeated; "" for none.
         reminder_seconds: between two reminders.
+        recall_share: of the cache, which recalled texts and their marks take at most.
+        recall_rewind_tokens: longest turn that is fed again without its recalled texts after its
+            answer; those of a longer one roll out. At most what the engine rewinds.
 
     Raises:
         ConfigError: a value is out of range.
@@ -63,10 +70,14 @@ class SessionSettings:
     disclosure: str = ""
     reminder: str = ""
     reminder_seconds: float = 3 * 3600.0
+    recall_share: float = 0.2
+    recall_rewind_tokens: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("host_bytes", "disk_bytes", "max_waiting", "replay_tokens", "max_responses"):
+        for name in _COUNTS:
             check_integer(name, getattr(self, name), 0)
+        if not 0 <= self.recall_share <= 1:
+            raise ConfigError(f"recall_share={self.recall_share!r} is no share; choose 0 to 1")
         choices = {
             "eviction": ("token", "turn"),
             "restore": ("exact", "tail"),

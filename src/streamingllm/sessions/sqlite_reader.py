@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from streamingllm.errors import InputError, SessionNotFoundError
 from streamingllm.sessions.exclusive_lock import lock_exclusively
+from streamingllm.sessions.message_index import MessageIndex
 from streamingllm.sessions.session_search import SessionSearch
 from streamingllm.sessions.snapshot_files import SnapshotFiles
 from streamingllm.sessions.sqlite_database import SqliteDatabase
@@ -59,6 +60,7 @@ class SqliteReader:
             with self.database.reading():
                 self._snapshots = SnapshotRows(self.database, files)
                 self._search = SessionSearch(self.database.connection)
+            self.indexes: list[MessageIndex] = [self._search]
             if is_searchable and mode != "read":
                 with self.database.transaction():
                     self._search.create()
@@ -152,7 +154,7 @@ class SqliteReader:
             return self._snapshots.records()
 
     def _rows(self, session_id: str) -> SessionRows:
-        return SessionRows(self.database.connection, session_id, self._search)
+        return SessionRows(self.database.connection, session_id, self.indexes)
 
     def _summary(self, session_id: str, owner: str | None = None) -> SessionSummary:
         summary = self._summaries.get(session_id)

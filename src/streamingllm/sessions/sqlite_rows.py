@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -12,8 +12,8 @@ import apsw
 
 from streamingllm.errors import InputError
 from streamingllm.sessions.history_digest import next_digest
+from streamingllm.sessions.message_index import MessageIndex
 from streamingllm.sessions.message_json import message_from_json, message_to_json
-from streamingllm.sessions.session_search import SessionSearch
 from streamingllm.sessions.token_log import ids_from_bytes, ids_to_bytes
 from streamingllm.sessions.transcript import Message
 
@@ -28,7 +28,7 @@ class SessionRows:
     Args:
         database: within a transaction.
         session_id: whose rows they are.
-        search: index of the messages, if there is one.
+        indexes: of the messages.
         messages: table of the messages; a migration reads another one.
     """
 
@@ -36,12 +36,12 @@ class SessionRows:
         self,
         database: apsw.Connection,
         session_id: str,
-        search: SessionSearch | None = None,
+        indexes: Sequence[MessageIndex] = (),
         *,
         messages: str = "messages",
     ) -> None:
         self._database = database
-        self._search = search
+        self._indexes = indexes
         self._messages = messages
         self._id = session_id
         self._first_digest = digest_of(b"", session_id.encode())
@@ -94,8 +94,8 @@ class SessionRows:
                 "VALUES (?, ?, ?, ?, ?, ?) RETURNING row, body",
                 *(at, body, digest, key, history),
             )
-            if self._search is not None:
-                self._search.add(self._id, added)
+            for index in self._indexes:
+                index.add(self._id, added)
 
     def append_token_ids(self, first: int, ids: array[int]) -> None:
         """Append token ids, the first of which is that of a stream position."""
@@ -119,8 +119,8 @@ class SessionRows:
         """Keep the first messages and token ids."""
         gone = "DELETE FROM messages WHERE session = ? AND number >= ? RETURNING row, body"
         removed = self.run(gone, num_messages)
-        if self._search is not None:
-            self._search.remove(self._id, removed)
+        for index in self._indexes:
+            index.remove(self._id, removed)
         self.run("DELETE FROM tokens WHERE session = ? AND first >= ?", num_tokens)
         last = "SELECT first, ids FROM tokens WHERE session = ? ORDER BY first DESC LIMIT 1"
         for first, packed in self.run(last):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from streamingllm.finish_reason import FinishReason
+from streamingllm.sessions.recall import Recall
 from streamingllm.sessions.transcript import Message, ToolCall
 from streamingllm.stream.next_token import TokenLogprobs
 from streamingllm.stream.sampling import SamplingParams
@@ -88,6 +89,7 @@ class SessionView:
         first_visible_message_id: its id.
         num_messages: of the transcript, the system prompt included.
         notices: texts that the operator lets every client show: a disclosure, a reminder.
+        recall: what a memory has put back for the turn; None without a memory.
     """
 
     session_id: str
@@ -98,6 +100,7 @@ class SessionView:
     first_visible_message_id: str | None
     num_messages: int
     notices: tuple[str, ...] = ()
+    recall: Recall | None = None
 
     @property
     def num_forgotten_tokens(self) -> int:

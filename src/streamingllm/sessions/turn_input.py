@@ -22,12 +22,14 @@ class TurnInput:
         ids: to feed, up to the answer.
         prefill: text with which the answer begins, because the last message was an assistant's.
         answer_first: stream position of the first token of the answer.
+        num_prefill_tokens: tokens of `prefill`.
     """
 
     messages: tuple[Message, ...]
     ids: tuple[int, ...]
     prefill: str
     answer_first: int
+    num_prefill_tokens: int = 0
 
 
 class TurnEncoder:
@@ -89,7 +91,8 @@ class TurnEncoder:
         if group:
             self._add_group(group)
         answer_first = self._position if answer_first is None else answer_first
-        return TurnInput(tuple(self._placed), tuple(self._ids), prefill, answer_first)
+        num_prefill = self._position - answer_first
+        return TurnInput(tuple(self._placed), tuple(self._ids), prefill, answer_first, num_prefill)
 
     @property
     def _is_open(self) -> bool:

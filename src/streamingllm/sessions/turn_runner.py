@@ -27,6 +27,7 @@ from streamingllm.sessions.turn import (
 )
 from streamingllm.sessions.turn_input import TurnInput
 from streamingllm.sessions.turn_params import TurnParams
+from streamingllm.sessions.turn_recall import RecalledInput, TurnRecall
 from streamingllm.stream.sampling import SamplingParams
 
 
@@ -38,6 +39,7 @@ class _Turn:
     request: TurnRequest
     num_messages_before: int
     pending: tuple[Message, ...]
+    recalled: RecalledInput
     num_cached: int
     num_fed: int = 0
     answer_first: int = 0
@@ -56,6 +58,7 @@ class TurnRunner:
         templates: encodes messages.
         residency: brings sessions to the device.
         settings: what happens when a client goes away.
+        recall: puts back what left the window.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class TurnRunner:
         templates: TemplateCache,
         residency: ResidencyPolicy,
         settings: SessionSettings,
+        recall: TurnRecall,
     ) -> None:
         self._engine = engine
         self._params = params
@@ -73,6 +77,7 @@ class TurnRunner:
         self._templates = templates
         self._residency = residency
         self._settings = settings
+        self._recall = recall
 
     async def run(
         self, session: Session, request: TurnRequest, new: tuple[Message, ...]
@@ -82,13 +87,16 @@ class TurnRunner:
             session.transcript[i]
             for i in range(len(session.transcript) - session.num_unfed, len(session.transcript))
         )
-        told = await self._templates.encode(session, (*pending, *new))
+        may_recall = request.truncation == "auto" and not request.is_side_task
+        recalled = await self._recall.encode(session, (*pending, *new), may_recall=may_recall)
+        told = recalled.told
         params = await self._params.of(session, request, told)
         turn = _Turn(
             session,
             request,
             len(session.transcript) - len(pending),
             pending,
+            recalled,
             num_cached=_num_reused(session),
             num_fed=len(told.ids) + (session.transcript.num_turns == 0) * len(session.token_log),
         )
@@ -99,7 +107,7 @@ class TurnRunner:
             self._append_input(turn, told)
             notices = notices_due(session, self._settings)
             yield TurnStarted(
-                session.view(notices),
+                replace(session.view(notices), recall=recalled.recall),
                 answers[0].message_id,
                 turn.num_cached + turn.num_fed,
                 turn.num_cached,
@@ -112,7 +120,7 @@ class TurnRunner:
             usage = await self._finish(turn, answers)
             for answer in answers:
                 yield answer.ended()
-            yield TurnEnded(session.view(notices), usage)
+            yield TurnEnded(replace(session.view(notices), recall=recalled.recall), usage)
         finally:
             session.is_running = False
             if not turn.has_ended:
@@ -196,6 +204,7 @@ class TurnRunner:
                 stop=len(session.token_log),
             )
         )
+        self._recall.take_out(session, turn.recalled)
 
     async def _abandon(self, turn: _Turn, answer: Answer) -> None:
         """Keep the partial answer, or go back to the last complete turn."""

@@ -138,6 +138,17 @@ class StreamingOptions(ApiModel):
     truncation: Literal["auto", "disabled"] = "auto"
 
 
+class RecalledPart(AnswerModel):
+    """Hold a part of an older message that a memory put back into the window."""
+
+    message_id: str
+    position: int = Field(description="Stream position of the first token of its message.")
+    text: str
+    score: float
+    speaker: str
+    said_at: float = Field(description="Seconds since 1970.")
+
+
 class Forgetting(AnswerModel):
     """Say what the model sees of a session and what it has forgotten."""
 
@@ -152,6 +163,12 @@ class Forgetting(AnswerModel):
     first_visible_message_id: str | None = None
     notices: list[str] = Field(
         default_factory=list, description="Texts that the operator lets every client show."
+    )
+    recalled: list[RecalledPart] | None = Field(
+        default=None, description="What a memory put back before the last message, the best first."
+    )
+    unknown_words: list[str] | None = Field(
+        default=None, description="Words of a question that nobody has said in the session."
     )
     message_id: str | None = Field(default=None, description="Id of the answer's message.")
     ignored_fields: dict[str, str] | None = Field(

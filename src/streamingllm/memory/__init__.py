@@ -1,0 +1,24 @@
+"""The memory: what left the window of a session is found again.
+
+Names are loaded on first use; none of them needs torch except `MiniLmEncoder`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamingllm.lazy_exports import lazy_exports
+
+_HOMES = {
+    "Memory": "streamingllm.memory.memory",
+    "MemorySettings": "streamingllm.memory.settings",
+    "Recalled": "streamingllm.memory.records",
+}
+__all__ = list(_HOMES)
+
+if TYPE_CHECKING:
+    from streamingllm.memory.memory import Memory as Memory
+    from streamingllm.memory.records import Recalled as Recalled
+    from streamingllm.memory.settings import MemorySettings as MemorySettings
+else:  # not for type checkers: to them every name would be Any
+    __getattr__, __dir__ = lazy_exports(__name__, _HOMES)

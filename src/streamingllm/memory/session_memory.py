@@ -1,0 +1,138 @@
+"""A memory of the sessions of a store, which puts back what left their windows."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Container, Iterable, Sequence
+
+from streamingllm.errors import InputError
+from streamingllm.memory.encoder import Encoder
+from streamingllm.memory.memory import Memory
+from streamingllm.memory.records import Recalled
+from streamingllm.memory.words import date_text
+from streamingllm.sessions.message_json import message_from_json
+from streamingllm.sessions.recall import Recall, RecalledText
+from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.transcript import Message
+
+_OPENING = "[From earlier in this conversation, no longer in view:]"
+_CLOSING = "[End of what was recalled.]"
+_MAX_PASSAGES = 8
+_MIN_SHARE_OF_BEST = 0.4
+_HIDDEN_ROLES = ("system", "developer")  # they are pinned
+_QUESTION = re.compile(
+    r"\?\s*$|^\s*(?:who|whom|whose|what|when|where|which|why|how|do|does|did|is|are|was|were|can|"
+    r"could|tell me|remind me)\b",
+    re.IGNORECASE,
+)
+
+
+class SessionMemory:
+    """Follow the messages of a store, and recall them; a `MessageIndex` and a `Recaller`.
+
+    A message is appended to the memory and deleted from it in the transaction of its turn. The
+    memory is in the database of the store.
+
+    Args:
+        store: of sessions; the memory becomes one of its indexes and reads what it holds already.
+        encoder: see `Memory`.
+    """
+
+    def __init__(self, store: SqliteStore, encoder: Encoder | None = None) -> None:
+        self.memory = Memory(store.database, encoder=encoder)
+        self._store = store
+        with store.transaction():
+            self._read_old_sessions()
+        store.indexes.append(self)
+
+    @staticmethod
+    def is_in(store: SqliteStore) -> bool:
+        """Tell whether a store has a memory, which then has to follow its messages."""
+        find = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'memory_sessions'"
+        with store.database.reading():
+            return bool(store.database.run(find))
+
+    def add(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
+        """Append messages; see `MessageIndex`."""
+        for message in _messages(rows):
+            if not message.text or message.role in _HIDDEN_ROLES:
+                continue
+            with contextlib.suppress(InputError):  # an id that a client has used twice
+                self.memory.append(
+                    session_id,
+                    message.role,
+                    message.text,
+                    message_id=message.id,
+                    position=message.first,
+                    speaker=message.name or "",
+                    source="session",
+                )
+
+    def remove(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
+        """Forget messages; see `MessageIndex`."""
+        gone = [message.id for message in _messages(rows)]
+        if self.memory.forget(session_id, gone) and not self.memory.messages(session_id, 1):
+            self.memory.forget_session(session_id)
+
+    def recall(
+        self, session_key: str, query: str, visible: Container[int], budget_tokens: int
+    ) -> Recall:
+        """Return texts that a message is about; see `Recaller`.
+
+        Up to eight passages are returned, each of neighbouring pieces. Pieces that score far below
+        the best one are left out.
+        """
+        found = self.memory.search(session_key, query, budget_tokens, visible)
+        unknown: list[str] = []
+        if _QUESTION.search(query):
+            unknown = self.memory.unknown_words(session_key, query)
+        return Recall(tuple(map(_text, _passages(found))), tuple(unknown))
+
+    def with_recall(self, recall: Recall, text: str) -> str:
+        """Return a message with the recalled texts before it; see `Recaller`."""
+        lines = [
+            f"{date_text(part.seconds)}, {part.speaker}: {part.text.strip()}"
+            for part in sorted(recall.texts, key=lambda part: part.position)
+        ]
+        return "\n".join([_OPENING, *lines, _CLOSING, "", text])
+
+    def _read_old_sessions(self) -> None:
+        find = (
+            "SELECT session, row, body FROM messages "
+            "WHERE session NOT IN (SELECT id FROM memory_sessions) ORDER BY session, number"
+        )
+        for session_id, row, body in self._store.database.run(find):
+            self.add(session_id, [(row, body)])
+
+
+def _messages(rows: Iterable[tuple[int, str]]) -> list[Message]:
+    """Return the messages of rows; a damaged row is none, and is found when it is read."""
+    found = []
+    for _, body in rows:
+        with contextlib.suppress(InputError):
+            found.append(message_from_json(body))
+    return found
+
+
+def _passages(found: Sequence[Recalled]) -> list[Recalled]:
+    """Return the best pieces that make up a few passages of neighbours."""
+    chosen: dict[int, Recalled] = {}
+    for piece in found:
+        if piece.score < _MIN_SHARE_OF_BEST * found[0].score:
+            break
+        numbers = {*chosen, piece.number}
+        if sum(number - 1 not in numbers for number in numbers) <= _MAX_PASSAGES:
+            chosen[piece.number] = piece
+    return list(chosen.values())
+
+
+def _text(piece: Recalled) -> RecalledText:
+    return RecalledText(
+        piece.message_id,
+        piece.position,
+        piece.text,
+        piece.score,
+        speaker=piece.speaker or piece.role,
+        seconds=piece.seconds,
+    )

@@ -1,0 +1,18 @@
+"""Define an index that a store keeps in step with its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+
+class MessageIndex(Protocol):
+    """Follow the messages of all sessions, within the transactions that change them."""
+
+    def add(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
+        """Note messages that were appended, each the number of its row and its JSON."""
+        ...
+
+    def remove(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
+        """Note messages that were deleted; their session is still there."""
+        ...

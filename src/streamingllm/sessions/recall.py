@@ -1,0 +1,62 @@
+"""Define what a memory gives back to a session before a message is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class RecalledText:
+    """Hold a part of a message that is no longer visible and was put back into the window.
+
+    Args:
+        message_id: of the message.
+        position: stream position of its first token.
+        text: of the part.
+        score: the higher, the better; comparable within one turn only.
+        speaker: name or role of its speaker.
+        seconds: since 1970, when it was said.
+    """
+
+    message_id: str
+    position: int
+    text: str
+    score: float
+    speaker: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Describe what was recalled for one turn.
+
+    Args:
+        texts: that were placed before the message, the best first.
+        unknown_words: words of the message that nobody has said in the session, stemmed.
+    """
+
+    texts: tuple[RecalledText, ...] = ()
+    unknown_words: tuple[str, ...] = ()
+
+
+class Recaller(Protocol):
+    """Find and write what left the window of a session; methods run in threads."""
+
+    def recall(
+        self, session_key: str, query: str, visible: Container[int], budget_tokens: int
+    ) -> Recall:
+        """Return texts that a message is about.
+
+        Args:
+            session_key: of the session.
+            query: the message.
+            visible: stream positions of messages that need no recall.
+            budget_tokens: bound on the texts, by an estimate.
+        """
+        ...
+
+    def with_recall(self, recall: Recall, text: str) -> str:
+        """Return the text of a message with the recalled texts before it, between marks."""
+        ...

@@ -1,0 +1,131 @@
+"""Put recalled texts before what a user asks, and take them out after the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from streamingllm.sessions.recall import Recall, Recaller
+from streamingllm.sessions.session import Session
+from streamingllm.sessions.template_cache import TemplateCache
+from streamingllm.sessions.transcript import ContentPart, Message
+from streamingllm.sessions.turn_input import TurnInput
+
+_END = 1 << 62
+
+
+@dataclass(frozen=True)
+class RecalledInput:
+    """Hold what a turn feeds, with what was recalled and without it.
+
+    Args:
+        told: to feed.
+        plain: what is fed instead once the recalled texts are taken out.
+        recall: what was recalled; None without a memory.
+    """
+
+    told: TurnInput
+    plain: TurnInput
+    recall: Recall | None = None
+
+    @property
+    def num_recalled_tokens(self) -> int:
+        """Tokens that the recalled texts take, marks included."""
+        return len(self.told.ids) - len(self.plain.ids)
+
+
+class TurnRecall:
+    """Encode turns with what a memory gives back.
+
+    Args:
+        recaller: the memory; None recalls nothing.
+        templates: encodes messages.
+        budget_tokens: bound on the recalled texts and their marks.
+        max_rewind_tokens: longest turn that is taken back without a replay; a longer one keeps its
+            recalled texts, which roll out of the window. 0 lets all of them roll out.
+    """
+
+    def __init__(
+        self,
+        recaller: Recaller | None,
+        templates: TemplateCache,
+        *,
+        budget_tokens: int,
+        max_rewind_tokens: int,
+    ) -> None:
+        self._recaller = recaller
+        self._templates = templates
+        self._budget_tokens = budget_tokens
+        self._max_rewind_tokens = max_rewind_tokens
+
+    async def encode(
+        self, session: Session, messages: Sequence[Message], *, may_recall: bool
+    ) -> RecalledInput:
+        """Return what a session's stream is fed when these messages are next; see `TurnEncoder`."""
+        plain = await self._templates.encode(session, messages)
+        at = _last_asked(messages)
+        if self._recaller is None or not may_recall or at is None:
+            return RecalledInput(plain, plain)
+        asked = messages[at]
+        recall = await asyncio.to_thread(
+            self._recaller.recall,
+            session.memory_key or session.key,
+            asked.text,
+            _visible(session),
+            self._budget_tokens,
+        )
+        while recall.texts:
+            text = self._recaller.with_recall(recall, asked.text)
+            wrapped = replace(asked, parts=(ContentPart(text),))
+            said = (*messages[:at], wrapped, *messages[at + 1 :])
+            told = await self._templates.encode(session, said)
+            if len(told.ids) - len(plain.ids) <= self._budget_tokens:
+                placed = tuple(
+                    replace(message, parts=asked.parts) if message.id == asked.id else message
+                    for message in told.messages
+                )
+                return RecalledInput(replace(told, messages=placed), plain, recall)
+            recall = replace(recall, texts=recall.texts[:-1])
+        return RecalledInput(plain, plain, recall)
+
+    def take_out(self, session: Session, recalled: RecalledInput) -> None:
+        """Let the log of a session say what it would say if nothing had been recalled.
+
+        The last message is the answer. Its stream is taken back to the beginning of the turn and
+        fed anew with the next turn.
+        """
+        first = recalled.told.answer_first - len(recalled.told.ids)
+        first += recalled.told.num_prefill_tokens
+        num_taken = len(session.token_log) - first
+        if not 0 < recalled.num_recalled_tokens <= num_taken <= self._max_rewind_tokens:
+            return
+        answer, shift = session.transcript[-1], recalled.num_recalled_tokens
+        generated = session.token_log[first + len(recalled.told.ids) :]
+        session.transcript.truncate(len(session.transcript) - 1 - len(recalled.told.messages))
+        session.truncate_tokens(first)
+        session.token_log.extend(recalled.plain.ids)
+        session.token_log.extend(generated)
+        for message in recalled.plain.messages:
+            session.transcript.append(message)
+        session.transcript.append(
+            replace(answer, first=answer.first - shift, stop=answer.stop - shift)
+        )
+
+
+def _last_asked(messages: Sequence[Message]) -> int | None:
+    """Return the number of the user's message that is to be answered; None if there is none.
+
+    An assistant's message after it is the beginning of the answer.
+    """
+    at = len(messages) - 1
+    if at > 0 and messages[at].role == "assistant" and not messages[at].tool_calls:
+        at -= 1
+    is_asked = at >= 0 and messages[at].role == "user" and bool(messages[at].text.strip())
+    return at if is_asked else None
+
+
+def _visible(session: Session) -> range:
+    """Return the stream positions of messages that the model sees in full."""
+    first = session.num_pinned_tokens + session.num_forgotten_tokens
+    return range(first if session.num_forgotten_tokens else 0, _END)

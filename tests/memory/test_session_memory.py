@@ -1,0 +1,242 @@
+"""Recall into the stream: what is put back, what it takes, and what is left of it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamingllm import LanguageModel, StreamConfig
+from streamingllm.engine import AsyncEngine, Engine
+from streamingllm.memory.session_memory import SessionMemory
+from streamingllm.sessions.manager import SessionManager
+from streamingllm.sessions.recall import Recall
+from streamingllm.sessions.session_settings import SessionSettings
+from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.turn import TurnStarted
+from tests.sessions.managers import (
+    assistant,
+    end_of,
+    named,
+    request,
+    say,
+    session_of,
+    text_of,
+    turn,
+)
+
+pytestmark = pytest.mark.anyio
+
+CACHE_SIZE = 600  # one token is one byte
+MAX_REWIND = 300
+BUDGET = 240
+SECRET = "The hamster is called Napoleon."
+QUESTION = "Who is Napoleon?"
+HERE = named("here")
+
+
+@asynccontextmanager
+async def remembering(
+    lm: LanguageModel, folder: Path, *, has_memory: bool = True, **settings: Any
+) -> AsyncIterator[SessionManager]:
+    """A manager whose sessions see 600 tokens, of which recalled texts take 240 at most."""
+    config = StreamConfig.with_cache_size(
+        CACHE_SIZE, 4, max_rewind_tokens=MAX_REWIND, eviction="turn"
+    )
+    engine = Engine(lm, config, max_streams=2, max_pinned_tokens=64, max_waiting=100)
+    folder.mkdir(exist_ok=True)
+    store = SqliteStore(folder / "sessions.sqlite", snapshots=folder / "snapshots")
+    manager = SessionManager(
+        AsyncEngine(engine),
+        lm,
+        store,
+        SessionSettings(recall_share=0.4, **settings),
+        num_slots=2,
+        bytes_per_stream=engine.stats().bytes_per_stream,
+        cache_size=CACHE_SIZE,
+        max_pinned_tokens=64,
+        recaller=SessionMemory(store) if has_memory else None,
+    )
+    try:
+        yield manager
+    finally:
+        await manager.close()
+
+
+async def tell_secret(manager: SessionManager, **fields: Any) -> str:
+    """Tell the secret, go on until it is forgotten, and return the id of its message."""
+    await say(manager, SECRET, identity=HERE, **fields)
+    for number in range(18):
+        await say(manager, f"And now a word about place {number}.", identity=HERE, **fields)
+    session = await session_of(manager, "here")
+    assert session.num_forgotten_tokens > session.transcript[2].stop
+    return session.transcript[1].id
+
+
+async def asked(manager: SessionManager, question: str = QUESTION, **fields: Any) -> Recall | None:
+    """What is recalled for a question."""
+    started = (await turn(manager, request(question, identity=HERE, **fields)))[0]
+    assert isinstance(started, TurnStarted)
+    return started.view.recall
+
+
+async def fed(manager: SessionManager) -> str:
+    """The text of all tokens that the session was fed or generated."""
+    session = await session_of(manager, "here")
+    return str(manager.lm.tokenizer.decode(session.token_log[0 : len(session.token_log)].tolist()))
+
+
+@pytest.mark.parametrize("eviction", ["token", "turn"])
+async def test_what_left_the_window_is_put_before_the_question(
+    tiny_chat: LanguageModel, tmp_path: Path, eviction: str
+) -> None:
+    async with remembering(tiny_chat, tmp_path) as manager:
+        secret = await tell_secret(manager, eviction=eviction)
+        before, copies = len((await session_of(manager, "here")).token_log), await fed(manager)
+        events = await turn(manager, request(QUESTION, identity=HERE))
+        recall = end_of(events).view.recall
+        assert recall is not None
+        assert recall.texts[0].message_id == secret
+        assert recall.texts[0].text == SECRET
+        session = await session_of(manager, "here")
+        message = session.transcript[-2]
+        assert message.text == QUESTION
+        assert (await fed(manager)).count(SECRET) == copies.count(SECRET) + 1
+        told = manager.lm.tokenizer.decode(session.token_log[message.first : message.stop].tolist())
+        assert told.index("[From earlier") < told.index(SECRET) < told.index(QUESTION)
+        num_tokens = message.stop - before
+        assert len(QUESTION) + len(SECRET) < num_tokens <= BUDGET + len(QUESTION) + 8
+
+
+async def test_what_is_visible_is_not_recalled(tiny_chat: LanguageModel, tmp_path: Path) -> None:
+    async with remembering(tiny_chat, tmp_path) as manager:
+        await say(manager, SECRET, identity=HERE)
+        assert await asked(manager) == Recall()
+        assert await asked(manager, "Where is the crocodile?") == Recall((), ("crocodil",))
+        assert await asked(manager, "I have a giraffe.") == Recall()
+
+
+async def test_sessions_recall_what_they_have_said(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with remembering(tiny_chat, tmp_path) as manager:
+        await say(manager, SECRET, identity=named("there"))
+        recall = await asked(manager)
+        assert recall is not None
+        assert recall.texts == ()
+
+
+async def test_nothing_is_recalled_where_nothing_may_be_evicted(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with remembering(tiny_chat, tmp_path) as manager:
+        await say(manager, SECRET, identity=HERE)
+        assert await asked(manager, truncation="disabled") is None
+    async with remembering(tiny_chat, tmp_path / "without", has_memory=False) as manager:
+        assert await asked(manager) is None
+
+
+@pytest.mark.parametrize("eviction", ["token", "turn"])
+async def test_a_turn_is_fed_again_without_its_recalled_texts(
+    tiny_chat: LanguageModel, tmp_path: Path, eviction: str
+) -> None:
+    rewinds = {"recall_rewind_tokens": MAX_REWIND}
+    async with remembering(tiny_chat, tmp_path / "a", **rewinds) as manager:
+        await tell_secret(manager, eviction=eviction)
+        before = await fed(manager)
+        events = await turn(manager, request(QUESTION, identity=HERE))
+        recall = end_of(events).view.recall
+        assert recall is not None
+        assert recall.texts
+        session = await session_of(manager, "here")
+        assert (await fed(manager)).startswith(before)
+        told = (await fed(manager))[len(before) :]
+        answer = session.transcript[-1]
+        assert told.lstrip("~").startswith(f"u:{QUESTION}~a:")
+        assert "[From earlier" not in told
+        assert [m.text for m in session.transcript][-2:] == [QUESTION, text_of(events)]
+        assert answer.stop == len(session.token_log)
+        archive = await manager.export("", "here")
+        rewound = await say(manager, "Zzz.", identity=HERE)
+        moves = (await manager.stats()).moves
+        assert not moves.get("device->tail", 0)  # no replay
+    async with remembering(tiny_chat, tmp_path / "b", has_memory=False) as manager:
+        view = await manager.import_("", archive)
+        same = await say(manager, "Zzz.", identity=named(view.session_id))
+        assert same == rewound
+
+
+@pytest.mark.parametrize("rewind", [0, MAX_REWIND])
+async def test_an_answer_may_have_a_beginning(
+    tiny_chat: LanguageModel, tmp_path: Path, rewind: int
+) -> None:
+    async with remembering(tiny_chat, tmp_path, recall_rewind_tokens=rewind) as manager:
+        await tell_secret(manager)
+        before = await fed(manager)
+        begun = assistant("It is")
+        events = await turn(manager, request(QUESTION, begun, identity=HERE))
+        recall = end_of(events).view.recall
+        assert recall is not None
+        assert recall.texts[0].text == SECRET
+        told = (await fed(manager))[len(before) :]
+        assert ("[From earlier" in told) == (rewind == 0)
+        assert f"{QUESTION}~a:It is" in told
+        session = await session_of(manager, "here")
+        answer = session.transcript[-1]
+        ids = session.token_log[answer.first : answer.stop].tolist()
+        assert str(manager.lm.tokenizer.decode(ids)).startswith("It is")
+        assert answer.stop == len(session.token_log)
+
+
+async def test_a_turn_too_long_to_rewind_keeps_its_recalled_texts(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with remembering(tiny_chat, tmp_path, recall_rewind_tokens=50) as manager:
+        await tell_secret(manager)
+        before = await fed(manager)
+        await asked(manager)
+        assert (await fed(manager)).count(SECRET) == before.count(SECRET) + 1
+
+
+def grep(folder: Path, word: str) -> bool:
+    return subprocess.run(["grep", "-rqai", word, str(folder)], check=False).returncode == 0
+
+
+async def test_a_deleted_message_is_forgotten_everywhere(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with remembering(tiny_chat, tmp_path) as manager:
+        secret = await tell_secret(manager)
+        await manager.delete_message("", "here", secret)
+        assert not grep(tmp_path, "napoleon")
+        assert await asked(manager, "Who is that emperor?") == Recall((), ("emperor",))
+        await manager.delete("", "here")
+        assert not grep(tmp_path, "place")
+
+
+async def test_branches_recall_what_they_share(tiny_chat: LanguageModel, tmp_path: Path) -> None:
+    async with remembering(tiny_chat, tmp_path) as manager:
+        secret = await tell_secret(manager)
+        branch = await manager.fork("", "here")
+        await manager.rewind("", "here", num_turns=19)
+        assert await asked(manager) == Recall((), ("napoleon",))
+        events = await turn(manager, request(QUESTION, identity=named(branch.session_id)))
+        recall = end_of(events).view.recall
+        assert recall is not None
+        assert recall.texts[0].message_id == secret
+
+
+async def test_a_memory_reads_sessions_that_are_older_than_itself(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with remembering(tiny_chat, tmp_path, has_memory=False) as manager:
+        secret = await tell_secret(manager)
+    for _ in range(2):
+        async with remembering(tiny_chat, tmp_path) as manager:
+            recall = await asked(manager)
+            assert recall is not None
+            assert recall.texts[0].message_id == secret
