@@ -117,11 +117,11 @@ class PassRunner:
             if self._running is not None:
                 self._running.check(kwargs)
                 return own_forward(*args, **self._planned(self._running.chunk, kwargs))
+            run = partial(self._run, own_forward, cache)
             if _has_states(cache):
                 named = dict(zip(self._parameters, args, strict=False)) | kwargs
-                run = partial(self._run, own_forward, cache)
                 return run_in_parts(run, cache, named, stepwise=self.stepwise)
-            return self._run(own_forward, cache, kwargs, *args)
+            return run(kwargs, *args)
 
     def _run(
         self,

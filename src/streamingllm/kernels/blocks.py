@@ -66,7 +66,7 @@ class BlockFormat:
 
     @property
     def is_factored(self) -> bool:
-        """True if scales and minimums are bytes times a factor."""
+        """Tell whether scales and minimums are bytes times a factor."""
         return self.scale is ScaleKind.FACTORED
 
     def regions(self, in_features: int) -> tuple[int, ...]:

@@ -115,7 +115,7 @@ class Checkpoint:
 
     @property
     def has_blocks(self) -> bool:
-        """True for a GGUF file with weights that are computed with in their own bits."""
+        """Tell whether it is a GGUF file with weights that are computed with in their own bits."""
         from streamingllm.kernels.blocks import FORMATS
 
         if self.gguf_file is None:
