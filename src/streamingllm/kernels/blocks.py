@@ -205,6 +205,9 @@ def _to_region(x: Tensor) -> Tensor:
 
 def _rows_of(region: Tensor, dtype: torch.dtype, columns: int) -> Tensor:
     """Undo `_to_region`: [tiles * 16, columns]."""
-    used: Tensor = region[:, : columns * TILE_ROWS * dtype.itemsize].contiguous().view(dtype)
-    rows: Tensor = used.unflatten(1, (columns, TILE_ROWS)).transpose(1, 2).flatten(0, 1)
+    # A copy begins where numbers may begin, which a slice of bytes need not do.
+    used: Tensor = region[:, : columns * TILE_ROWS * dtype.itemsize].clone(
+        memory_format=torch.contiguous_format
+    )
+    rows: Tensor = used.view(dtype).unflatten(1, (columns, TILE_ROWS)).transpose(1, 2).flatten(0, 1)
     return rows

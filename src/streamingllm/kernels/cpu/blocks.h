@@ -15,23 +15,26 @@ constexpr int kSpan = 256;  // columns that share the factors of their scales
 // How the scale of a group is stored: as a half; as an exponent; as a byte times a half.
 enum class Scale { kHalf, kExponent, kFactored };
 
+// The values that codes number: their own, or those of a table.
+enum class Values { kCodes, kIq4, kMxfp4 };
+
+// Source: kvalues_iq4nl and kvalues_mxfp4 in ggml-common.h of https://github.com/ggml-org/ggml.
+inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                          1,    13,   25,  38,  53,  69,  89,  113};
+inline constexpr int8_t kMxfp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
 // One format: codes of `low` + `high` bits that count from `centre`, or that number the entries of
 // a table; groups of `group` columns with a scale and, if `has_minimums`, a minimum. Factored
 // minimums are subtracted.
 template <int low, int high, int centre, int group, Scale scale, bool has_minimums,
-          const int8_t* table = nullptr>
+          Values values = Values::kCodes>
 struct Format {
   static constexpr int kLow = low, kHigh = high, kCentre = centre, kGroupColumns = group;
   static constexpr Scale kScale = scale;
   static constexpr bool kFactored = scale == Scale::kFactored, kHasMinimums = has_minimums;
-  static constexpr const int8_t* kTable = table;
+  static constexpr Values kValues = values;
   static constexpr int kScaleBytes = scale == Scale::kHalf ? 2 : 1;
 };
-
-// Sources: ggml-common.h of https://github.com/ggml-org/ggml, kvalues_iq4nl and kvalues_mxfp4.
-inline constexpr int8_t kIq4Values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                          1,    13,   25,  38,  53,  69,  89,  113};
-inline constexpr int8_t kMxfp4Values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 using Q4_0 = Format<4, 0, 8, 32, Scale::kHalf, false>;
 using Q4_1 = Format<4, 0, 0, 32, Scale::kHalf, true>;
@@ -43,9 +46,9 @@ using Q3_K = Format<2, 1, 4, 16, Scale::kFactored, false>;
 using Q4_K = Format<4, 0, 0, 32, Scale::kFactored, true>;
 using Q5_K = Format<4, 1, 0, 32, Scale::kFactored, true>;
 using Q6_K = Format<4, 2, 32, 16, Scale::kFactored, false>;
-using IQ4_NL = Format<4, 0, 0, 32, Scale::kHalf, false, kIq4Values>;
-using IQ4_XS = Format<4, 0, 0, 32, Scale::kFactored, false, kIq4Values>;
-using MXFP4 = Format<4, 0, 0, 32, Scale::kExponent, false, kMxfp4Values>;
+using IQ4_NL = Format<4, 0, 0, 32, Scale::kHalf, false, Values::kIq4>;
+using IQ4_XS = Format<4, 0, 0, 32, Scale::kFactored, false, Values::kIq4>;
+using MXFP4 = Format<4, 0, 0, 32, Scale::kExponent, false, Values::kMxfp4>;
 
 // Call work.template operator()<Format>() for the format of a ggml type; return whether it is one.
 template <typename Work>

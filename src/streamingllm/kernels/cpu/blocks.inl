@@ -30,7 +30,8 @@ struct BlockCodes {
       codes = either(codes, bits_of<F::kHigh>(high[p / kHighPairs], F::kHigh * (p % kHighPairs),
                                               F::kLow));
     }
-    if constexpr (F::kTable != nullptr) codes = look_up(F::kTable, codes);
+    if constexpr (F::kValues == Values::kIq4) codes = look_up(kIq4Values, codes);
+    if constexpr (F::kValues == Values::kMxfp4) codes = look_up(kMxfp4Values, codes);
     return codes;
   }
 
