@@ -30,11 +30,9 @@ class ArchitectureMetadata:
         return self.key(name) in self.header.metadata
 
     def integer(self, name: str, default: int | None = None) -> int:
-        """Return an integer; without a default the file has to state it, and above zero."""
-        if default is not None:
-            return self.header.integer(self.key(name), default)
-        value = self.header.integer(self.key(name), 0)
-        if value < 1:
+        """Return an integer, zero or more; without a default the file states one above zero."""
+        value = self.header.integer(self.key(name), default or 0)
+        if value < (1 if default is None else 0):
             raise self.missing(name, value)
         return value
 
@@ -104,7 +102,10 @@ class ArchitectureMetadata:
     def head_size(self) -> int:
         """Size of a key of one head."""
         whole = self.integer("embedding_length") // self.integer("attention.head_count")
-        return self.integer("attention.key_length", whole)
+        size = self.integer("attention.key_length", whole)
+        if size < 1:
+            raise self.missing("attention.key_length", size)
+        return size
 
     @property
     def is_tied(self) -> bool:

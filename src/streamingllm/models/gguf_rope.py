@@ -34,7 +34,7 @@ def rope_parameters(metadata: ArchitectureMetadata) -> dict[str, Any]:
     Raises:
         ModelLoadError: the file scales in a way that is not known here.
     """
-    base = metadata.number("rope.freq_base", _DEFAULT_BASE)
+    base = _base(metadata, "rope.freq_base")
     fields: dict[str, Any] = {"rope_type": "default", "rope_theta": base}
     size = metadata.head_size
     rotated = metadata.integer("rope.dimension_count", size)
@@ -52,7 +52,7 @@ def rope_parameters(metadata: ArchitectureMetadata) -> dict[str, Any]:
 
 def local_rope_parameters(metadata: ArchitectureMetadata) -> dict[str, dict[str, Any]]:
     """Return `rope_parameters` by kind of layer; local layers have a base of their own."""
-    local = metadata.number("rope.freq_base_swa", _DEFAULT_BASE)
+    local = _base(metadata, "rope.freq_base_swa")
     return {
         "full_attention": rope_parameters(metadata),
         "sliding_attention": {"rope_type": "default", "rope_theta": local},
@@ -61,7 +61,7 @@ def local_rope_parameters(metadata: ArchitectureMetadata) -> dict[str, dict[str,
 
 def unscaled_rope(metadata: ArchitectureMetadata) -> dict[str, Any]:
     """Return `rope_parameters` of layers that share the base of the others, but not the scaling."""
-    base = metadata.number("rope.freq_base", _DEFAULT_BASE)
+    base = _base(metadata, "rope.freq_base")
     return {"rope_type": "default", "rope_theta": base}
 
 
@@ -107,7 +107,7 @@ def _long_rope(
     metadata: ArchitectureMetadata, short: Sequence[float], long: Sequence[float]
 ) -> dict[str, Any]:
     context = metadata.integer("context_length")
-    original = metadata.integer("rope.scaling.original_context_length", context)
+    original = metadata.integer("rope.scaling.original_context_length", context) or context
     fields = {
         "rope_type": _LONG,
         "short_factor": list(short),
@@ -158,6 +158,13 @@ def _llama3_factors(base: float, count: int, factor: float) -> list[float]:
         share = min(1.0, max(0.0, smooth))
         factors.append(1.0 / ((1.0 - share) / factor + share))
     return factors
+
+
+def _base(metadata: ArchitectureMetadata, name: str) -> float:
+    base = metadata.number(name, _DEFAULT_BASE)
+    if base <= 0.0:
+        raise metadata.missing(name, base)
+    return base
 
 
 def _factors(tensor: GgufTensor) -> tuple[float, ...]:
