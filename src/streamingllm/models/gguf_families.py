@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from streamingllm.models import gguf_family_fields as fields
 from streamingllm.models import gguf_family_names as names
+from streamingllm.models import gguf_norm_fields as norm_fields
 from streamingllm.models.gguf_family import (
     ATTENTION,
     DENSE,
@@ -102,20 +103,20 @@ _LAYER_NORMS = {
         "starcoder2",
         {**NORMS, **ATTENTION, "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"},
         epsilon=_NORM_EPSILON,
-        more=fields.starcoder2,
+        more=norm_fields.starcoder2,
         has_head_dim=False,
     ),
-    "stablelm": GgufFamily("stablelm", epsilon=_EPS, more=fields.stablelm, has_head_dim=False),
+    "stablelm": GgufFamily("stablelm", epsilon=_EPS, more=norm_fields.stablelm, has_head_dim=False),
     "phi2": GgufFamily("phi", names.PHI, names.PHI_OUTER, epsilon=_EPS, has_head_dim=False),
     "command-r": GgufFamily(
-        "cohere", {**DENSE, **QK_NORMS}, epsilon=_EPS, more=fields.cohere, has_head_dim=False
+        "cohere", {**DENSE, **QK_NORMS}, epsilon=_EPS, more=norm_fields.cohere, has_head_dim=False
     ),
-    "cohere2": GgufFamily("cohere2", epsilon=_EPS, more=fields.cohere2),
+    "cohere2": GgufFamily("cohere2", epsilon=_EPS, more=norm_fields.cohere2),
     "olmo": GgufFamily(
         "olmo", _LLAMA, epsilon=(_LAYER_NORM, ""), more=fields.olmo, has_head_dim=False
     ),
     "nemotron": GgufFamily(
-        "nemotron", epsilon=(_LAYER_NORM, "norm_eps"), more=fields.nemotron, norm_shift=-1.0
+        "nemotron", epsilon=(_LAYER_NORM, "norm_eps"), more=norm_fields.nemotron, norm_shift=-1.0
     ),
     "falcon": GgufFamily(
         "falcon",
@@ -123,7 +124,7 @@ _LAYER_NORMS = {
         names.TRANSFORMER,
         "transformer.h",
         epsilon=_EPSILON,
-        more=fields.falcon,
+        more=norm_fields.falcon,
         has_head_dim=False,
         variant=("attn_norm_2.weight", names.FALCON_40B),
     ),
@@ -133,7 +134,7 @@ _LAYER_NORMS = {
         names.TRANSFORMER,
         "transformer.h",
         epsilon=_EPSILON,
-        more=fields.bloom,
+        more=norm_fields.bloom,
         has_head_dim=False,
     ),
     "gptneox": GgufFamily(
@@ -142,7 +143,7 @@ _LAYER_NORMS = {
         names.NEOX_OUTER,
         "gpt_neox.layers",
         epsilon=_EPS,
-        more=fields.neox,
+        more=norm_fields.neox,
         has_head_dim=False,
     ),
     "mpt": GgufFamily(
@@ -151,7 +152,7 @@ _LAYER_NORMS = {
         names.MPT_OUTER,
         "transformer.blocks",
         epsilon=_EPSILON,
-        more=fields.mpt,
+        more=norm_fields.mpt,
         has_head_dim=False,
     ),
     "gpt2": GgufFamily(
@@ -160,7 +161,7 @@ _LAYER_NORMS = {
         names.GPT2_OUTER,
         "transformer.h",
         epsilon=_EPSILON,
-        more=fields.gpt2,
+        more=norm_fields.gpt2,
         has_head_dim=False,
     ),
 }

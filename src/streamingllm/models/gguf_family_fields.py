@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamingllm.errors import ModelLoadError
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
 from streamingllm.models.gguf_rope import local_rope_parameters, rope_parameters, unscaled_rope
+from streamingllm.models.gguf_windows import WINDOW, layer_types, window
 
 Metadata = ArchitectureMetadata
 Fields = Mapping[str, Any]
 _GEMMA2_27B_LAYERS, _GEMMA3_27B_LAYERS = 46, 62
-_MPT_BIAS = 8.0
 _SIGMOID = 2  # of `expert_gating_func`
-_WINDOW = "attention.sliding_window"
 
 
 def llama(metadata: Metadata) -> Fields:
@@ -106,7 +104,7 @@ def phi3(metadata: Metadata) -> Fields:
     """Return Phi 3's fields."""
     context = metadata.integer("context_length")
     return {
-        "sliding_window": _window(metadata),
+        "sliding_window": window(metadata),
         "original_max_position_embeddings": metadata.integer(
             "rope.scaling.original_context_length", context
         ),
@@ -116,7 +114,7 @@ def phi3(metadata: Metadata) -> Fields:
 def gemma2(metadata: Metadata) -> Fields:
     """Return Gemma 2's fields."""
     return {
-        "sliding_window": metadata.integer(_WINDOW, 4096),
+        "sliding_window": metadata.integer(WINDOW, 4096),
         "layer_types": layer_types(metadata, 2),
         "query_pre_attn_scalar": _query_scale(metadata, _GEMMA2_27B_LAYERS),
         "attn_logit_softcapping": metadata.number("attn_logit_softcapping", 50.0) or None,
@@ -127,7 +125,7 @@ def gemma2(metadata: Metadata) -> Fields:
 def gemma3(metadata: Metadata) -> Fields:
     """Return Gemma 3's fields; its local layers have a rotary base of their own."""
     return {
-        "sliding_window": metadata.integer(_WINDOW),
+        "sliding_window": metadata.integer(WINDOW),
         "layer_types": layer_types(metadata, 6),
         "query_pre_attn_scalar": _query_scale(metadata, _GEMMA3_27B_LAYERS),
         "final_logit_softcapping": metadata.number("final_logit_softcapping", 0.0) or None,
@@ -149,11 +147,11 @@ def olmo(metadata: Metadata) -> Fields:
 
 def olmo2(metadata: Metadata) -> Fields:
     """Return OLMo 2's fields, or OLMo 3's if some layers are local."""
-    if not metadata.has(_WINDOW):
+    if not metadata.has(WINDOW):
         return {}
     return {
         "model_type": "olmo3",
-        "sliding_window": metadata.integer(_WINDOW),
+        "sliding_window": metadata.integer(WINDOW),
         "layer_types": layer_types(metadata, 4),
         "rope_parameters": {
             "full_attention": rope_parameters(metadata),
@@ -174,9 +172,9 @@ def olmoe(metadata: Metadata) -> Fields:
 
 def exaone4(metadata: Metadata) -> Fields:
     """Return EXAONE 4's fields; the small models have no local layers."""
-    window = _window(metadata)
-    kinds = layer_types(metadata, 4) if window else ["full_attention"] * metadata.num_layers
-    return {"sliding_window": window, "layer_types": kinds}
+    size = window(metadata)
+    kinds = layer_types(metadata, 4) if size else ["full_attention"] * metadata.num_layers
+    return {"sliding_window": size, "layer_types": kinds}
 
 
 def glm4(metadata: Metadata) -> Fields:
@@ -226,7 +224,7 @@ def gpt_oss(metadata: Metadata) -> Fields:
         "num_local_experts": metadata.integer("expert_count"),
         "num_experts_per_tok": metadata.integer("expert_used_count"),
         "intermediate_size": metadata.integer("expert_feed_forward_length"),
-        "sliding_window": metadata.integer(_WINDOW),
+        "sliding_window": metadata.integer(WINDOW),
         "layer_types": layer_types(metadata, 2),
         "rope_parameters": rope | ({"truncate": False} if rope["rope_type"] == "yarn" else {}),
     }
@@ -258,131 +256,3 @@ def deepseek2(metadata: Metadata) -> Fields:
         "topk_method": "group_limited_greedy" if metadata.has("expert_group_count") else "greedy",
         "rope_parameters": rope,
     }
-
-
-def starcoder2(metadata: Metadata) -> Fields:
-    """Return StarCoder 2's fields."""
-    return {"use_bias": metadata.has_tensor("attn_q.bias"), "sliding_window": _window(metadata)}
-
-
-def stablelm(metadata: Metadata) -> Fields:
-    """Return StableLM's fields."""
-    if metadata.has_tensor("attn_q_norm.weight"):
-        raise ModelLoadError(
-            f"{metadata.header.path}: has a normalisation for each head, which is not read; "
-            "choose a StableLM without one"
-        )
-    return {
-        "use_qkv_bias": metadata.has_tensor("attn_q.bias"),
-        "use_parallel_residual": not metadata.has_tensor("ffn_norm.weight"),
-    }
-
-
-def cohere(metadata: Metadata) -> Fields:
-    """Return Command R's fields."""
-    return {
-        "logit_scale": metadata.number("logit_scale"),
-        "use_qk_norm": metadata.has_tensor("attn_q_norm.weight"),
-        "attention_bias": metadata.has_tensor("attn_q.bias"),
-    }
-
-
-def cohere2(metadata: Metadata) -> Fields:
-    """Return Command R7B's fields."""
-    return {
-        "logit_scale": metadata.number("logit_scale"),
-        "attention_bias": metadata.has_tensor("attn_q.bias"),
-        "sliding_window": metadata.integer(_WINDOW),
-        "layer_types": layer_types(metadata, 4),
-    }
-
-
-def nemotron(metadata: Metadata) -> Fields:
-    """Return Nemotron's fields."""
-    return {
-        "attention_bias": metadata.has_tensor("attn_q.bias"),
-        "mlp_bias": metadata.has_tensor("ffn_up.bias"),
-    }
-
-
-def falcon(metadata: Metadata) -> Fields:
-    """Return Falcon's fields; the larger ones have several heads of keys and values."""
-    groups = metadata.num_kv_heads
-    has_two = metadata.has_tensor("attn_norm_2.weight")
-    return {
-        "multi_query": groups == 1,
-        "new_decoder_architecture": groups > 1,
-        "num_kv_heads": groups,
-        "num_ln_in_parallel_attn": 2 if has_two else 1 if groups > 1 else None,
-        "parallel_attn": True,
-        "bias": metadata.has_tensor("attn_qkv.bias"),
-        "alibi": False,
-        "ffn_hidden_size": metadata.integer("feed_forward_length"),
-    }
-
-
-def bloom(metadata: Metadata) -> Fields:
-    """Return BLOOM's fields."""
-    return {
-        "n_layer": metadata.num_layers,
-        "n_head": metadata.integer("attention.head_count"),
-    }
-
-
-def neox(metadata: Metadata) -> Fields:
-    """Return GPT-NeoX's fields."""
-    return {
-        "use_parallel_residual": metadata.flag("use_parallel_residual", True),
-        "attention_bias": metadata.has_tensor("attn_qkv.bias"),
-    }
-
-
-def mpt(metadata: Metadata) -> Fields:
-    """Return MPT's fields; transformers has one slope of distances alone."""
-    width = metadata.integer("embedding_length")
-    bias = metadata.number("attention.max_alibi_bias", 0.0)
-    if bias != _MPT_BIAS:
-        raise ModelLoadError(
-            f"{metadata.header.path}: mpt.attention.max_alibi_bias={bias} is not supported; choose "
-            f"a file with {_MPT_BIAS}"
-        )
-    return {
-        "d_model": width,
-        "n_layers": metadata.num_layers,
-        "n_heads": metadata.integer("attention.head_count"),
-        "max_seq_len": metadata.integer("context_length"),
-        "expansion_ratio": metadata.integer("feed_forward_length") // width,
-        "attn_config": {"clip_qkv": metadata.number("attention.clamp_kqv", 0.0) or None},
-    }
-
-
-def gpt2(metadata: Metadata) -> Fields:
-    """Return GPT-2's fields."""
-    return {
-        "n_layer": metadata.num_layers,
-        "n_embd": metadata.integer("embedding_length"),
-        "n_head": metadata.integer("attention.head_count"),
-        "n_positions": metadata.integer("context_length"),
-        "n_inner": metadata.integer("feed_forward_length"),
-    }
-
-
-def _window(metadata: Metadata) -> int | None:
-    return metadata.integer(_WINDOW, 0) or None
-
-
-def layer_types(metadata: Metadata, period: int) -> list[str]:
-    """Return the kind of each layer: local ones, and a global one at the end of each period.
-
-    Args:
-        metadata: of the file, which may state the kind of each layer itself, or the period.
-        period: layers of one period if the file states none.
-    """
-    name, num_layers = "attention.sliding_window_pattern", metadata.num_layers
-    stated = metadata.header.metadata.get(metadata.key(name))
-    if isinstance(stated, list) and len(stated) >= num_layers:
-        local = [bool(is_local) for is_local in stated[:num_layers]]
-    else:
-        period = metadata.integer(name) if isinstance(stated, int) else period
-        local = [(layer + 1) % period != 0 for layer in range(num_layers)]
-    return ["sliding_attention" if is_local else "full_attention" for is_local in local]
