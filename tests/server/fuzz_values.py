@@ -17,7 +17,7 @@ _WRONG: tuple[Any, ...] = (
     *([], {}, [[]], [None], {"": None}, {"type": "frobnicate"}, "x" * 5000, [0] * 300),
     *(float("nan"), float("inf")),
 )
-_WANTED = ("input",)  # the specification does not require it, but no answer is made without it
+_WANTED = ("input", "stream")  # no specification requires them, but they lead further
 Chooser = Callable[[random.Random], Any]
 
 

@@ -9,9 +9,12 @@ from tests.server.fuzz_run import fuzz_run
 pytestmark = pytest.mark.anyio
 
 NUM_REQUESTS = 600
+ANSWERING = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses")
 
 
 async def test_random_requests_are_answered_as_the_api_says(server: str) -> None:
     run = fuzz_run(server, "tiny", seed=0)
     await run.send(range(NUM_REQUESTS), num_at_once=4)
     assert not run.tally.problems, "\n".join(run.tally.problems)
+    for route in ANSWERING:  # the requests reach the model, both ways
+        assert {f"POST {route}", f"POST {route}, streamed"} <= run.tally.succeeded.keys()
