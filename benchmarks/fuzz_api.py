@@ -48,6 +48,8 @@ def measure(num_requests: int, seed: int, deadline_seconds: float, state: Path |
         found = json.loads(state.read_text())
         if found["seed"] != seed:
             raise typer.BadParameter(f"{state} is of --seed {found['seed']}; pass that seed")
+        if found["num_done"] >= num_requests:
+            return found
     with tempfile.TemporaryDirectory() as name:
         model = write_tiny_chat(Path(name) / "model")
         with ServerProcess(model, Path(name) / "data", *OPTIONS) as server:
