@@ -92,9 +92,9 @@ class TurnRunner:
             num_cached=_num_reused(session),
             num_fed=len(told.ids) + (session.transcript.num_turns == 0) * len(session.token_log),
         )
+        answers = self._params.answers(session, request, told.prefill, params.n)
         stream_id = await self._residency.bring(session)
         session.is_running = True
-        answers = self._params.answers(session, request, told.prefill, params.n)
         try:
             self._append_input(turn, told)
             notices = notices_due(session, self._settings)
