@@ -1,19 +1,21 @@
 """Write the tables of docs/families.md from the results of `families` and `sweep`.
 
+Refusals are those of `tests/sweep/reviewed.py`, which the sweep holds true. Measured tables stay as
+they are as long as there are no results of the sweep.
+
 python -m benchmarks.families_page
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tests.sweep.reviewed import refusal_of
+from tests.sweep.reviewed import NOT_BUILT, REFUSED, REFUSED_VARIANTS
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "families.md", ROOT / "benchmarks" / "results"
@@ -28,14 +30,15 @@ Results = Mapping[str, Any]
 
 def page(text: str) -> str:
     """Return the page with what lies between the marks of each table made anew."""
-    sweep, before = (read(name) for name in ("sweep.json", "sweep-before.json"))
     tables = {
         "oracles": oracle_rows(read("families.json")["largest_logit_difference"]),
-        "counts": count_rows(before["counts"], sweep["counts"]),
-        "streams": stream_rows(sweep["families"]),
-        "refused": refused_rows(sweep["families"]),
-        "not built": not_built_rows(sweep["families"]),
+        "refused": refused_rows(),
+        "not built": not_built_rows(),
     }
+    if (RESULTS / "sweep.json").is_file():
+        sweep, before = read("sweep.json"), read("sweep-before.json")
+        tables["counts"] = count_rows(before["counts"], sweep["counts"])
+        tables["streams"] = stream_rows(sweep["families"])
     for name, rows in tables.items():
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
@@ -79,23 +82,23 @@ def stream_rows(families: Results) -> Iterator[str]:
             yield f"| `{name}` | {max(apart.values()):.0e} | {steps:.0e} |"
 
 
-def refused_rows(families: Results) -> Iterator[str]:
+def refused_rows() -> Iterator[str]:
     """Yield the reasons of refusals, each with the families that it refuses."""
     yield "| reason | families |"
     yield "|---|---|"
-    refused = [name for name, found in families.items() if found["verdict"] == "refused"]
-    for reason in dict.fromkeys(refusal_of(name) or families[name]["reason"] for name in refused):
-        names = sorted(name for name in refused if refusal_of(name) == reason)
-        yield f"| {reason} | {', '.join(names)} |"
+    families = {reason: names.split() for reason, names in REFUSED.items()}
+    for name, reason in REFUSED_VARIANTS.items():
+        families.setdefault(reason, []).append(name)
+    for reason, names in families.items():
+        yield f"| {reason} | {'; '.join(sorted(names))} |"
 
 
-def not_built_rows(families: Results) -> Iterator[str]:
-    """Yield the families that the sweep cannot build, each with the reason."""
+def not_built_rows() -> Iterator[str]:
+    """Yield the families that the sweep does not build, each with the reason."""
     yield "| family | reason |"
     yield "|---|---|"
-    for name, found in families.items():
-        if found["verdict"] not in ("streams", "refused"):
-            yield f"| {name} | {re.sub(r'[|`]', ' ', found['reason'])} |"
+    for name, reason in NOT_BUILT.items():
+        yield f"| {name} | {reason} |"
 
 
 def main(
