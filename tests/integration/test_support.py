@@ -48,7 +48,7 @@ def build(model_type: str, fields: dict[str, Any]) -> PreTrainedModel:
         ("jamba", SIZES | {"num_experts": 2, "use_mamba_kernels": False}, "recurrent"),
         ("bamba", SIZES | {"mamba_n_heads": 8, "mamba_d_head": 16}, "recurrent"),
         ("openai-gpt", NAMES, "outside transformers' attention interface"),
-        ("recurrent_gemma", SIZES, "keeps its recurrent state in itself"),
+        ("recurrent_gemma", COMMON, "keeps its recurrent state in itself"),
         ("minimax", SIZES | {"num_local_experts": 2}, "no cache except one of its own class"),
         ("llama4_text", SIZES | {"num_local_experts": 2, "head_dim": 16}, "fixed chunks"),
         ("ctrl", NAMES | {"dff": 48}, "follow no known rotary"),

@@ -24,18 +24,17 @@ REFUSED: Mapping[str, str] = {
     "it makes rotary tables in an unknown way": "ernie4_5_vl_moe",
     "the keys of layer 0 follow no known rotary or position-free encoding": """
         ctrl kosmos-2 kosmos-2.5""",
-    "its attention does more than a mask, a softmax and relative positions": "doge mllama",
+    "its attention does more than a mask, a softmax and relative positions": "doge inkling_text mllama",
     "it computes attention outside transformers' attention interface": """
         cpmant modernbert-decoder openai-gpt reformer xglm xlnet""",
     "its layers attend in fixed chunks": "llama4 llama4_text",
     "its layers attend to compressed blocks of tokens": "deepseek_v4",
     "its layers keep the whole prompt visible": "unlimited_ocr",
     "its recurrent (state-space or linear attention) layers": """
-        bailing_hybrid bamba falcon_h1 falcon_mamba glm5_next granitemoehybrid inkling2
-        inkling2_text inkling_text jamba kimi_linear lfm2_moe lfm3 lfm3_vl mamba mamba2 minicpm_ocr
-        minicpmv4_6 minicpmv4_7 minimax nemotron_h nemotron_h_omni olmo_hybrid qwen3_5 qwen3_5_moe
-        qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp qwen4_exp_text recurrent_gemma rwkv xlstm
-        zamba zamba2 zaya""",
+        falcon_mamba glm5_next inkling2 inkling2_text mamba mamba2 minicpm_ocr minicpmv4_6
+        minicpmv4_7 nemotron_h_omni qwen4_exp qwen4_exp_text rwkv xlstm""",
+    "it takes no cache except one of its own class": "minimax",
+    "layer 0 keeps its recurrent state in itself": "recurrent_gemma",
 }
 REFUSED_VARIANTS: Mapping[str, str] = {
     "llama4_text, no chunks": "it scales attention by absolute positions",
