@@ -39,6 +39,11 @@ class PackedWeight:
         """Codes, scales and minimums, as operators take them."""
         return self.codes, self.scales, self.minimums
 
+    @property
+    def num_bits(self) -> int:
+        """Bits of a code."""
+        return self.codes.shape[1] // self.scales.shape[1]
+
 
 def pack_weight(
     codes: Tensor, scales: Tensor, minimums: Tensor | None, num_bits: int

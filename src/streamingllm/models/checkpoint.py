@@ -49,6 +49,24 @@ class Checkpoint:
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
     @property
+    def has_shards(self) -> bool:
+        """Tell whether the weights are in safetensors files."""
+        return self.gguf_file is None and any(self.folder.glob("*.safetensors"))
+
+    def read_config(self) -> PreTrainedConfig:
+        """Read the configuration of a folder.
+
+        Raises:
+            ModelLoadError: the architecture is unknown.
+        """
+        from transformers import AutoConfig, PreTrainedConfig
+
+        with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
+            config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
+        assert isinstance(config, PreTrainedConfig)
+        return config
+
+    @property
     def _location(self) -> dict[str, Any]:
         location = {"pretrained_model_name_or_path": self.folder, "local_files_only": True}
         return location if self.gguf_file is None else {**location, "gguf_file": self.gguf_file}

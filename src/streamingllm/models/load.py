@@ -13,9 +13,11 @@ from streamingllm.errors import ConfigError
 from streamingllm.models.catalog import DEFAULT_MODEL
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
+from streamingllm.models.formats.registry import quantization_settings
 from streamingllm.models.language_model import LanguageModel
 from streamingllm.models.locate import locate_checkpoint
-from streamingllm.models.packed_store import PackedStore
+from streamingllm.models.one_by_one import read_one_by_one
+from streamingllm.models.packed_store import PackedStore, start_reading
 from streamingllm.models.placement import dtype_in_memory, resolve_device, resolve_dtype
 from streamingllm.models.progress import Progress, ignore_progress
 from streamingllm.models.quantize import check_quantization
@@ -37,10 +39,10 @@ def load_model(
             `.gguf` file; `locate_checkpoint` says in which order these are tried.
         dtype: `float64`, `float32`, `bfloat16`, `float16` or `auto`. The last is what the
             checkpoint is stored in (float32 for GGUF), except float32 for half precision on a CPU.
-        quantize: `native` computes with the blocks of a GGUF file as they are. `int8` and `int4`
-            round weights in groups of 32, which lose nothing of GGUF's Q8_0, Q4_0 and Q4_1. All
-            else is then bfloat16 for dtype `auto`. `none` dequantises. `auto` is native for a GGUF
-            file with blocks on a CPU, else none.
+        quantize: `native` computes with the bits of a GGUF file or of quantised safetensors as they
+            are. `int8` and `int4` round weights in groups of 32, which lose nothing of GGUF's
+            Q8_0, Q4_0 and Q4_1. All else is then bfloat16 for dtype `auto`. `none` dequantises.
+            `auto` is native for weights that are quantised already on a CPU, else none.
         device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.
         cache_dir: where packaged models are kept; by default the user's cache folder.
         progress: told how far a fetch has come.
@@ -62,13 +64,14 @@ def load_model(
         )
     checkpoint = locate_checkpoint(name_or_path, cache_dir=cache_dir, progress=progress)
     quantize = _resolve_quantization(quantize, checkpoint, wanted_device)
-    if quantize == "native":
+    error = None
+    if quantize == "native" and checkpoint.gguf_file is not None:
         model = checkpoint.read_native(wanted_dtype or torch.float32, progress)
     elif quantize != "none":
         store = PackedStore(cache_folder(cache_dir), progress)
-        model = store.read_model(checkpoint, quantize, wanted_dtype or torch.bfloat16)
+        model, error = store.read_model(checkpoint, quantize, wanted_dtype or torch.bfloat16)
     else:
-        model = _read(checkpoint, str(name_or_path), wanted_dtype, wanted_device)
+        model = _read(checkpoint, str(name_or_path), wanted_dtype, wanted_device, progress)
     tokenizer = checkpoint.read_tokenizer(model.config)
     model.eval().requires_grad_(False)
     return LanguageModel(
@@ -77,24 +80,41 @@ def load_model(
         name=str(name_or_path),
         source=checkpoint.source,
         quantization=quantize,
+        rounding_error=error,
     )
 
 
 def _resolve_quantization(quantize: str, checkpoint: Checkpoint, device: torch.device) -> str:
+    is_quantized = checkpoint.has_blocks or _is_quantized_folder(checkpoint)
     if quantize == "auto":
-        return "native" if device.type == "cpu" and checkpoint.has_blocks else "none"
-    if quantize == "native" and not checkpoint.has_blocks:
+        return "native" if device.type == "cpu" and is_quantized else "none"
+    if quantize == "native" and not is_quantized:
         raise ConfigError(
-            f"quantize='native' needs a GGUF file with quantised weights, which "
+            f"quantize='native' needs a GGUF file or safetensors with quantised weights, which "
             f"{checkpoint.path} is not; choose none, int8 or int4"
         )
     return quantize
 
 
+def _is_quantized_folder(checkpoint: Checkpoint) -> bool:
+    return checkpoint.has_shards and quantization_settings(checkpoint.folder) is not None
+
+
 def _read(
-    checkpoint: Checkpoint, name: str, dtype: torch.dtype | None, device: torch.device
+    checkpoint: Checkpoint,
+    name: str,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    progress: Progress,
 ) -> PreTrainedModel:
-    model = checkpoint.read_model(dtype)
+    if _is_quantized_folder(checkpoint):
+        config = checkpoint.read_config()
+        stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.bfloat16
+        memory_dtype = dtype_in_memory(dtype, stored, device)
+        reading = start_reading(checkpoint, memory_dtype, progress, "read")
+        model = read_one_by_one(reading, config)
+    else:
+        model = checkpoint.read_model(dtype)
     placed: nn.Module = model
     in_memory = dtype_in_memory(dtype, model.dtype, device)
     if dtype is None and in_memory is not model.dtype:

@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.errors import ModelLoadError, first_line
 from streamingllm.kernels.packing import PackedWeight
 from streamingllm.models.checkpoint import Checkpoint
+from streamingllm.models.failures import failing_as_load_error
+from streamingllm.models.formats.registry import quantization_settings, stored_weights
+from streamingllm.models.one_by_one import Reading, read_one_by_one
 from streamingllm.models.progress import Progress
 from streamingllm.models.quantize import install_layers, quantize_layers
+from streamingllm.models.rounding import Rounding, keep_dense, keep_own_bits
+from streamingllm.models.shards import Shards
 from streamingllm.models.storage import staging_folder, writing_to
+from streamingllm.models.tensor_file import write_tensors
 
-_FORMAT = 1
+_FORMAT = 2
 _PARTS = ("codes", "scales", "minimums")
 _log = logging.getLogger("streamingllm")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Hold packed weights of a model, and how they came about.
+
+    Args:
+        packed: by the name of the layer.
+        sources: the tensor of the checkpoint that each was read from.
+        relative_error: root of the squared rounding error over the squared weights; None if it
+            was not measured.
+    """
+
+    packed: dict[str, PackedWeight]
+    sources: dict[str, str] = field(default_factory=dict)
+    relative_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +53,7 @@ class PackedStore:
 
     Args:
         cache: the cache folder; packed weights go to its `quantized`.
-        progress: told about the stage "quantize".
+        progress: told about the stages "quantize" and "read".
     """
 
     cache: Path
@@ -38,7 +61,7 @@ class PackedStore:
 
     def read_model(
         self, checkpoint: Checkpoint, quantization: str, dtype: torch.dtype
-    ) -> PreTrainedModel:
+    ) -> tuple[PreTrainedModel, float | None]:
         """Read a model whose linear layers are packed.
 
         If the cache folder cannot be written to, the log says so and the weights are packed again
@@ -46,36 +69,81 @@ class PackedStore:
 
         Args:
             checkpoint: where the weights are.
-            quantization: "int8" or "int4".
+            quantization: "int8", "int4" or, for quantised safetensors, "native".
             dtype: of all that is not packed.
 
+        Returns:
+            the model, and the relative error of its rounded weights, or None if not measured.
+
         Raises:
-            ModelLoadError: the checkpoint cannot be read.
+            ModelLoadError: the checkpoint cannot be read, or no layout holds its own bits.
         """
+        path = self.cache / "quantized" / f"{checkpoint.fingerprint}-{quantization}-{_FORMAT}"
+        path = path.with_name(path.name + ".safetensors")
+        if checkpoint.has_shards:
+            return self._read_shards(checkpoint, quantization, dtype, path)
         model = checkpoint.read_model(torch.float32)
-        home = self.cache / "quantized"
-        path = home / f"{checkpoint.fingerprint}-{quantization}-{_FORMAT}.safetensors"
-        packed = _load(path)
-        if packed is None:
+        kept = _load(path)
+        if kept is None:
             total = sum(p.nbytes for p in model.parameters())
             self.progress("quantize", 0, total)
-            packed = quantize_layers(model, quantization)
-            _keep(packed, path)
+            kept = Kept(quantize_layers(model, quantization))
+            _keep(kept, path)
             self.progress("quantize", total, total)
-        install_layers(model, packed)
+        install_layers(model, kept.packed)
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
         model.config.dtype = dtype
-        return model
+        return model, kept.relative_error
+
+    def _read_shards(
+        self, checkpoint: Checkpoint, quantization: str, dtype: torch.dtype, path: Path
+    ) -> tuple[PreTrainedModel, float | None]:
+        kept = _load(path)
+        rounding = None if quantization == "native" else Rounding(_num_bits(quantization))
+        stage = "quantize" if kept is None else "read"
+        reading = start_reading(checkpoint, dtype, self.progress, stage)
+        reading.pack = keep_own_bits if rounding is None else rounding
+        if kept is not None:
+            reading.kept, reading.sources = kept.packed, kept.sources
+        model = read_one_by_one(reading, checkpoint.read_config())
+        if kept is None:
+            error = 0.0 if rounding is None else rounding.relative_error
+            kept = Kept(reading.packed, reading.packed_from, error)
+            _keep(kept, path)
+        return model, kept.relative_error
 
 
-def _keep(packed: dict[str, PackedWeight], path: Path) -> None:
+def start_reading(
+    checkpoint: Checkpoint, dtype: torch.dtype, progress: Progress, stage: str
+) -> Reading:
+    """Open the shards of a checkpoint, of which nothing is packed unless told.
+
+    Args:
+        checkpoint: in safetensors files.
+        dtype: of the weights in memory.
+        progress: told about the stage.
+        stage: its name.
+    """
+    with failing_as_load_error(f"{checkpoint.path}: cannot be read as a decoder"):
+        shards = Shards(checkpoint.folder)
+        settings = quantization_settings(checkpoint.folder)
+        stored = {} if settings is None else stored_weights(shards, settings)
+    return Reading(shards, stored, dtype, keep_dense, partial(progress, stage))
+
+
+def _num_bits(quantization: str) -> int:
+    return int(quantization.removeprefix("int"))
+
+
+def _keep(kept: Kept, path: Path) -> None:
     """Write packed weights to a file, whole or not at all; if that fails, say so in the log."""
+    facts = {"sources": json.dumps(kept.sources), "relative_error": json.dumps(kept.relative_error)}
     try:
         with writing_to(path.parent), staging_folder(path.parent) as staging:
-            save_file(_named_parts(packed), staging / path.name)
+            write_tensors(staging / path.name, _named_parts(kept.packed), facts)
             (staging / path.name).replace(path)
-    except (ModelLoadError, SafetensorError, OSError) as error:
+    except (ModelLoadError, OSError) as error:
         _log.warning("packed weights are not kept for the next start: %s", first_line(error))
 
 
@@ -88,18 +156,21 @@ def _named_parts(packed: dict[str, PackedWeight]) -> dict[str, Tensor]:
     }
 
 
-def _load(path: Path) -> dict[str, PackedWeight] | None:
+def _load(path: Path) -> Kept | None:
     """Return the packed weights of a file; None if it is missing or damaged."""
     if not path.is_file():
         return None
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         names = {name.rpartition(".")[0] for name in tensors}
-        return {
+        packed = {
             name: PackedWeight(
                 tensors[f"{name}.codes"], tensors[f"{name}.scales"], tensors.get(f"{name}.minimums")
             )
             for name in sorted(names)
         }
-    except (SafetensorError, OSError, KeyError):
+        return Kept(packed, json.loads(facts["sources"]), json.loads(facts["relative_error"]))
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         return None

@@ -121,14 +121,20 @@ def quantize_layers(model: PreTrainedModel, quantization: str) -> dict[str, Pack
 
 def install_layers(model: PreTrainedModel, packed: dict[str, PackedWeight]) -> None:
     """Replace linear layers of a model by those that compute with packed weights."""
-    native.load()
     for name, weight in packed.items():
-        parent, _, child = name.rpartition(".")
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear)
-        bias: Tensor | None = layer.bias
-        packed_layer = QuantizedLinear(weight, None if bias is None else bias.detach())
-        setattr(model.get_submodule(parent), child, packed_layer)
+        install_layer(model, name, weight)
+
+
+def install_layer(model: nn.Module, name: str, weight: PackedWeight) -> QuantizedLinear:
+    """Replace a linear layer of a model by one that computes with a packed weight."""
+    native.load()
+    parent, _, child = name.rpartition(".")
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    bias: Tensor | None = layer.bias
+    packed_layer = QuantizedLinear(weight, None if bias is None else bias.detach())
+    setattr(model.get_submodule(parent), child, packed_layer)
+    return packed_layer
 
 
 def _fits(layer: nn.Linear) -> bool:

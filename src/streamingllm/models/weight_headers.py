@@ -45,7 +45,7 @@ def safetensors_headers(folder: Path) -> list[dict[str, Any]]:
         ModelLoadError: a file is cut short.
         OSError: a file that the index names is missing.
     """
-    return [_safetensors_header(path) for path in _weight_files(folder)]
+    return [_safetensors_header(path) for path in weight_files(folder)]
 
 
 def first_dtype(headers: list[dict[str, Any]]) -> torch.dtype:
@@ -87,7 +87,7 @@ def num_parameters(shapes: Shapes, num_layers: int, tied: bool) -> int | None:
     return total if complete else None
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files that a folder should have."""
     index = folder / _INDEX
     found = sorted(folder.glob("*.safetensors"))
