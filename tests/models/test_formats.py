@@ -125,7 +125,7 @@ def test_packed_weights_lose_nothing(case: Case, tmp_path: Path) -> None:
     assert len(layers) == NUM_LAYERS
     for name, layer in layers.items():
         assert torch.equal(layer.weight, expected.get_submodule(name).weight), name
-        assert layer.packed.num_bits == case.bits
+        assert layer.num_bits == case.bits
     assert lm.rounding_error == 0.0
     ids = torch.arange(40)[None]
     torch.testing.assert_close(lm.model(ids).logits, expected(ids).logits, rtol=1e-4, atol=1e-4)

@@ -95,7 +95,7 @@ def test_subclasses_are_read_exactly_and_packed_without_loss(
     assert len(layers) == 14
     for name, layer in layers.items():
         assert torch.equal(layer.weight, expected.get_submodule(name).weight), name
-        assert layer.packed.num_bits == bits
+        assert layer.num_bits == bits
 
 
 def test_other_subclasses_are_refused_by_name(tmp_path: Path) -> None:

@@ -79,6 +79,17 @@ class Reading:
         self.num_read_bytes += sum(self.shards.num_bytes(part) for part in parts)
         self.progress(self.num_read_bytes, self.shards.total_bytes)
 
+    def original(self, path: str) -> Tensor:
+        """Read the weight of a packed layer once more, in float32 and before any rounding."""
+        name = self.packed_from[path]
+        stored = self.stored.get(name)
+        return self.shards.read(name).float() if stored is None else stored.read().dense()
+
+    def has_original(self, path: str) -> bool:
+        """Tell whether one tensor of the checkpoint is the weight of a packed layer."""
+        name = self.packed_from.get(path, "")
+        return name in self.stored or name in self.shards
+
     def state_dict(self) -> dict[str, _Pending]:
         """Return every tensor of the dense model, none of which is read yet."""
         parts = {part for tensor in self.stored.values() for part in tensor.parts}

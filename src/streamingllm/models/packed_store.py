@@ -21,7 +21,7 @@ from streamingllm.models.formats.registry import quantization_settings, stored_w
 from streamingllm.models.one_by_one import Reading, read_one_by_one
 from streamingllm.models.progress import Progress
 from streamingllm.models.quantize import install_layers, quantize_layers
-from streamingllm.models.rounding import Rounding, keep_dense, keep_own_bits
+from streamingllm.models.rounding import Rounding, keep_dense, keep_own_bits, squared_error
 from streamingllm.models.shards import Shards
 from streamingllm.models.storage import staging_folder, writing_to
 from streamingllm.models.tensor_file import write_tensors
@@ -53,11 +53,13 @@ class PackedStore:
 
     Args:
         cache: the cache folder; packed weights go to its `quantized`.
-        progress: told about the stages "quantize" and "read".
+        progress: told about the stages "quantize", "calibrate" and "read".
+        calibration_tokens: that "int4" is rounded in view of; 0 rounds each weight by itself.
     """
 
     cache: Path
     progress: Progress
+    calibration_tokens: int = 0
 
     def read_model(
         self, checkpoint: Checkpoint, quantization: str, dtype: torch.dtype
@@ -78,8 +80,10 @@ class PackedStore:
         Raises:
             ModelLoadError: the checkpoint cannot be read, or no layout holds its own bits.
         """
-        path = self.cache / "quantized" / f"{checkpoint.fingerprint}-{quantization}-{_FORMAT}"
-        path = path.with_name(path.name + ".safetensors")
+        is_calibrated = checkpoint.has_shards and quantization == "int4" and self.calibration_tokens
+        kind = f"{quantization}-{self.calibration_tokens}" if is_calibrated else quantization
+        name = f"{checkpoint.fingerprint}-{kind}-{_FORMAT}.safetensors"
+        path = self.cache / "quantized" / name
         if checkpoint.has_shards:
             return self._read_shards(checkpoint, quantization, dtype, path)
         model = checkpoint.read_model(torch.float32)
@@ -100,7 +104,10 @@ class PackedStore:
         self, checkpoint: Checkpoint, quantization: str, dtype: torch.dtype, path: Path
     ) -> tuple[PreTrainedModel, float | None]:
         kept = _load(path)
-        rounding = None if quantization == "native" else Rounding(_num_bits(quantization))
+        rounding = None
+        if quantization != "native":
+            is_provisional = quantization == "int4" and self.calibration_tokens > 0
+            rounding = Rounding(int(quantization.removeprefix("int")), is_provisional)
         stage = "quantize" if kept is None else "read"
         reading = start_reading(checkpoint, dtype, self.progress, stage)
         reading.pack = keep_own_bits if rounding is None else rounding
@@ -108,10 +115,35 @@ class PackedStore:
             reading.kept, reading.sources = kept.packed, kept.sources
         model = read_one_by_one(reading, checkpoint.read_config())
         if kept is None:
+            if rounding is not None and rounding.provisional:
+                self._calibrate(checkpoint, model, reading, rounding)
             error = 0.0 if rounding is None else rounding.relative_error
             kept = Kept(reading.packed, reading.packed_from, error)
             _keep(kept, path)
         return model, kept.relative_error
+
+    def _calibrate(
+        self,
+        checkpoint: Checkpoint,
+        model: PreTrainedModel,
+        reading: Reading,
+        rounding: Rounding,
+    ) -> None:
+        """Round the layers that have eight bits for now."""
+        from streamingllm.models.calibration import (
+            calibration_ids,
+            round_calibrated,
+            sequence_length,
+        )
+
+        paths = [path for path in rounding.provisional if reading.has_original(path)]
+        tokenizer, length = checkpoint.read_tokenizer(model.config), sequence_length(model.config)
+        ids = calibration_ids(tokenizer, self.calibration_tokens, length)
+        model.eval()
+        progress = partial(self.progress, "calibrate")
+        for path, packed, weight in round_calibrated(model, reading.original, paths, ids, progress):
+            reading.packed[path] = packed
+            rounding.squared_error += squared_error(packed, weight)
 
 
 def start_reading(
@@ -130,10 +162,6 @@ def start_reading(
         settings = quantization_settings(checkpoint.folder)
         stored = {} if settings is None else stored_weights(shards, settings)
     return Reading(shards, stored, dtype, keep_dense, partial(progress, stage))
-
-
-def _num_bits(quantization: str) -> int:
-    return int(quantization.removeprefix("int"))
 
 
 def _keep(kept: Kept, path: Path) -> None:

@@ -126,11 +126,11 @@ def install_layers(model: PreTrainedModel, packed: dict[str, PackedWeight]) -> N
 
 
 def install_layer(model: nn.Module, name: str, weight: PackedWeight) -> QuantizedLinear:
-    """Replace a linear layer of a model by one that computes with a packed weight."""
+    """Replace a linear layer of a model, packed or not, by one that computes with this weight."""
     native.load()
     parent, _, child = name.rpartition(".")
     layer = model.get_submodule(name)
-    assert isinstance(layer, nn.Linear)
+    assert isinstance(layer, nn.Linear | QuantizedLinear)
     bias: Tensor | None = layer.bias
     packed_layer = QuantizedLinear(weight, None if bias is None else bias.detach())
     setattr(model.get_submodule(parent), child, packed_layer)

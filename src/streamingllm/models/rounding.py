@@ -11,7 +11,7 @@ from streamingllm.kernels.packing import GROUP_SIZE, TILE_ROWS, PackedWeight, un
 from streamingllm.models.formats.stored import NotRepresentableError, StoredWeight
 from streamingllm.models.quantize import quantize_weight
 
-_HEAD_BITS = 8
+_SAFE_BITS = 8
 
 
 def keep_dense(
@@ -40,19 +40,28 @@ def keep_own_bits(
         ) from reason
 
 
+def squared_error(packed: PackedWeight, weight: Tensor) -> float:
+    """Return the sum of squares of what packing has changed."""
+    return float((unpack_weight(*packed.tensors) - weight).square().sum())
+
+
 @dataclass
 class Rounding:
     """Pack every linear layer in a number of bits, and add up what that changes.
 
     Args:
         num_bits: 4 or 8. The head gets 8 where 4 would lose something.
+        is_provisional: give 8 bits to each layer that would be rounded, and note its name.
 
     Attributes:
+        provisional: names of these layers.
         squared_error: of all rounded weights.
         squared_size: of the same weights before.
     """
 
     num_bits: int
+    is_provisional: bool = False
+    provisional: list[str] = field(default_factory=list, init=False)
     squared_error: float = field(default=0.0, init=False)
     squared_size: float = field(default=0.0, init=False)
 
@@ -64,8 +73,8 @@ class Rounding:
         if rows % TILE_ROWS or columns % GROUP_SIZE:
             return None
         packed, is_exact = self._pack(path, weight, stored, is_head)
-        if not is_exact:
-            self.squared_error += float((unpack_weight(*packed.tensors) - weight).square().sum())
+        if not is_exact and path not in self.provisional:
+            self.squared_error += squared_error(packed, weight)
         self.squared_size += float(weight.square().sum())
         return packed
 
@@ -80,8 +89,11 @@ class Rounding:
         if (own := self._own_codes(stored)) is not None:
             return own, True
         packed, is_exact = quantize_weight(weight, self.num_bits)
+        if self.is_provisional and not is_head and not is_exact:
+            self.provisional.append(path)
+            return quantize_weight(weight, _SAFE_BITS)
         if is_head and not is_exact:
-            return quantize_weight(weight, _HEAD_BITS)
+            return quantize_weight(weight, _SAFE_BITS)
         return packed, is_exact
 
     def _own_codes(self, stored: StoredWeight | None) -> PackedWeight | None:

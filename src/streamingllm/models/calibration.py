@@ -1,0 +1,150 @@
+"""Round a model to four bits with the activations of a few thousand tokens in view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from streamingllm.kernels.packing import PackedWeight
+from streamingllm.models.error_feedback import round_with_feedback
+from streamingllm.models.quantize import QuantizedLinear, install_layer
+
+_SEQUENCE_TOKENS = 512
+_MAX_MOMENT_BYTES = 1 << 30
+_CHARACTERS_PER_TOKEN = 8  # more than any tokenizer needs for English
+
+
+class _AllSeenError(Exception):
+    """End a pass when every layer of interest has met its activations."""
+
+
+def calibration_ids(
+    tokenizer: PreTrainedTokenizerBase, num_tokens: int, sequence_tokens: int = _SEQUENCE_TOKENS
+) -> Tensor:
+    """Return sequences of Python's own reference.
+
+    Topics are taken alternately from all over the reference. If the tokenizer begins a text with a
+    token of its own, each sequence has it.
+
+    Args:
+        tokenizer: the model's.
+        num_tokens: of all sequences, at most.
+        sequence_tokens: of each; less than 512 for a model that was trained on less.
+
+    Returns:
+        int64, [sequences, sequence_tokens].
+    """
+    from pydoc_data import topics
+
+    texts = [topics.topics[name] for name in sorted(topics.topics)]
+    count = num_tokens // sequence_tokens
+    begin = tokenizer("", verbose=False)["input_ids"]
+    assert isinstance(begin, list)
+    kept = sequence_tokens - len(begin)
+    rows = []
+    for i in range(count):
+        text = "\n".join(texts[i::count])[: kept * _CHARACTERS_PER_TOKEN]
+        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        assert isinstance(ids, list)
+        rows.append([*begin, *ids[:kept]])
+    whole = [row for row in rows if len(row) == sequence_tokens]
+    return torch.tensor(whole, dtype=torch.long).view(-1, sequence_tokens)
+
+
+def sequence_length(config: PreTrainedConfig) -> int:
+    """Return the tokens of a sequence: 512, or fewer if the model was trained on fewer."""
+    trained = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    return min(_SEQUENCE_TOKENS, trained) if isinstance(trained, int) else _SEQUENCE_TOKENS
+
+
+def round_calibrated(
+    model: PreTrainedModel,
+    original: Callable[[str], Tensor],
+    paths: Sequence[str],
+    ids: Tensor,
+    progress: Callable[[int, int], None],
+) -> Iterator[tuple[str, PackedWeight, Tensor]]:
+    """Replace layers that are packed in eight bits by layers rounded to four, and yield them.
+
+    Layers are taken in groups, so that their moments fit a gigabyte. A group meets the activations
+    that the groups before it yield in four bits.
+
+    Args:
+        model: whose layers `paths` are `QuantizedLinear`.
+        original: returns the weight of a layer before any rounding, float32.
+        paths: names of the layers, in the order of the pass.
+        ids: token ids, int64, [sequences, tokens].
+        progress: told how many of the layers are done.
+
+    Yields:
+        the name of a layer, its packed weight, and its weight before.
+    """
+    done = 0
+    for group in _groups(model, paths):
+        moments = _moments(model, group, ids)
+        for path in group:
+            weight = original(path)
+            width = weight.shape[1]
+            packed = round_with_feedback(weight, moments.get(path, torch.eye(width)))
+            install_layer(model, path, packed)
+            done += 1
+            progress(done, len(paths))
+            yield path, packed, weight
+
+
+def _groups(model: nn.Module, paths: Sequence[str]) -> Iterator[list[str]]:
+    group: list[str] = []
+    num_bytes = 0
+    for path in paths:
+        layer = model.get_submodule(path)
+        assert isinstance(layer, QuantizedLinear)
+        width = layer.in_features
+        if group and num_bytes + 4 * width**2 > _MAX_MOMENT_BYTES:
+            yield group
+            group, num_bytes = [], 0
+        group.append(path)
+        num_bytes += 4 * width**2
+    yield group
+
+
+def _moments(model: PreTrainedModel, paths: list[str], ids: Tensor) -> dict[str, Tensor]:
+    """Return the sum of x x^T of the activations x of each layer, float32; siblings share one."""
+    moments: dict[str, Tensor] = {}
+    with _hooked(model, paths, moments), torch.no_grad():
+        for row in ids:
+            with suppress(_AllSeenError):
+                model.get_decoder()(input_ids=row[None], use_cache=False)
+    return moments
+
+
+@contextmanager
+def _hooked(model: nn.Module, paths: list[str], moments: dict[str, Tensor]) -> Iterator[None]:
+    unseen: set[str] = set()
+    last: list[tuple[Tensor, Tensor]] = []  # activations and their product, for siblings
+
+    def add(path: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not unseen:
+            unseen.update(paths)
+            last.clear()
+        x = inputs[0]
+        if not last or last[0][0] is not x:
+            rows = x.detach().flatten(0, -2).float()
+            last[:] = [(x, rows.mT @ rows)]
+        moments[path] = moments[path] + last[0][1] if path in moments else last[0][1]
+        unseen.discard(path)
+        if not unseen:
+            raise _AllSeenError
+
+    hooks = [
+        model.get_submodule(path).register_forward_pre_hook(partial(add, path)) for path in paths
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
