@@ -108,27 +108,39 @@ def round_with_feedback(weight: Tensor, moments: Tensor) -> PackedWeight:
     if inverse is None:
         codes = groups.codes(weight.unflatten(1, (-1, GROUP_SIZE))).flatten(1)
         return _packed(codes, groups)
+    columns = _feed_back(weight.mT[order].contiguous(), inverse, order // GROUP_SIZE, groups)
     codes = torch.empty_like(weight)
-    codes[:, order] = _feed_back(weight[:, order].clone(), inverse, order // GROUP_SIZE, groups)
+    codes[:, order] = columns.mT
     return _packed(codes, groups)
 
 
 def _feed_back(rest: Tensor, inverse: Tensor, group_of: Tensor, groups: Groups) -> Tensor:
-    """Return the codes of columns in their order; `rest` is used up."""
+    """Return the codes of columns in their order; `rest` is used up.
+
+    Args:
+        rest: the weight's columns, float32, [in_features, out_features].
+        inverse: what `_inverse_factor` returned.
+        group_of: the group of each column.
+        groups: of the weight.
+    """
     codes = torch.empty_like(rest)
-    for start in range(0, rest.shape[1], _BLOCK_COLUMNS):
-        end = min(start + _BLOCK_COLUMNS, rest.shape[1])
-        block, errors = rest[:, start:end], torch.empty_like(rest[:, start:end])
-        factor = inverse[start:end, start:end]
-        for i in range(end - start):
-            at = group_of[start + i]
-            grid = Groups(groups.scales[:, at], groups.minimums[:, at])
-            column = block[:, i]
-            code = grid.codes(column[:, None])
-            codes[:, start + i] = code[:, 0]
-            errors[:, i] = (column - grid.values(code)[:, 0]) / factor[i, i]
-            block[:, i + 1 :].addr_(errors[:, i], factor[i, i + 1 :], alpha=-1)
-        rest[:, end:].addmm_(errors, inverse[start:end, end:], alpha=-1)
+    scales, minimums = groups.scales.mT.contiguous(), groups.minimums.mT.contiguous()
+    divisors = torch.where(scales == 0, 1.0, scales)
+    numbers = group_of.tolist()
+    for start in range(0, len(rest), _BLOCK_COLUMNS):
+        end = min(start + _BLOCK_COLUMNS, len(rest))
+        block, errors = rest[start:end], torch.empty_like(rest[start:end])
+        factor = inverse[start:end, start:end].contiguous()
+        pivots = factor.diagonal().tolist()
+        for i, pivot in enumerate(pivots):
+            at = numbers[start + i]
+            code = codes[start + i]
+            torch.sub(block[i], minimums[at], out=code)
+            code.div_(divisors[at]).round_().clamp_(0, _LARGEST_CODE)
+            value = torch.addcmul(minimums[at], code, scales[at])
+            torch.sub(block[i], value, out=errors[i]).div_(pivot)
+            block[i + 1 :].addr_(factor[i, i + 1 :], errors[i], alpha=-1)
+        rest[end:].addmm_(inverse[start:end, end:].mT, errors, alpha=-1)
     return codes
 
 
