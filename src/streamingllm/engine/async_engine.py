@@ -18,6 +18,7 @@ from streamingllm.engine.outputs import EngineStats, StepOutput, Usage
 from streamingllm.engine.step_thread import StepThread
 from streamingllm.engine.stream_state import StreamState
 from streamingllm.errors import InputError
+from streamingllm.integration.lora import LoraAdapter
 from streamingllm.stream.sampling import GREEDY, SamplingParams
 
 T = TypeVar("T")
@@ -117,6 +118,7 @@ class AsyncEngine:
         pinned: Sequence[int] = (),
         state: StreamState | None = None,
         priority: int = 0,
+        adapter: LoraAdapter | None = None,
     ) -> str:
         """Open a stream and return its id; see `Engine.open_stream`.
 
@@ -126,7 +128,7 @@ class AsyncEngine:
         ids = await asyncio.to_thread(inputs.check_ids, "pinned", pinned)
         facts = None if state is None else state.generation
         generation = await asyncio.to_thread(inputs.restored, facts)
-        open_stream = partial(self._engine.open_prepared, ids, state, priority, generation)
+        open_stream = partial(self._engine.open_prepared, ids, state, priority, generation, adapter)
         return await self._call(partial(self._paused, open_stream), undo=self._discard)
 
     async def fork(self, stream_id: str) -> str:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from streamingllm.engine.slot_pool import SlotPool
 from streamingllm.engine.stream import EngineStream
 from streamingllm.graphs.decode_step import MAX_BATCH, DecodeStep, StepToken, unsupported_reason
+from streamingllm.integration.lora import check_adapter, using_adapter
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import run_model
 
@@ -42,8 +43,13 @@ class ModelRunner:
         return 0 if self._step is None else self._step.max_tokens_per_slot
 
     def can_step(self, stream: EngineStream) -> bool:
-        """Return whether a stream can step with others: the model has seen its sinks."""
-        return self._step is not None and stream.slot is not None and _cache(stream).has_all_sinks
+        """Return whether a stream can step with others.
+
+        The model has seen its sinks, and it has no adapter: the step holds the model's own weights.
+        """
+        if self._step is None or stream.slot is None or stream.adapter is not None:
+            return False
+        return _cache(stream).has_all_sinks
 
     def step(
         self,
@@ -84,7 +90,9 @@ class ModelRunner:
         A pass that fails leaves the stream as it was.
         """
         ids = torch.tensor([[*islice(stream.pending, num_tokens)]], device=self._model.device)
-        logits = run_model(self._model, ids, "last", cache=_cache(stream))
+        check_adapter(stream.adapter, self._model)
+        with using_adapter(stream.adapter):
+            logits = run_model(self._model, ids, "last", cache=_cache(stream))
         stream.take_pending(ids.shape[1])
         return logits[:, -1]
 

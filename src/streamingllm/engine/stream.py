@@ -10,6 +10,7 @@ from streamingllm.engine.outputs import State, StepOutput, Usage
 from streamingllm.engine.slot_pool import Slot
 from streamingllm.errors import RewindError
 from streamingllm.finish_reason import FinishReason
+from streamingllm.integration.lora import LoraAdapter
 from streamingllm.stream.generation_state import GenerationState
 from streamingllm.stream.next_token import TokenLogprobs
 
@@ -26,6 +27,7 @@ class EngineStream:
             the token generated last.
         priority: streams of a lower number are admitted and prefilled first.
         sample_index: number of the sample.
+        adapter: that it computes with; None for the model's own weights.
 
     Attributes:
         slot: None while the stream waits and after it finished.
@@ -49,6 +51,7 @@ class EngineStream:
     pending: deque[int] = field(default_factory=deque)
     priority: int = 0
     sample_index: int = 0
+    adapter: LoraAdapter | None = None
     slot: Slot | None = None
     cache_state: CacheState | None = None
     generation: GenerationState | None = None

@@ -19,6 +19,7 @@ from streamingllm.engine.streams import StreamTable
 from streamingllm.errors import CapacityError, InputError
 from streamingllm.finish_reason import FinishReason
 from streamingllm.inputs import vocab_size_of
+from streamingllm.integration.lora import LoraAdapter, check_adapter, fingerprint_of
 from streamingllm.models import LanguageModel
 from streamingllm.stream.generation_state import GenerationState
 from streamingllm.stream.sampling import GREEDY, SamplingParams
@@ -80,6 +81,7 @@ class StreamCommands:
         pinned: Sequence[int] = (),
         state: StreamState | None = None,
         priority: int = 0,
+        adapter: LoraAdapter | None = None,
     ) -> str:
         """Open a stream and return its id; it has a slot, or waits for one.
 
@@ -88,16 +90,17 @@ class StreamCommands:
                 prompt.
             state: of an exported stream, to continue it.
             priority: streams of a lower number are admitted and prefilled first.
+            adapter: that the stream computes with; such a stream has passes of its own.
 
         Raises:
             CapacityError: no slot is free, and the queue is full.
-            InputError: the prefix is too long or out of the vocabulary, or the state has another
-                layout.
-            SnapshotError: the state belongs to another model.
+            InputError: the prefix is too long or out of the vocabulary, the state has another
+                layout, or the adapter belongs to another model.
+            SnapshotError: the state belongs to another model or adapter.
         """
         ids = self.inputs.check_ids("pinned", pinned)
         generation = None if state is None else self.inputs.restored(state.generation)
-        return self.open_prepared(ids, state, priority, generation)
+        return self.open_prepared(ids, state, priority, generation, adapter)
 
     def open_prepared(
         self,
@@ -105,18 +108,25 @@ class StreamCommands:
         state: StreamState | None,
         priority: int,
         generation: GenerationState | None,
+        adapter: LoraAdapter | None = None,
     ) -> str:
         """Open a stream whose inputs were checked, and whose text was restored, by `inputs`."""
         self._owner.check()
         if pinned and state is not None:
             raise InputError("pinned contradicts state, which has a prefix of its own; pass one")
+        check_adapter(adapter, self.lm.model)
         if state is not None:
-            state.check(self._fingerprint, self.config)
+            state.check(self._fingerprint, self.config, fingerprint_of(adapter))
         self._pool.check_pinned(len(pinned) if state is None else state.num_pinned_tokens)
         self._scheduler.check_capacity()
         tail = self.config.window_size + self.config.max_rewind_tokens + 1
         stream = EngineStream(
-            uuid.uuid4().hex, len(pinned), deque(maxlen=tail), deque(pinned), priority
+            uuid.uuid4().hex,
+            len(pinned),
+            deque(maxlen=tail),
+            deque(pinned),
+            priority,
+            adapter=adapter,
         )
         if state is not None:
             state.restore(stream, generation)

@@ -14,6 +14,7 @@ from streamingllm.config import StreamConfig
 from streamingllm.engine.stream import EngineStream
 from streamingllm.errors import InputError, SnapshotError
 from streamingllm.finish_reason import FinishReason
+from streamingllm.integration.lora import check_same_adapter, fingerprint_of
 from streamingllm.stream.generation_state import GenerationState
 
 _KIND = "engine-stream"
@@ -40,6 +41,7 @@ class StreamState:
         turn_starts: stream positions of marked turns that the model has not reached.
         generation: state of the last text, JSON-able; None before the first.
         finish_reason: why it ended; None while it goes on.
+        adapter: fingerprint of the adapter; None for the model's own weights.
     """
 
     model: str
@@ -54,6 +56,7 @@ class StreamState:
     turn_starts: tuple[int, ...]
     generation: dict[str, Any] | None = field(repr=False)
     finish_reason: FinishReason | None
+    adapter: str | None = None
 
     @property
     def nbytes(self) -> int:
@@ -86,17 +89,19 @@ class StreamState:
             turn_starts=tuple(stream.turn_starts),
             generation=None if stream.generation is None else stream.generation.to_json(),
             finish_reason=stream.finish_reason,
+            adapter=fingerprint_of(stream.adapter),
         )
 
-    def check(self, model: str, config: StreamConfig) -> None:
+    def check(self, model: str, config: StreamConfig, adapter: str | None = None) -> None:
         """Refuse an engine that cannot continue the stream.
 
         Args:
             model: fingerprint of the engine's model.
             config: of the engine.
+            adapter: fingerprint of the adapter that is to go on with it.
 
         Raises:
-            SnapshotError: the state belongs to another model.
+            SnapshotError: the state belongs to another model or adapter.
             InputError: the engine has another layout.
         """
         if self.model != model:
@@ -104,6 +109,7 @@ class StreamState:
                 "state belongs to another model or dtype than this engine's; load the model that "
                 "it was exported with"
             )
+        check_same_adapter("state", self.adapter, adapter)
         own = layout_of(config)
         for name, value in self.layout.items():
             if own[name] != value:
@@ -142,6 +148,7 @@ class StreamState:
             "turn_starts": list(self.turn_starts),
             "generation": self.generation,
             "finish_reason": self.finish_reason,
+            "adapter": self.adapter,
             "cache": None,
         }
         tensors = {name: torch.tensor(getattr(self, name), dtype=torch.int64) for name in _TENSORS}

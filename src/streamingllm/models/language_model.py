@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from streamingllm.errors import InputError
 from streamingllm.models.block_layers import weight_types
+
+if TYPE_CHECKING:
+    from streamingllm.integration.lora import LoraAdapter
 
 _ANCHORS = ("\n", "a")
 
@@ -49,6 +54,23 @@ class LanguageModel:
         configured = self.model.generation_config.eos_token_id
         ids = configured if isinstance(configured, list) else [configured]
         return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if isinstance(i, int))
+
+    def load_adapter(self, folder: str | Path) -> LoraAdapter:
+        """Load a LoRA adapter that PEFT saved, for streams of this model.
+
+        The model's weights stay as they are, packed or not. `Stream` and `Engine.open_stream` take
+        the adapter; streams without it compute as before.
+
+        Args:
+            folder: with `adapter_config.json` and `adapter_model.safetensors`.
+
+        Raises:
+            ModelLoadError: a file is missing or damaged, or the adapter is of another kind or of
+                another model.
+        """
+        from streamingllm.models.lora_files import read_adapter
+
+        return read_adapter(Path(folder).expanduser(), self.model, str(folder))
 
     def encode(
         self,

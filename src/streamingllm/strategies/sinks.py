@@ -12,6 +12,7 @@ from streamingllm.graphs.decode_step import (
     declared_unsupported_reason,
     unsupported_reason,
 )
+from streamingllm.integration.lora import active_adapter
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import LogitsToKeep, Strategy, run_model
 
@@ -60,6 +61,7 @@ class SinkStrategy(Strategy):
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""
         is_step = ids.shape[1] == 1 and valid is None and self.cache.has_all_sinks
+        is_step = is_step and active_adapter() is None  # a step holds the model's own weights
         if is_step and (decode_step := self._decode_step_ready()) is not None:
             logits = decode_step.run(self._step_tokens(ids[:, 0].tolist()), self.cache.ring_buffers)
             self.cache.count_step()

@@ -17,6 +17,7 @@ from streamingllm.inputs import (
     model_of,
     vocab_size_of,
 )
+from streamingllm.integration.lora import LoraAdapter, check_adapter, using_adapter
 from streamingllm.strategies import STRATEGIES, Strategy
 from streamingllm.strategies.base import LogitsToKeep
 from streamingllm.stream.generation import last_logits
@@ -29,12 +30,19 @@ class FedStream:
     Args:
         model: a causal language model of transformers, or what `load_model` returned.
         config: the tokens that stay cached, and the strategy.
+        adapter: that the stream computes with.
     """
 
     def __init__(
-        self, model: PreTrainedModel | HasModel, config: StreamConfig | None = None
+        self,
+        model: PreTrainedModel | HasModel,
+        config: StreamConfig | None = None,
+        *,
+        adapter: LoraAdapter | None = None,
     ) -> None:
         self.model = model_of(model)
+        check_adapter(adapter, self.model)
+        self.adapter = adapter
         self.config = config or StreamConfig()
         self.metadata: dict[str, Any] = {}
         self._strategy: Strategy = STRATEGIES[self.config.strategy](self.model, self.config)
@@ -152,7 +160,9 @@ class FedStream:
     def _feed_chunk(
         self, rows: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep
     ) -> Tensor:
-        logits = self._strategy.step(rows, valid, logits_to_keep)
+        check_adapter(self.adapter, self.model)
+        with using_adapter(self.adapter):
+            logits = self._strategy.step(rows, valid, logits_to_keep)
         self._recent.extend(rows, valid)
         is_last_only = logits_to_keep == "last"
         self._logits = last_logits(logits, valid, self._logits, is_last_only=is_last_only)

@@ -14,6 +14,7 @@ from streamingllm.inputs import (
     HasModel,
     model_of,
 )
+from streamingllm.integration.lora import LoraAdapter, check_same_adapter, fingerprint_of
 from streamingllm.stream.fed_stream import FedStream, remembered_tokens
 from streamingllm.stream.generation import generate_rows
 from streamingllm.stream.sampling import GREEDY, SamplingParams
@@ -27,12 +28,15 @@ class Stream(FedStream):
     Args:
         model: a causal language model of transformers, or what `load_model` returned.
         config: the tokens that stay cached, and the strategy.
+        adapter: of `LanguageModel.load_adapter`, that the stream computes with. Streams of one
+            model may have different ones. A decode step with an adapter runs uncompiled.
 
     Attributes:
         metadata: JSON-able facts that belong to the stream, saved and restored with it.
 
     Raises:
         UnsupportedModelError: the model cannot stream; the message says why.
+        InputError: the adapter belongs to another model.
     """
 
     def generate(
@@ -124,6 +128,8 @@ class Stream(FedStream):
             InputError: nothing has been fed yet.
         """
         _ = self.next_logits
+        if self.adapter is not None:
+            return False
         return self._strategy.compile(wait=wait, cached_only=cached_only)
 
     @property
@@ -158,7 +164,7 @@ class Stream(FedStream):
 
     def fork(self) -> Stream:
         """Return an independent copy that costs as much memory as this stream."""
-        other = Stream(self.model, self.config)
+        other = Stream(self.model, self.config, adapter=self.adapter)
         other._strategy = self._strategy.fork()
         other.metadata = deepcopy(self.metadata)
         other._logits = None if self._logits is None else self._logits.clone()
@@ -179,18 +185,26 @@ class Stream(FedStream):
             token_tail=self._recent.to_lists(),
             is_single=self._is_single,
             metadata=self.metadata,
+            adapter=fingerprint_of(self.adapter),
         )
         state.write(Path(path), self.model)
 
     @classmethod
-    def restore(cls, model: PreTrainedModel | HasModel, path: str | Path) -> Stream:
+    def restore(
+        cls,
+        model: PreTrainedModel | HasModel,
+        path: str | Path,
+        *,
+        adapter: LoraAdapter | None = None,
+    ) -> Stream:
         """Return the stream that `snapshot` saved; its next logits are bit-identical.
 
         Raises:
-            SnapshotError: the file is missing, damaged, or of another model.
+            SnapshotError: the file is missing, damaged, or of another model or adapter.
         """
         state = StreamSnapshot.read(Path(path), model_of(model))
-        stream = cls(model, state.config)
+        check_same_adapter(str(path), state.adapter, fingerprint_of(adapter))
+        stream = cls(model, state.config, adapter=adapter)
         stream._strategy.cache_for("restore").import_state(state.cache)
         stream._logits = state.next_logits
         stream._recent = TokenTail(remembered_tokens(state.config), state.token_tail)

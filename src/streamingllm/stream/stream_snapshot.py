@@ -28,6 +28,7 @@ class StreamSnapshot:
         token_tail: last tokens of each stream.
         is_single: whether the stream was begun with ids [seq] and not [batch, seq].
         metadata: JSON-able facts that belong to the stream.
+        adapter: fingerprint of its adapter; None for the model's own weights.
     """
 
     config: StreamConfig
@@ -36,6 +37,7 @@ class StreamSnapshot:
     token_tail: list[list[int]]
     is_single: bool
     metadata: dict[str, Any]
+    adapter: str | None = None
 
     def write(self, path: Path, model: PreTrainedModel) -> None:
         """Save to a file that only `model` can go on from.
@@ -57,6 +59,7 @@ class StreamSnapshot:
             "token_tail": self.token_tail,
             "is_single": self.is_single,
             "metadata": self.metadata,
+            "adapter": self.adapter,
         }
         write_snapshot(path, tensors, facts)
 
@@ -86,6 +89,7 @@ class StreamSnapshot:
             token_tail=facts["token_tail"],
             is_single=facts["is_single"],
             metadata=facts["metadata"],
+            adapter=facts.get("adapter"),
         )
 
 
