@@ -38,6 +38,7 @@ def merged(lm: LanguageModel, added: dict[str, Tensor]) -> LanguageModel:
     model = deepcopy(tiny_lm().model)
     for name, difference in added.items():
         weight = lm.model.get_submodule(name).weight
+        assert isinstance(weight, Tensor)
         model.get_parameter(f"{name}.weight").copy_(weight + difference)
     for name, layer in lm.model.named_modules():
         if name not in added and hasattr(layer, "packed"):
