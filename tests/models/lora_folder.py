@@ -34,8 +34,8 @@ def write_adapter(folder: Path, model: nn.Module, seed: int, **fields: Any) -> d
         rank = config.get("rank_pattern", {}).get(name.rpartition(".")[2], config["r"])
         alpha = config.get("alpha_pattern", {}).get(name.rpartition(".")[2], config["lora_alpha"])
         rows, columns = layer.out_features, layer.in_features
-        down = torch.randn(rank, columns, generator=generator) * 0.2  # type: ignore[call-overload]
-        up = torch.randn(rows, rank, generator=generator) * 0.2  # type: ignore[call-overload]
+        down = torch.randn(rank, columns, generator=generator) * 0.2
+        up = torch.randn(rows, rank, generator=generator) * 0.2
         tensors[f"base_model.model.{name}.lora_A.weight"] = down
         tensors[f"base_model.model.{name}.lora_B.weight"] = up
         divisor = rank**0.5 if config.get("use_rslora") else rank

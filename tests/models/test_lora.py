@@ -18,7 +18,7 @@ from streamingllm.engine import Engine
 from streamingllm.engine.stream_state import StreamState
 from streamingllm.errors import InputError, ModelLoadError, SnapshotError
 from streamingllm.integration.lora import LoraAdapter
-from streamingllm.models.quantize import install_layers, quantize_layers
+from streamingllm.models.quantize import QuantizedLinear, install_layers, quantize_layers
 from streamingllm.stream.sampling import SamplingParams
 from tests.models.lora_folder import write_adapter
 from tests.reference.tiny_lm import tiny_lm
@@ -41,7 +41,7 @@ def merged(lm: LanguageModel, added: dict[str, Tensor]) -> LanguageModel:
         assert isinstance(weight, Tensor)
         model.get_parameter(f"{name}.weight").copy_(weight + difference)
     for name, layer in lm.model.named_modules():
-        if name not in added and hasattr(layer, "packed"):
+        if name not in added and isinstance(layer, QuantizedLinear):
             model.get_parameter(f"{name}.weight").copy_(layer.weight)
     return replace(tiny_lm(), model=model)
 

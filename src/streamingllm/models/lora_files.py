@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from streamingllm.errors import ModelLoadError
 from streamingllm.integration.lora import LoraAdapter, LowRank
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.quantize import QuantizedLinear
+from streamingllm.models.packed_linear import PackedLinear
 from streamingllm.models.shards import Shards
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -97,7 +97,7 @@ def _pairs(folder: Path) -> dict[str, dict[str, Tensor]]:
 def _layer(folder: Path, model: PreTrainedModel, path: str) -> nn.Module:
     modules = dict(model.named_modules())
     layer = modules.get(path)
-    if not isinstance(layer, nn.Linear | QuantizedLinear):
+    if not isinstance(layer, nn.Linear | PackedLinear):
         raise ModelLoadError(
             f"{folder}: adapts {path}, which is no linear layer of {type(model).__name__}; load "
             "the model that it was trained on"
