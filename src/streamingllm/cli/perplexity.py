@@ -119,6 +119,7 @@ def perplexity(
             "max_tokens": max_tokens,
             "quantize": lm.quantization,
             "weights": lm.weights,
+            "rounding_error": lm.rounding_error,
             **reported_settings(config),
             "dtype": str(lm.model.dtype).removeprefix("torch."),
             "device": str(lm.model.device),
