@@ -98,7 +98,6 @@ OPTIONAL: dict[str, Callable[[Stream], object]] = {
     "begin_turn": lambda s: s.begin_turn(),
     "rewind": lambda s: s.rewind(1),
     "skip_to": lambda s: s.skip_to(100),
-    "fork": lambda s: s.fork(),
     "snapshot": lambda s: s.snapshot("stream.safetensors"),
 }
 
@@ -125,3 +124,16 @@ def test_strategies_are_called_by_their_names() -> None:
     assert {name: strategy.name for name, strategy in STRATEGIES.items()} == {
         name: name for name in STRATEGIES
     }
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_fork_goes_its_own_way(name: str) -> None:
+    config = StreamConfig(2 if name != "window" else 0, 10, strategy=name, interpolation_factor=2.0)
+    stream, alone = Stream(tiny_llama(), config), Stream(tiny_llama(), config)
+    stream.feed(IDS[:30])
+    fork = stream.fork()
+    fork.feed(random_ids(9, seed=5))
+    alone.feed(IDS[:30])
+    expected = alone.feed(IDS[30:])
+    torch.testing.assert_close(stream.feed(IDS[30:]), expected, rtol=0, atol=1e-10)
+    assert fork.num_seen_tokens == 39

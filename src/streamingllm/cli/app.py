@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from streamingllm.cli import bench
+from streamingllm.cli import bench, eval
 from streamingllm.cli.chat import chat
 from streamingllm.cli.compile import compile
 from streamingllm.cli.demo import demo
@@ -39,6 +39,7 @@ app.command()(pull)
 app.command()(compile)
 app.command()(serve)
 app.add_typer(bench.app, name="bench")
+app.add_typer(eval.app, name="eval")
 
 
 def _print_version(wanted: bool) -> None:

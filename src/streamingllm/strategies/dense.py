@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
@@ -17,6 +19,7 @@ class DenseStrategy(Strategy):
 
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         self.model = model
+        self.config = config
         self.cache = DynamicCache(config=model.config)
 
     @property
@@ -34,6 +37,12 @@ class DenseStrategy(Strategy):
         """Bytes of the keys and values, growing with the text."""
         cached = (getattr(x, name, None) for x in self.cache.layers for name in ("keys", "values"))
         return sum(tensor.nbytes for tensor in cached if isinstance(tensor, Tensor))
+
+    def fork(self) -> DenseStrategy:
+        """Return an independent copy."""
+        other = type(self)(self.model, self.config)
+        other.cache = deepcopy(self.cache)
+        return other
 
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
         """Feed ids [batch, seq] and return logits.

@@ -20,6 +20,7 @@ class RecomputeStrategy(Strategy):
 
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         self.model = model
+        self.config = config
         self.window_size = config.window_size
         self._num_seen_tokens = 0
         self._recent: Tensor | None = None
@@ -38,6 +39,12 @@ class RecomputeStrategy(Strategy):
     def nbytes(self) -> int:
         """Return 0: no keys are cached."""
         return 0
+
+    def fork(self) -> RecomputeStrategy:
+        """Return an independent copy."""
+        other = RecomputeStrategy(self.model, self.config)
+        other._num_seen_tokens, other._recent = self._num_seen_tokens, self._recent
+        return other
 
     def step(self, ids: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep) -> Tensor:
         """Feed ids [batch, seq] and return logits."""

@@ -1,0 +1,1 @@
+"""Tasks that score a model under a cache; see `registry.TASKS`."""
