@@ -17,6 +17,7 @@ from streamingllm.cli.generate import generate
 from streamingllm.cli.inspect import inspect
 from streamingllm.cli.perplexity import perplexity
 from streamingllm.cli.pull import pull
+from streamingllm.cli.reproduce import reproduce
 from streamingllm.cli.run_record import package_version
 from streamingllm.cli.serve import serve
 from streamingllm.errors import StreamingLLMError
@@ -35,6 +36,7 @@ app.command()(chat)
 app.command()(generate)
 app.command()(perplexity)
 app.command()(inspect)
+app.command()(reproduce)
 app.command()(pull)
 app.command()(compile)
 app.command()(serve)

@@ -18,6 +18,7 @@ _HOMES = {
     "passkey": "passkey.PasskeyTask",
     "gsm8k": "gsm8k.Gsm8kTask",
     "mt-bench": "mt_bench.MtBenchTask",
+    "qmsum": "qmsum.QmsumTask",
 }
 TASKS = tuple(_HOMES)
 
