@@ -11,7 +11,17 @@ from streamingllm.errors import ConfigError
 CACHE_QUANTIZATIONS = ("none", "int8")
 EVICTIONS = ("token", "turn")
 WEIGHT_QUANTIZATIONS = ("auto", "none", "native", "int8", "int4")
-STRATEGIES = ("sinks", "dense", "window", "recompute", "interpolation")
+STRATEGIES = (
+    "sinks",
+    "dense",
+    "window",
+    "recompute",
+    "interpolation",
+    "random",
+    "key-norm",
+    "key-diff",
+    "cascade",
+)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "window": ("window_size", "quantize_cache"),
     "recompute": ("window_size",),
     "interpolation": ("interpolation_factor",),
+    "random": ("num_sink_tokens", "window_size"),
+    "key-norm": ("num_sink_tokens", "window_size"),
+    "key-diff": ("num_sink_tokens", "window_size"),
+    "cascade": ("num_sink_tokens", "window_size"),
 }
 
 

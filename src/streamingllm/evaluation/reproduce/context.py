@@ -78,7 +78,7 @@ FULL = Sizes(
 
 
 class Context:
-    """What exhibits measure with.
+    """Measure for exhibits, with one model and one set of sizes.
 
     Args:
         lm: model and tokenizer.

@@ -27,7 +27,7 @@ class PrintedTable:
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of the paper about an exhibit, checked on what was measured here.
+    """Hold a statement of the paper about an exhibit, checked on what was measured here.
 
     Args:
         text: the statement.

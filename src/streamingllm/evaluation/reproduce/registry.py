@@ -1,4 +1,4 @@
-"""Exhibits by name."""
+"""List exhibits by name."""
 
 from __future__ import annotations
 
