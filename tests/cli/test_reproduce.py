@@ -59,6 +59,7 @@ def test_every_exhibit_is_made_and_reported(
         assert exhibit["claims"], name
         for cells in exhibit["rows"].values():
             assert len(cells) == len(exhibit["columns"]), name
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == found
     markdown = (tmp_path / "out" / "report.md").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     for plan in EXHIBITS.values():

@@ -20,6 +20,7 @@ from streamingllm.cli.pull import pull
 from streamingllm.cli.reproduce import reproduce
 from streamingllm.cli.run_record import package_version
 from streamingllm.cli.serve import serve
+from streamingllm.cli.tune import tune
 from streamingllm.errors import StreamingLLMError
 
 _ERROR_EXIT_CODE = 2
@@ -37,6 +38,7 @@ app.command()(generate)
 app.command()(perplexity)
 app.command()(inspect)
 app.command()(reproduce)
+app.command()(tune)
 app.command()(pull)
 app.command()(compile)
 app.command()(serve)

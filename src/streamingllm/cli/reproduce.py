@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,13 +30,11 @@ from streamingllm.models import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from streamingllm.evaluation.reproduce.exhibit import Exhibit
-    from streamingllm.models import LanguageModel
 
 EXHIBIT_NAMES = (
     *(f"table-{number}" for number in (1, 2, 3, 5, 6, 7, 8, 10)),
     *(f"figure-{number}" for number in (3, 5, 9, 10)),
 )
-_INTERVAL_SECONDS = 20.0
 
 
 def reproduce(
@@ -90,6 +89,7 @@ def reproduce(
         ) from error
     use_threads(threads)
     lm = load_shown(model, dtype=dtype, device=device, cache_dir=cache_dir, quantize=quantize)
+    from streamingllm.cli.eval.running import shown_parts
     from streamingllm.evaluation.reproduce.context import FULL, QUICK, Context
     from streamingllm.evaluation.reproduce.registry import EXHIBITS
     from streamingllm.evaluation.tasks.perplexity import TokenizedText
@@ -104,6 +104,7 @@ def reproduce(
         "version": package_version("streamingllm"),
     }
     console = Console(file=sys.stderr, highlight=False)
+    shown = shown_parts(console)
     context = Context(
         lm,
         [
@@ -115,7 +116,7 @@ def reproduce(
         folder=folder,
         fingerprint=settings,
         seed=seed,
-        on_part=_Progress(console).show,
+        on_part=shown,
     )
     made: dict[str, tuple[str, Exhibit | str]] = {}
     started = time.perf_counter()
@@ -126,51 +127,52 @@ def reproduce(
             made[name] = (plan.title, plan.make(context))
         else:
             made[name] = (plan.title, f"--data has no {', '.join(plan.data)}")
-        _write_report(folder, made, lm, quick)
-    seconds = time.perf_counter() - started
+        report = _report(made, settings, quick, text, seed, time.perf_counter() - started)
+        _write_files(folder, made, report)
     human_console(json).print(f"The report is {folder / 'report.html'}.", soft_wrap=True)
     if json is not None:
-        from streamingllm.evaluation.reproduce.report import to_json
-
-        config = {**settings, "quick": quick, "texts": text}
-        report = {"exhibits": to_json(made), "seconds": seconds, "config": config}
-        write_json(json, {**report, **run_record(seed)})
+        write_json(json, report)
 
 
-class _Progress:
-    """Print how far an evaluation is, every 20 seconds."""
+def _report(
+    made: Mapping[str, tuple[str, Exhibit | str]],
+    settings: Mapping[str, Any],
+    quick: bool,
+    texts: Sequence[str],
+    seed: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Return what programs read of the exhibits made so far; the seconds are of this run."""
+    from streamingllm.evaluation.reproduce.report import to_json
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._printed_at = time.monotonic()
-
-    def show(self, name: str, task: Any, job: Any) -> None:
-        if time.monotonic() - self._printed_at < _INTERVAL_SECONDS:
-            return
-        self._printed_at = time.monotonic()
-        self._console.print(
-            f"  {name} {job.cache.label}: {task.sample_noun} {job.sample + 1} of {task.num_samples}"
-            f", {task.part_noun} {len(job.parts)} of {task.num_parts(job.sample)}",
-            soft_wrap=True,
-        )
+    names = [text.rpartition("/")[2] for text in texts]
+    config = {**settings, "quick": quick, "texts": names}
+    return {
+        "exhibits": to_json(made),
+        "seconds": seconds,
+        "config": config,
+        **run_record(seed),
+    }
 
 
-def _write_report(
-    folder: Path, made: dict[str, tuple[str, Exhibit | str]], lm: LanguageModel, quick: bool
+def _write_files(
+    folder: Path, made: Mapping[str, tuple[str, Exhibit | str]], report: Mapping[str, Any]
 ) -> None:
+    """Write the report in three formats, and its plots."""
     from streamingllm.evaluation.reproduce.report import blocks_of, to_html, to_markdown
 
-    record = run_record()
-    hardware, versions = record["hardware"], record["versions"]
+    config, hardware, versions = report["config"], report["hardware"], report["versions"]
     setting = (
-        f"{lm.name} ({lm.source}), {hardware['cores']} cores of {hardware['cpu']}, accelerator "
+        f"{config['model']} ({config['source']}, weights {config['quantize']}, "
+        f"{config['dtype']}), {hardware['cores']} cores of {hardware['cpu']}, accelerator "
         f"{hardware['accelerator'] or 'none'}, torch {versions['torch']}, transformers "
-        f"{versions['transformers']}, commit {record['git_commit']}, "
-        f"{'quick' if quick else 'full'} sizes. Brackets hold 95 % bootstrap intervals."
+        f"{versions['transformers']}, commit {report['git_commit']}, "
+        f"{'quick' if config['quick'] else 'full'} sizes. Brackets hold 95 % bootstrap intervals."
     )
     blocks = blocks_of(made, "Efficient Streaming Language Models, made again", setting)
     write_whole("folder", folder / "report.md", to_markdown(blocks).encode())
     write_whole("folder", folder / "report.html", to_html(blocks).encode())
+    write_json(str(folder / "report.json"), report)
     for kind, content in blocks:
         if kind == "image":
             write_whole("folder", folder / content[0], content[1])

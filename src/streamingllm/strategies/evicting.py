@@ -1,7 +1,7 @@
 """Base of baselines that choose which entries of a full cache to evict.
 
 Entries keep the order of the stream. When some are evicted, the keys of the others turn to their
-new cache positions, so that queries and keys count positions inside the cache, as the sinks do.
+new cache positions. Queries and keys count positions inside the cache, as the sinks do.
 """
 
 from __future__ import annotations

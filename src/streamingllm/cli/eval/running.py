@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +118,21 @@ def shown_progress(task: Task, caches: Sequence[CacheChoice]) -> Iterator[Any]:
     counter = _PartCounter(task, caches, Console(file=sys.stderr, highlight=False))
     with counter.bars:
         yield counter.show
+
+
+def shown_parts(console: Console) -> Callable[[Job], None]:
+    """Return a function that prints how far a job is, every 20 seconds at most."""
+    printed_at = time.monotonic()
+
+    def show(job: Job) -> None:
+        nonlocal printed_at
+        if time.monotonic() - printed_at >= _PLAIN_INTERVAL_SECONDS:
+            printed_at = time.monotonic()
+            console.print(
+                f"  {job.cache.label}: sample {job.sample}, {len(job.parts)} parts", soft_wrap=True
+            )
+
+    return show
 
 
 def print_evaluation(console: Console, evaluation: Evaluation, seed: int) -> None:

@@ -88,7 +88,7 @@ class Context:
         folder: of records, so that a run goes on where it was stopped; None keeps nothing.
         fingerprint: what the records depend on in addition to each task.
         seed: of generated texts and of intervals.
-        on_part: called with the name of an evaluation and its job after each part.
+        on_part: called after each part of an evaluation.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Context:
         folder: Path | None = None,
         fingerprint: Mapping[str, Any] | None = None,
         seed: int = 0,
-        on_part: Callable[[str, Task, Job], None] = lambda name, task, job: None,
+        on_part: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.lm = lm
         self.texts = texts
@@ -117,12 +117,8 @@ class Context:
         path = None if self._folder is None else self._folder / f"{name}.jsonl"
         settings = {"task": task.name, "task_settings": task.settings()}
         records = Records(path, {**self._fingerprint, **settings})
-
-        def on_part(job: Job) -> None:
-            self._on_part(name, task, job)
-
         choices = parse_caches(caches)
-        return evaluate(task, self.lm, choices, records=records, on_part=on_part)
+        return evaluate(task, self.lm, choices, records=records, on_part=self._on_part)
 
     def perplexity(self, name: str, tokens: int, caches: Sequence[str]) -> Evaluation:
         """Measure perplexity of the beginning of each text; every cache reads the same."""
