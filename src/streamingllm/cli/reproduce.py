@@ -63,7 +63,7 @@ def reproduce(
         typer.Option(help="A UTF-8 file, `pydoc`, or `hub:DATASET`; may be given several times."),
     ] = ["pydoc"],  # noqa: B006 - typer copies it
     model: ModelOption = DEFAULT_MODEL,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -98,7 +98,7 @@ def reproduce(
     settings = {
         "model": lm.name,
         "source": lm.source,
-        "quantize": quantize,
+        "quantize": lm.quantization,
         "dtype": str(lm.model.dtype).removeprefix("torch."),
         "device": str(lm.model.device),
         "version": package_version("streamingllm"),

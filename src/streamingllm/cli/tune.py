@@ -35,7 +35,7 @@ def tune(
     ] = ["pydoc"],  # noqa: B006 - typer copies it
     cache_size: Annotated[int, typer.Option(help="Entries of every cache.")] = 1024,
     max_tokens: Annotated[int, typer.Option(help="Read no more tokens of a text.")] = 16_384,
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -65,7 +65,7 @@ def tune(
     settings = {
         "model": lm.name,
         "source": lm.source,
-        "quantize": quantize,
+        "quantize": lm.quantization,
         "dtype": str(lm.model.dtype).removeprefix("torch."),
         "device": str(lm.model.device),
         "texts": text,

@@ -103,7 +103,7 @@ def _run(
     build: BuildTask,
     model: ModelOption = DEFAULT_MODEL,
     cache: CacheOption = [DEFAULT_CACHE],  # noqa: B006 - typer copies it
-    quantize: QuantizeOption = "none",
+    quantize: QuantizeOption = "auto",
     dtype: DtypeOption = "auto",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,

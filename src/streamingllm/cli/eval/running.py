@@ -40,7 +40,7 @@ def run_evaluation(build: BuildTask, options: RunOptions) -> None:
         quantize=options.quantize,
     )
     task = build(lm)
-    config = described(lm, task, options.caches, quantize=options.quantize)
+    config = described(lm, task, options.caches)
     records = Records(options.resume, {**config, "version": package_version("streamingllm")})
     started = time.perf_counter()
     with shown_progress(task, options.caches) as on_part:
@@ -62,14 +62,12 @@ def run_evaluation(build: BuildTask, options: RunOptions) -> None:
         write_json(options.json, report)
 
 
-def described(
-    lm: LanguageModel, task: Task, caches: Sequence[CacheChoice], *, quantize: str
-) -> dict[str, Any]:
+def described(lm: LanguageModel, task: Task, caches: Sequence[CacheChoice]) -> dict[str, Any]:
     """Return what the scores of a run depend on."""
     return {
         "model": lm.name,
         "source": lm.source,
-        "quantize": quantize,
+        "quantize": lm.quantization,
         "dtype": str(lm.model.dtype).removeprefix("torch."),
         "device": str(lm.model.device),
         "task": task.name,
