@@ -50,7 +50,7 @@ def test_lists_and_sizes_are_read(toml: Path) -> None:
         ({"host": "0.0.0.0"}, ["host='0.0.0.0'", "api_key"]),
         ({"max_streams": 0}, ["max_streams=0"]),
         ({"log_level": "loud"}, ["log_level='loud'", "debug or info"]),
-        ({"quantize": "int3"}, ["quantize='int3'", "none or int8"]),
+        ({"quantize": "int3"}, ["quantize='int3'", "native or int8 or int4"]),
         ({"api_key": ["k", " "]}, ["api_key is empty"]),
         ({"api_key": ["k"], "metrics_key": "k"}, ["metrics_key"]),
         ({"unheard_of": 1}, ["unheard_of", "no setting"]),
