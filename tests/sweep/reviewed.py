@@ -24,7 +24,8 @@ REFUSED: Mapping[str, str] = {
     "it makes rotary tables in an unknown way": "ernie4_5_vl_moe",
     "the keys of layer 0 follow no known rotary or position-free encoding": """
         ctrl kosmos-2 kosmos-2.5""",
-    "its attention does more than a mask, a softmax and relative positions": "doge inkling_text mllama",
+    "its attention does more than a mask, a softmax and relative positions": """
+        doge inkling_text mllama""",
     "it computes attention outside transformers' attention interface": """
         cpmant modernbert-decoder openai-gpt reformer xglm xlnet""",
     "its layers attend in fixed chunks": "llama4 llama4_text",
