@@ -40,7 +40,7 @@ def small(tmp_path: Path, tiny_text: Path) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [name for name in TASKS if name != "qmsum"])  # of `reproduce`
 def test_every_task_reports_and_goes_on(
     task: str, small: dict[str, list[str]], tiny_folder: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -12,9 +12,10 @@ from transformers import PreTrainedModel
 from streamingllm import Stream, StreamConfig, load_model
 from streamingllm.errors import ConfigError
 from streamingllm.kernels.blocks import FORMATS
-from streamingllm.models.block_layers import BlockEmbedding, BlockLinear, weight_types
+from streamingllm.models.block_layers import BlockEmbedding, BlockLinear
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.progress import ignore_progress
+from streamingllm.models.weight_types import num_parameters, weight_types
 from tests.models.tiny_package import write_gguf
 from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
 from tests.reference.quantised_gguf import write_quantised
@@ -88,5 +89,17 @@ def test_a_quantised_file_is_read_as_it_is_by_default(tmp_path: Path) -> None:
 
 def test_native_is_refused_for_files_without_blocks(tmp_path: Path) -> None:
     write_gguf(tmp_path / "plain.gguf", kind="F32")
-    with pytest.raises(ConfigError, match="quantize='native' needs a GGUF file with quantised"):
+    with pytest.raises(ConfigError, match="quantize='native' needs a GGUF file or safetensors"):
         load_model(tmp_path / "plain.gguf", quantize="native")
+
+
+def test_packed_weights_are_counted_by_their_bits(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "blocks.gguf", kind="Q8_0")
+    counts = [
+        num_parameters(load_model(tmp_path / "blocks.gguf", quantize=quantize).model)
+        for quantize in ("none", "native", "int8")
+    ]
+    assert len(set(counts)) == 1
+    int8 = load_model(tmp_path / "blocks.gguf", quantize="int8")
+    assert set(int8.weights) == {"bfloat16", "int8"}
+    assert sum(int8.weights.values()) == pytest.approx(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -234,7 +236,11 @@ def test_negative_max_new_tokens() -> None:
 
 def test_baselines_say_what_they_cannot_do() -> None:
     stream = stream_of(random_ids(5), StreamConfig(strategy="dense"))
-    for use in (stream.fork, lambda: stream.rewind(1), lambda: stream.snapshot("x")):
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: stream.rewind(1),
+        lambda: stream.snapshot("x"),
+    )
+    for use in uses:
         with pytest.raises(UnsupportedFeatureError, match="strategy='dense'"):
             use()
 

@@ -20,6 +20,7 @@ from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.miniature import Miniature, make_miniature
 from streamingllm.models.outline import read_outline
 from streamingllm.models.placement import dtype_in_memory
+from streamingllm.models.weight_types import num_parameters
 
 
 def inspect_model(model: PreTrainedModel, config: StreamConfig) -> ModelFacts:
@@ -30,7 +31,7 @@ def inspect_model(model: PreTrainedModel, config: StreamConfig) -> ModelFacts:
         config: sinks and window of the cache in question.
     """
     family, dtype = model.config.model_type, str(model.dtype).removeprefix("torch.")
-    parameters, length = model.num_parameters(), trained_length(model)
+    parameters, length = num_parameters(model), trained_length(model)
     try:
         attachment = attachment_of(model)
         encodings = _encoding_names(attachment, config.cache_size)

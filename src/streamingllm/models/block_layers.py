@@ -46,6 +46,11 @@ class BlockLinear(PackedLinear):
         return from_tiles(self.format, self.blocks, self.out_features, self.in_features)
 
     @property
+    def weight_type(self) -> str:
+        """Name the type of the blocks."""
+        return self.format.name
+
+    @property
     def layout(self) -> Hashable:
         """Name the type of the blocks and the columns of the weight."""
         return self.format.name, self.in_features
@@ -125,27 +130,3 @@ def embedding_scale(embedding: nn.Embedding, dtype: torch.dtype) -> Tensor | Non
     out = tried(torch.tensor([[0, 1]]))[0]
     scale = out[0, 0]
     return scale if torch.equal(out, rows.to(dtype) * scale) else None
-
-
-def weight_types(model: nn.Module) -> dict[str, float]:
-    """Return the types of a model's weights and the share of the parameters that each has."""
-    counts: dict[str, int] = {}
-    seen: set[int] = set()
-    for module in model.modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is None or tensor.data_ptr() in seen:
-                continue
-            seen.add(tensor.data_ptr())
-            kind, count = _type_and_count(module, name, tensor)
-            counts[kind] = counts.get(kind, 0) + count
-    total = sum(counts.values())
-    return {kind: counts[kind] / total for kind in sorted(counts) if counts[kind]}
-
-
-def _type_and_count(module: nn.Module, name: str, tensor: Tensor) -> tuple[str, int]:
-    if isinstance(module, BlockLinear) and name == "blocks":
-        return module.format.name, module.in_features * module.out_features
-    if isinstance(module, BlockEmbedding) and name == "blocks":
-        return module.format.name, module.num_embeddings * module.embedding_dim
-    is_weight = name in module._parameters
-    return str(tensor.dtype).removeprefix("torch."), tensor.numel() if is_weight else 0

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from streamingllm.errors import InputError
-from streamingllm.models.block_layers import weight_types
+from streamingllm.models.weight_types import weight_types
 
 if TYPE_CHECKING:
     from streamingllm.integration.lora import LoraAdapter

@@ -37,6 +37,11 @@ class PackedLinear(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def weight_type(self) -> str:
+        """Name the type of the weights, such as int4 or Q6_K."""
+
+    @property
+    @abstractmethod
     def layout(self) -> Hashable:
         """Name the layout: weights of one layout and whole tiles can be read as one."""
 

@@ -61,6 +61,11 @@ class QuantizedLinear(PackedLinear):
         return unpack_weight(*_halves(self.parts()))
 
     @property
+    def weight_type(self) -> str:
+        """Name the bits of the codes."""
+        return f"int{self.num_bits}"
+
+    @property
     def layout(self) -> Hashable:
         """Name bits, kind of groups and columns."""
         return self.num_bits, self.minimum_bits is None, self.in_features

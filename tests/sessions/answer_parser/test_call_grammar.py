@@ -202,7 +202,7 @@ def num_allowed(lm: LanguageModel, grammar: Grammar, text: str) -> tuple[int, in
     """How many tokens of a text are allowed, of how many, and whether it may end there."""
     compiler = GrammarCompiler(lm, lm.model.config.vocab_size)
     matcher, ids = compiler.matcher(grammar), lm.encode(text, add_special_tokens=False).tolist()
-    (end,) = lm.eos_token_ids
+    end = max(lm.eos_token_ids)
     for number, token in enumerate(ids):
         if matcher.is_finished or not matcher.allowed()[0, token]:
             return number, len(ids), False
