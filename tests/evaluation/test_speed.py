@@ -19,7 +19,8 @@ from streamingllm.evaluation.speed import (
     seconds_of,
     weight_bytes,
 )
-from streamingllm.models.quantize import install_layers, quantize_layers
+from streamingllm.models.quantize import install_layers
+from streamingllm.models.rounding import Rounding, quantize_layers
 from tests.reference.tiny_llama import new_llama
 
 HIDDEN, INNER, VOCAB = 64, 96, 48
@@ -56,7 +57,7 @@ def test_a_step_reads_all_weights_but_the_table_it_looks_into(
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_packed_weights_count_with_their_scales(tied: bool, quantization: str) -> None:
     model = tiny(tied=tied)
-    install_layers(model, quantize_layers(model, quantization))
+    install_layers(model, quantize_layers(model, Rounding(int(quantization[3:]))))
     # Per group of 32: codes, a scale, and with four bits a minimum; the head has eight bits.
     group = {"int8": 32 + 2, "int4": 16 + 2 + 2}[quantization]
     head = VOCAB * HIDDEN // 32 * (32 + 2)

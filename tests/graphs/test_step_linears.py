@@ -16,7 +16,8 @@ from streamingllm.graphs import step_linears
 from streamingllm.graphs.step_linears import SIBLINGS, StepLinears, join_siblings
 from streamingllm.integration.linears import shadow_linears
 from streamingllm.models import quantize
-from streamingllm.models.quantize import install_layers, quantize_layers
+from streamingllm.models.quantize import install_layers
+from streamingllm.models.rounding import Rounding, quantize_layers
 from tests.reference.tiny_llama import random_ids
 
 LAYER_SETS = [f"self_attn.{'_'.join(SIBLINGS[0])}", f"mlp.{'_'.join(SIBLINGS[1])}"]
@@ -61,7 +62,7 @@ def tiny(quantization: str = "none", **fields: object) -> LlamaForCausalLM:
         if parameter.ndim == 1:
             parameter += torch.arange(len(parameter)) / 100
     if quantization != "none":
-        install_layers(model, quantize_layers(model, quantization))
+        install_layers(model, quantize_layers(model, Rounding(int(quantization[3:]))))
     return model
 
 

@@ -18,7 +18,8 @@ from streamingllm.engine import Engine
 from streamingllm.engine.stream_state import StreamState
 from streamingllm.errors import InputError, ModelLoadError, SnapshotError
 from streamingllm.integration.lora import LoraAdapter
-from streamingllm.models.quantize import QuantizedLinear, install_layers, quantize_layers
+from streamingllm.models.quantize import QuantizedLinear, install_layers
+from streamingllm.models.rounding import Rounding, quantize_layers
 from streamingllm.stream.sampling import SamplingParams
 from tests.models.lora_folder import write_adapter
 from tests.reference.tiny_lm import tiny_lm
@@ -29,7 +30,7 @@ CONFIG = StreamConfig(num_sink_tokens=2, window_size=14, max_rewind_tokens=4)
 def new_lm(*, packed: bool = False) -> LanguageModel:
     model = deepcopy(tiny_lm().model)
     if packed:
-        install_layers(model, quantize_layers(model, "int8"))
+        install_layers(model, quantize_layers(model, Rounding(8)))
     return replace(tiny_lm(), model=model)
 
 

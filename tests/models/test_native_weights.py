@@ -93,13 +93,32 @@ def test_native_is_refused_for_files_without_blocks(tmp_path: Path) -> None:
         load_model(tmp_path / "plain.gguf", quantize="native")
 
 
+def test_a_lossy_request_says_by_how_much(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_gguf(tmp_path / "blocks.gguf", kind="Q8_0")
+    rounded = load_model(tmp_path / "blocks.gguf", quantize="int4", cache_dir=tmp_path)
+    assert rounded.rounding_error == pytest.approx(0.06, abs=0.03)
+    assert "quantize=int4 changes the weights of" in caplog.text
+    caplog.clear()
+    again = load_model(tmp_path / "blocks.gguf", quantize="int4", cache_dir=tmp_path)
+    assert again.rounding_error == pytest.approx(rounded.rounding_error)
+    assert "quantize=int4 changes the weights of" in caplog.text
+    caplog.clear()
+    assert (
+        load_model(tmp_path / "blocks.gguf", quantize="int8", cache_dir=tmp_path).rounding_error
+        == 0
+    )
+    assert not caplog.text
+
+
 def test_packed_weights_are_counted_by_their_bits(tmp_path: Path) -> None:
     write_gguf(tmp_path / "blocks.gguf", kind="Q8_0")
     counts = [
-        num_parameters(load_model(tmp_path / "blocks.gguf", quantize=quantize).model)
+        num_parameters(
+            load_model(tmp_path / "blocks.gguf", quantize=quantize, cache_dir=tmp_path).model
+        )
         for quantize in ("none", "native", "int8")
     ]
     assert len(set(counts)) == 1
-    int8 = load_model(tmp_path / "blocks.gguf", quantize="int8")
+    int8 = load_model(tmp_path / "blocks.gguf", quantize="int8", cache_dir=tmp_path)
     assert set(int8.weights) == {"bfloat16", "int8"}
     assert sum(int8.weights.values()) == pytest.approx(1)

@@ -16,9 +16,9 @@ from streamingllm.models.quantize import (
     check_quantization,
     install_layers,
     quantization_of,
-    quantize_layers,
     quantize_weight,
 )
+from streamingllm.models.rounding import Rounding, quantize_layers
 from tests.reference.tiny_llama import new_llama
 
 Kind = gguf.GGMLQuantizationType
@@ -98,7 +98,7 @@ def bits_of(model: nn.Module, name: str) -> int:
 def test_layers_that_do_not_fit_are_left() -> None:
     model = tiny(vocab=50)
     model.model.layers[0].mlp.down_proj = nn.Linear(100, 64, bias=False)
-    packed = quantize_layers(model, "int4")
+    packed = quantize_layers(model, Rounding(4))
     assert {name.rpartition(".")[2] for name in packed} == {
         *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj")
     }
@@ -109,7 +109,7 @@ def test_layers_that_do_not_fit_are_left() -> None:
 
 def test_a_head_that_four_bits_would_round_gets_eight() -> None:
     model = tiny()
-    install_layers(model, quantize_layers(model, "int4"))
+    install_layers(model, quantize_layers(model, Rounding(4)))
     assert bits_of(model, "lm_head") == 8
     assert bits_of(model, "model.layers.0.mlp.up_proj") == 4
     assert quantization_of(model) == "int4"
@@ -118,14 +118,14 @@ def test_a_head_that_four_bits_would_round_gets_eight() -> None:
 def test_a_head_that_was_four_bits_stays_so() -> None:
     model = tiny()
     model.lm_head.weight.copy_(through_gguf(model.lm_head.weight, Kind.Q4_1))
-    install_layers(model, quantize_layers(model, "int4"))
+    install_layers(model, quantize_layers(model, Rounding(4)))
     assert bits_of(model, "lm_head") == 4
 
 
 def test_a_tied_head_is_packed_and_the_embedding_stays() -> None:
     model = tiny(tied=True)
     embedding = model.model.embed_tokens.weight.clone()
-    install_layers(model, quantize_layers(model, "int8"))
+    install_layers(model, quantize_layers(model, Rounding(8)))
     assert torch.equal(model.model.embed_tokens.weight, embedding)
     torch.testing.assert_close(model.lm_head.weight, embedding, rtol=0, atol=1e-3)
     assert quantization_of(model) == "int8"
@@ -136,7 +136,7 @@ def test_a_packed_model_computes_what_its_weights_say(quantization: str) -> None
     model, dense = tiny(bias=True), tiny(bias=True)
     for layer in (model.model.layers[0].self_attn, dense.model.layers[0].self_attn):
         layer.q_proj.bias.copy_(random_weight(1, 64, seed=5)[0])
-    install_layers(model, quantize_layers(model, quantization))
+    install_layers(model, quantize_layers(model, Rounding(int(quantization[3:]))))
     for name, module in model.named_modules():
         if isinstance(module, QuantizedLinear):
             dense.get_parameter(f"{name}.weight").copy_(module.weight)

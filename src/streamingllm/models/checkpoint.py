@@ -120,8 +120,9 @@ class Checkpoint:
 
         if self.gguf_file is None:
             return False
-        tensors = read_gguf_model(self.path).tensors
-        return any(tensor.ggml_type.number in FORMATS for tensor in tensors)
+        header = read_gguf_model(self.path)
+        is_known = header.architecture in GGUF_FAMILIES
+        return is_known and any(t.ggml_type.number in FORMATS for t in header.tensors)
 
     def read_native(self, dtype: torch.dtype, progress: Progress) -> PreTrainedModel:
         """Read a GGUF file onto the CPU, with weights in their own bits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from streamingllm.models.progress import Progress, ignore_progress
 from streamingllm.models.quantize import check_quantization
 
 DEFAULT_CALIBRATION_TOKENS = 2048
+_log = logging.getLogger("streamingllm")
 
 
 def load_model(
@@ -80,6 +82,11 @@ def load_model(
         model, error = store.read_model(checkpoint, quantize, wanted_dtype or torch.bfloat16)
     else:
         model = _read(checkpoint, str(name_or_path), wanted_dtype, wanted_device, progress)
+    if error:
+        _log.warning(
+            "quantize=%s changes the weights of %s by %.1f %% of their size (root mean square)",
+            quantize, checkpoint.path, 100 * error,
+        )  # fmt: skip
     tokenizer = checkpoint.read_tokenizer(model.config)
     model.eval().requires_grad_(False)
     return LanguageModel(

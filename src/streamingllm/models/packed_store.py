@@ -20,8 +20,14 @@ from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.formats.registry import quantization_settings, stored_weights
 from streamingllm.models.one_by_one import Reading, read_one_by_one
 from streamingllm.models.progress import Progress
-from streamingllm.models.quantize import install_layers, quantize_layers
-from streamingllm.models.rounding import Rounding, keep_dense, keep_own_bits, squared_error
+from streamingllm.models.quantize import install_layers
+from streamingllm.models.rounding import (
+    Rounding,
+    keep_dense,
+    keep_own_bits,
+    quantize_layers,
+    squared_error,
+)
 from streamingllm.models.shards import Shards
 from streamingllm.models.storage import staging_folder, writing_to
 from streamingllm.models.tensor_file import write_tensors
@@ -91,7 +97,9 @@ class PackedStore:
         if kept is None:
             total = sum(p.nbytes for p in model.parameters())
             self.progress("quantize", 0, total)
-            kept = Kept(quantize_layers(model, quantization))
+            rounding = Rounding(int(quantization.removeprefix("int")))
+            packed = quantize_layers(model, rounding)
+            kept = Kept(packed, relative_error=rounding.relative_error)
             _keep(kept, path)
             self.progress("quantize", total, total)
         install_layers(model, kept.packed)

@@ -102,28 +102,6 @@ def check_quantization(quantization: str) -> str:
     return quantization
 
 
-def quantize_layers(model: PreTrainedModel, quantization: str) -> dict[str, PackedWeight]:
-    """Pack the weights of a model's linear layers, by name.
-
-    Layers whose sizes do not fit groups of 32 and tiles of 16 are left out. The head is packed in
-    eight bits where four would lose something: each of its errors meets the probabilities directly.
-
-    Args:
-        model: in float32, so that weights that came from GGUF blocks are found again exactly.
-        quantization: "int8" or "int4".
-    """
-    num_bits = int(quantization.removeprefix("int"))
-    head = model.get_output_embeddings()
-    packed = {}
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear) and _fits(layer):
-            weight = layer.weight.detach().float()
-            packed[name], is_exact = quantize_weight(weight, num_bits)
-            if layer is head and not is_exact:
-                packed[name], _ = quantize_weight(weight, 8)
-    return packed
-
-
 def install_layers(model: PreTrainedModel, packed: dict[str, PackedWeight]) -> None:
     """Replace linear layers of a model by those that compute with packed weights."""
     for name, weight in packed.items():
@@ -140,10 +118,6 @@ def install_layer(model: nn.Module, name: str, weight: PackedWeight) -> Quantize
     packed_layer = QuantizedLinear(weight, None if bias is None else bias.detach())
     setattr(model.get_submodule(parent), child, packed_layer)
     return packed_layer
-
-
-def _fits(layer: nn.Linear) -> bool:
-    return layer.in_features % GROUP_SIZE == 0 and layer.out_features % TILE_ROWS == 0
 
 
 def quantize_weight(weight: Tensor, num_bits: int) -> tuple[PackedWeight, bool]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.kernels.packing import GROUP_SIZE, TILE_ROWS, PackedWeight, unpack_weight
@@ -105,3 +106,23 @@ class Rounding:
         except NotRepresentableError:
             return None
         return own if own.num_bits <= self.num_bits else None
+
+
+def quantize_layers(model: PreTrainedModel, rounding: Rounding) -> dict[str, PackedWeight]:
+    """Pack the weights of a model's linear layers, by name.
+
+    Layers whose sizes do not fit groups of 32 and tiles of 16 are left out. The head is packed in
+    eight bits where four would lose something: each of its errors meets the probabilities directly.
+
+    Args:
+        model: in float32, so that weights that came from GGUF blocks are found again exactly.
+        rounding: packs each layer, and adds up what that changes.
+    """
+    head = model.get_output_embeddings()
+    packed = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear):
+            weight = layer.weight.detach().float()
+            if (found := rounding(name, weight, None, layer is head)) is not None:
+                packed[name] = found
+    return packed
