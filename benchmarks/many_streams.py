@@ -178,7 +178,7 @@ class ManyStreams:
             return
         n = max(CONFIG.num_sink_tokens, session.num_pinned_tokens)
         alone = Stream(self.lm.model, StreamConfig.with_cache_size(CONFIG.cache_size, n))
-        logits = alone.feed(torch.tensor(session.ids))[:-1]
+        logits = alone.feed(torch.tensor(session.ids, device=self.lm.model.device))[:-1].cpu()
         chosen = logits.gather(1, torch.tensor(session.ids[1:])[:, None])[:, 0]
         behind = (logits.max(dim=-1).values - chosen)[torch.tensor(session.is_generated[1:])]
         self.counts["equal"] += int((behind == 0.0).sum())
@@ -204,9 +204,10 @@ class ManyStreams:
         return [self.random.randrange(256) for _ in range(number)]
 
 
-def measure(num_streams: int, num_steps: int, seed: int) -> dict[str, Any]:
+def measure(num_streams: int, num_steps: int, seed: int, device: str) -> dict[str, Any]:
     """Run and return counts, times and memory."""
     lm, process = tiny_lm(), psutil.Process()
+    lm.model.to(device)
     seconds, memory = [], []
     with Engine(lm, CONFIG, max_streams=num_streams, max_pinned_tokens=MAX_PINNED_TOKENS) as engine:
         many = ManyStreams(lm, engine, num_streams, seed)
@@ -239,10 +240,11 @@ def main(
     streams: Annotated[int, typer.Option(help="Streams with a prefix of their own.")] = 64,
     steps: Annotated[int, typer.Option(help="Steps of the engine.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of actions, prompts and prefixes.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the model is: cpu or cuda.")] = "cpu",
     json: Annotated[str, typer.Option(help="File of the results, - for standard output.")] = "-",
 ) -> None:
     """Measure and write the results."""
-    write_json(json, {**measure(streams, steps, seed), **run_record(seed)})
+    write_json(json, {**measure(streams, steps, seed, device), **run_record(seed)})
 
 
 if __name__ == "__main__":
