@@ -207,7 +207,7 @@ class ManyStreams:
 def measure(num_streams: int, num_steps: int, seed: int, device: str) -> dict[str, Any]:
     """Run and return counts, times and memory."""
     lm, process = tiny_lm(), psutil.Process()
-    lm.model.to(device)
+    lm.model.to(torch.device(device))  # type: ignore[arg-type]
     seconds, memory = [], []
     with Engine(lm, CONFIG, max_streams=num_streams, max_pinned_tokens=MAX_PINNED_TOKENS) as engine:
         many = ManyStreams(lm, engine, num_streams, seed)

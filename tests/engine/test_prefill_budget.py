@@ -14,17 +14,35 @@ def test_bucket_sizes_grow_as_far_as_time_allows() -> None:
     buckets = BucketSizes((16, 32, 64, 128, 256))
     sizes = []
     for _ in range(20):
-        sizes.append(buckets.largest(0.024))
+        sizes.append(buckets.largest(0.024, 256)[0])
         buckets.measured(sizes[-1], 0.005 + sizes[-1] * 1e-4)
-    assert sizes[:4] == [16, 32, 64, 128]  # 256 tokens would take 30.6 ms
-    assert set(sizes[4:]) == {128}
+    assert sizes[:8:2] == [16, 32, 64, 128]  # each twice; 256 tokens would take 30.6 ms
+    assert set(sizes[8:]) == {128}
+
+
+def test_the_first_time_of_a_size_does_not_count() -> None:
+    buckets = BucketSizes((16, 32))
+    buckets.measured(16, 5.0)
+    assert not buckets.is_known(16)
+    buckets.measured(16, 0.005)
+    assert buckets.largest(0.006, 16) == (16, 0.005)
 
 
 def test_a_size_with_one_slow_measurement_is_tried_again() -> None:
     buckets = BucketSizes((16, 32))
-    buckets.measured(buckets.largest(0.01), 0.02)
-    assert buckets.largest(0.01) == 0
-    assert Counter(buckets.largest(0.01) for _ in range(200))[16] > 0
+    for _ in range(2):
+        buckets.measured(buckets.largest(0.01, 32)[0], 0.02)
+    assert buckets.largest(0.01, 32) == (0, 0.0)
+    assert Counter(buckets.largest(0.01, 32)[0] for _ in range(200))[16] > 0
+
+
+def test_no_larger_size_is_taken_than_there_are_tokens_for() -> None:
+    buckets = BucketSizes((16, 32, 64))
+    for _ in range(5):
+        size, _ = buckets.largest(1.0, 20)
+        buckets.measured(min(size, 20), 0.002)
+    assert size == 32
+    assert buckets.largest(1.0, 20) == (32, 0.002)
 
 
 @dataclass
@@ -36,9 +54,11 @@ class Machine:
     per_chunk: float
     per_token: float
 
-    def prefill(self, budget: PrefillBudget, num_decoding: int = 8) -> tuple[PrefillWork, float]:
+    def prefill(
+        self, budget: PrefillBudget, num_decoding: int = 8, num_joining: int = 2000
+    ) -> tuple[PrefillWork, float]:
         """Do one step; return its work and how long it took."""
-        work = budget.next(num_decoding, can_mix=True)
+        work = budget.next(num_decoding, num_joining=num_joining, num_pending=2000)
         if work.how == "mixed":
             seconds = self.step + work.num_tokens * self.per_mixed_token
             budget.stepped(num_decoding, seconds, work.num_tokens)
@@ -64,19 +84,26 @@ def test_the_better_way_to_prefill_is_found(machine: Machine, best: PrefillWork)
     assert found == best
     if best.num_tokens > 1:
         assert sorted(seconds for _, seconds in steps)[950] <= 2 * machine.step
-    at_once = budget.next(0, can_mix=True)
+    at_once = budget.next(0, num_joining=0, num_pending=2000)
     assert at_once == PrefillWork("chunk", 512)
 
 
-def test_a_mixed_step_takes_no_more_than_it_can() -> None:
-    budget, machine = (
-        PrefillBudget(512, 2.0, max_mixed_tokens=1),
-        Machine(0.010, 0.0004, 0.005, 0.0001),
-    )
-    works = [machine.prefill(budget)[0] for _ in range(1000)]
+def test_few_tokens_that_can_join_leave_a_prompt_to_chunks() -> None:
+    budget, machine = PrefillBudget(512, 2.0), Machine(0.010, 0.0004, 0.005, 0.0001)
+    works = [machine.prefill(budget, num_joining=1)[0] for _ in range(1000)]
     assert {work.num_tokens for work in works if work.how == "mixed"} == {0, 1}
     (best, _), *_ = Counter(works).most_common()
     assert best == PrefillWork("chunk", 16)
+
+
+def test_many_prompts_that_can_join_are_faster_than_short_chunks() -> None:
+    machine = Machine(0.005, 0.00001, 0.030, 0.00001)  # much time for a pass, little for a token
+    for num_joining, best in ((1, PrefillWork("chunk", 512)), (100, PrefillWork("mixed", 128))):
+        budget = PrefillBudget(512, 2.0, unnoticed_seconds=0.06)
+        for _ in range(2):
+            machine.prefill(budget, num_decoding=0)
+        works = Counter(machine.prefill(budget, num_joining=num_joining)[0] for _ in range(1000))
+        assert works.most_common(1)[0][0] == best
 
 
 def test_no_time_at_all() -> None:

@@ -13,8 +13,7 @@ from streamingllm.positions.base import PositionEncoding
 def can_attend(q: Tensor, v: Tensor, plan: WindowPlan, encoding: PositionEncoding) -> bool:
     """Return whether the operator can compute this, and faster than plain matrix products."""
     return (
-        q.device.type == "cpu"
-        and plan.chunk.aligned
+        plan.chunk.aligned
         and not plan.in_place  # for one token packing the keys costs what the fused loop saves
         and not encoding.has_bias
         and not q.requires_grad

@@ -143,13 +143,18 @@ class ChunkCopies:
         """Return the window's earlier tokens in order, pieces [batch, heads, .., head_dim]."""
         chunk, m, num_old = self.plan.chunk, self.plan.window_size, self.plan.num_old
         if chunk.aligned:
-            first = int(chunk.start[0]) % m
+            first = self._first_old
             if num_old < m or first == 0:
                 return (ring[:, :, :num_old],)
             return ring[:, :, first:], ring[:, :, :first]
         slots = self.plan.window_positions[:, :num_old] % m
         index = slots[:, None, :, None].expand(-1, ring.shape[1], -1, ring.shape[3])
         return (ring.gather(2, index),)
+
+    @cached_property
+    def _first_old(self) -> int:
+        """Entry of the oldest token of a full ring, asked of the device once for all layers."""
+        return int(self.plan.chunk.start[0]) % self.plan.window_size
 
     def _new_tokens(self, first: Tensor, stop: Tensor | None, slots: int) -> SlotCopies:
         """Tokens at stream positions first..stop-1 of each row, to entry `position mod slots`."""

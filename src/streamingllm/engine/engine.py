@@ -19,6 +19,8 @@ from streamingllm.errors import ConfigError
 from streamingllm.models import LanguageModel
 from streamingllm.stream.sampling import GREEDY, SamplingParams
 
+_UNNOTICED_SECONDS = 0.06  # between two words
+
 
 class Engine(StreamCommands):
     """Hold many streams and advance all of them in one step.
@@ -36,7 +38,7 @@ class Engine(StreamCommands):
         max_pinned_tokens: longest pinned prefix; None for `config.num_sink_tokens`.
         max_waiting: streams that may wait for a slot.
         max_stall: bound on the duration of a step that prefills, as a multiple of one that does
-            not.
+            not. On a GPU, whose steps are short, 60 ms are always allowed unless it is 1.
         clock: seconds that deadlines are measured with.
 
     Raises:
@@ -66,8 +68,9 @@ class Engine(StreamCommands):
             max_pinned_tokens=max_pinned_tokens,
         )
         self._runner = ModelRunner(lm.model, pool)
-        max_mixed = self._runner.max_prefill_tokens_per_step
-        budget = PrefillBudget(config.chunk_size, max_stall, max_mixed)
+        is_gpu = lm.model.device.type == "cuda"
+        floor = _UNNOTICED_SECONDS if is_gpu and max_stall > 1.0 else 0.0
+        budget = PrefillBudget(config.chunk_size, max_stall, unnoticed_seconds=floor)
         scheduler = Scheduler(pool, self._runner, budget, max_waiting)
         super().__init__(lm, config, pool, scheduler, clock)
         self._put_back: list[StepOutput] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from streamingllm.engine.slot_pool import SlotPool
 from streamingllm.engine.stream import EngineStream
-from streamingllm.graphs.decode_step import MAX_BATCH, DecodeStep, StepToken, unsupported_reason
+from streamingllm.graphs.decode_step import DecodeStep, StepToken, unsupported_reason
 from streamingllm.integration.lora import check_adapter, using_adapter
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import run_model
@@ -38,9 +38,14 @@ class ModelRunner:
             self._step = DecodeStep(model, whole.attachment, whole.encodings, whole.geometry_of)
 
     @property
-    def max_prefill_tokens_per_step(self) -> int:
+    def max_tokens_per_slot(self) -> int:
         """Tokens of one prompt that a mixed step can take; 0 if streams cannot step together."""
         return 0 if self._step is None else self._step.max_tokens_per_slot
+
+    @property
+    def num_first_steps(self) -> int:
+        """Steps so far that took longer than others will; see `DecodeStep`."""
+        return 0 if self._step is None else self._step.num_first_steps
 
     def can_step(self, stream: EngineStream) -> bool:
         """Return whether a stream can step with others.
@@ -54,35 +59,33 @@ class ModelRunner:
     def step(
         self,
         streams: Sequence[EngineStream],
-        prefilling: EngineStream | None = None,
-        num_tokens: int = 0,
+        prompts: Sequence[tuple[EngineStream, int]] = (),
     ) -> Tensor:
-        """Feed one token to each of several streams, and some more to another, all at once.
+        """Feed one token to each of several streams, and some to others, all at once.
 
         Args:
             streams: get one token each.
-            prefilling: gets `num_tokens`, one after the other.
-            num_tokens: 0 without `prefilling`; at most `max_prefill_tokens_per_step`.
+            prompts: streams that get several, one after the other, at most `max_tokens_per_slot`.
 
         Returns:
-            logits of `streams` and, after its last token, of `prefilling`, [streams + 1, vocab].
+            logits of each of `streams`, and of `prompts` after its last token, [all, vocab].
         """
         assert self._step is not None
         self._step.poll()
-        tokens = [_step_token(stream, 0) for stream in streams]
-        if prefilling is not None:
-            tokens += [_step_token(prefilling, i) for i in range(num_tokens)]
+        shares = [*((stream, 1) for stream in streams), *prompts]
+        tokens = [_step_token(stream, i) for stream, number in shares for i in range(number)]
         # Parts run one by one, so that a prompt's tokens find those before them in the cache.
+        most = self._step.max_batch
         parts = [
-            self._step.run(tokens[first : first + MAX_BATCH], self._pool.buffers)
-            for first in range(0, len(tokens), MAX_BATCH)
+            self._step.run(tokens[first : first + most], self._pool.buffers)
+            for first in range(0, len(tokens), most)
         ]
-        for stream in streams:
-            _count(stream, 1)
-        if prefilling is not None:
-            _count(prefilling, num_tokens)
+        for stream, number in shares:
+            _count(stream, number)
         logits = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return torch.cat((logits[: len(streams)], logits[-1:])) if num_tokens > 1 else logits
+        if len(tokens) == len(shares):
+            return logits
+        return logits[[end - 1 for end in accumulate(number for _, number in shares)]]
 
     def prefill(self, stream: EngineStream, num_tokens: int) -> Tensor:
         """Feed the next tokens of one stream in a pass of its own; return logits [1, vocab].

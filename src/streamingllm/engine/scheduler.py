@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 
 from torch import Tensor
 
@@ -200,17 +201,31 @@ class Scheduler:
         decoding = [s for s, g in active if not g.is_full and not s.is_prefilling]
         if not prompts:
             return self._decode(decoding)
-        prompt = min(prompts, key=lambda s: (s.priority, s.prefilled_at))
-        prompt.prefilled_at = self.num_steps
-        work = self._budget.next(len(decoding), can_mix=self._runner.can_step(prompt))
-        num_tokens = prompt.num_prefill_tokens(work.num_tokens)
+        prompts.sort(key=lambda s: (s.priority, s.prefilled_at))
+        joining = self._joining(prompts) if decoding else []
+        work = self._budget.next(
+            len(decoding),
+            num_joining=sum(number for _, number in joining),
+            num_pending=len(prompts[0].pending),
+        )
         if work.how == "mixed":
-            return self._decode(decoding, prompt, num_tokens)
+            return self._decode(decoding, _shares(joining, work.num_tokens))
         self._decode(decoding)
-        started = time.perf_counter()
+        prompt, started = prompts[0], time.perf_counter()
+        num_tokens = prompt.num_prefill_tokens(work.num_tokens)
+        prompt.prefilled_at = self.num_steps
         self._prefill(prompt, num_tokens)
         self.num_prefilled_tokens += num_tokens
         return self._budget.prefilled(num_tokens, time.perf_counter() - started)
+
+    def _joining(self, prompts: Sequence[EngineStream]) -> list[tuple[EngineStream, int]]:
+        """Return which prompts can join a step, with how many tokens, up to the first that cannot.
+
+        A prompt that cannot join comes before those behind it, in a pass of its own.
+        """
+        able = takewhile(self._runner.can_step, prompts)
+        most = self._runner.max_tokens_per_slot
+        return [(prompt, prompt.num_prefill_tokens(most)) for prompt in able]
 
     def _fork_samples(self, stream: EngineStream) -> None:
         """Let the other samples of a prompt run, or wait with a copy of its cache."""
@@ -239,23 +254,25 @@ class Scheduler:
     def _decode(
         self,
         decoding: Sequence[EngineStream],
-        prompt: EngineStream | None = None,
-        num_mixed: int = 0,
+        prompts: Sequence[tuple[EngineStream, int]] = (),
     ) -> None:
-        """Feed one token to each stream that decodes, and some to a prompt in the same step."""
+        """Feed one token to each stream that decodes, and some to prompts in the same step."""
         if not decoding:
             return
-        started = time.perf_counter()
+        started, num_first_steps = time.perf_counter(), self._runner.num_first_steps
         together = [stream for stream in decoding if self._runner.can_step(stream)]
         alone = [stream for stream in decoding if stream not in together]
-        if together or num_mixed:
-            logits = self._runner.step(together, prompt if num_mixed else None, num_mixed)
+        num_mixed = sum(number for _, number in prompts)
+        if together or prompts:
+            logits = self._runner.step(together, prompts)
             self.num_prefilled_tokens += num_mixed
-            mixed = [prompt] if prompt is not None and num_mixed else []
-            self._append_tokens([*together, *mixed], logits)
+            for prompt, _ in prompts:
+                prompt.prefilled_at = self.num_steps
+            self._append_tokens([*together, *(prompt for prompt, _ in prompts)], logits)
         for stream in alone:
             self._prefill(stream, 1)
-        self._budget.stepped(len(decoding), time.perf_counter() - started, num_mixed)
+        if self._runner.num_first_steps == num_first_steps:
+            self._budget.stepped(len(decoding), time.perf_counter() - started, num_mixed)
 
     def _prefill(self, stream: EngineStream, num_tokens: int) -> None:
         """Feed tokens to one stream in a pass of its own, which may fail."""
@@ -298,3 +315,21 @@ class Scheduler:
         stream.pending.append(token)
         self.num_generated_tokens += 1
         return self._put(stream, (token,), text, reason, logprobs)
+
+
+def _shares(
+    joining: Sequence[tuple[EngineStream, int]], num_tokens: int
+) -> list[tuple[EngineStream, int]]:
+    """Return how many of `num_tokens` each prompt gets; those in front get all that they can take.
+
+    Args:
+        joining: prompts, and how many tokens each can take.
+        num_tokens: of all prompts together.
+    """
+    shares = []
+    for prompt, most in joining:
+        number = min(most, num_tokens)
+        if number:
+            shares.append((prompt, number))
+        num_tokens -= number
+    return shares

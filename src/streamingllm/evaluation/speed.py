@@ -53,15 +53,16 @@ def seconds_of(work: Callable[[], object]) -> float:
 
 
 class BandwidthMeter:
-    """Measure how fast this machine's memory can be read, with all threads of torch."""
+    """Measure how fast a device's memory can be read, on a CPU with all threads of torch."""
 
-    def __init__(self) -> None:
-        self._bytes = torch.ones(_READ_BYTES // 4)
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._bytes = torch.ones(_READ_BYTES // 4, device=device)
         self._rates: list[float] = []
 
     def sample(self) -> None:
         """Read the memory once."""
-        self._rates.append(_READ_BYTES / seconds_of(self._bytes.sum))
+        # The sum is a number on the host, which waits for a GPU.
+        self._rates.append(_READ_BYTES / seconds_of(lambda: float(self._bytes.sum())))
 
     @property
     def bytes_per_second(self) -> float:
@@ -121,7 +122,7 @@ def measure_decode(
         num_steps: timed steps; a few more come before, untimed.
         on_step: called after each.
     """
-    meter = BandwidthMeter()
+    meter = BandwidthMeter(stream.model.device)
     seconds = []
     tokens = stream.generate_batch(num_steps + _WARM_UP)
     for number in range(num_steps + _WARM_UP):

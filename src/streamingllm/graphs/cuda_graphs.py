@@ -13,7 +13,9 @@ from torch import Tensor
 
 from streamingllm.errors import first_line
 
-MOST_GRAPHS = 64  # an engine has one for each number of streams
+MOST_GRAPHS = 64  # an engine has one for each size of a step
+# What a graph holds of a ring; a step has a hundred rings, so that loops in Python take longer.
+_RING_FACTS = (Tensor.data_ptr, Tensor.size, Tensor.stride)
 _log = logging.getLogger("streamingllm")
 
 
@@ -98,6 +100,10 @@ class CapturedSteps:
     Args:
         recorder: captures.
         device: where steps run.
+
+    Attributes:
+        num_first_steps: steps so far that were the first of their kind or captured, which take
+            longer than others.
     """
 
     def __init__(self, recorder: Recorder, device: torch.device) -> None:
@@ -105,6 +111,7 @@ class CapturedSteps:
         self._device = device
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._can_capture = True
+        self.num_first_steps = 0
 
     @property
     def num_graphs(self) -> int:
@@ -124,9 +131,10 @@ class CapturedSteps:
         with torch.inference_mode():
             if not self._can_capture:
                 return step(numbers.to(self._device))
-            key = (numbers.shape[-1], *((x.data_ptr(), x.shape, x.stride()) for x in rings))
+            key = (numbers.shape[-1], *(tuple(map(f, rings)) for f in _RING_FACTS))
             kind = self._kinds.get(key)
             if kind is None:
+                self.num_first_steps += 1
                 kind = _Kind(numbers.to(self._device))
                 logits = self._recorder.warm_up(lambda: step(kind.numbers))
                 self._keep(key, kind)
@@ -149,6 +157,7 @@ class CapturedSteps:
     def _replay(self, kind: _Kind, step: Callable[[Tensor], Tensor]) -> Tensor:
         if kind.graph is None:
             graphs = (other.graph for other in self._kinds.values())
+            self.num_first_steps += 1
             pool = next((graph.pool for graph in graphs if graph is not None), None)
             try:
                 kind.graph = self._recorder.capture(lambda: step(kind.numbers), pool)

@@ -34,6 +34,8 @@ from streamingllm.positions.base import PositionEncoding
 from streamingllm.positions.rope import RopeEncoding
 
 MAX_BATCH = 64
+# Sizes of steps on a GPU. Each has a CUDA graph of its own, which takes a while to capture.
+GPU_SIZES = (1, 2, 4, *range(8, 64, 8), *range(64, 257, 32))
 _EXAMPLE_STREAMS, _EXAMPLE_ENTRIES = 7, 11  # any others do as well
 _log = logging.getLogger("streamingllm")
 
@@ -59,7 +61,8 @@ class DecodeStep:
         geometry_of: tuple[int, ...],
     ) -> None:
         join_siblings(model)
-        device = model.device
+        self._device = model.device
+        self._sizes = GPU_SIZES if self._device.type == "cuda" else ()
         self._attachment = attachment
         self._num_geometries = max(geometry_of) + 1
         self._module = StepModule(model, attachment, tuple(encodings), geometry_of)
@@ -67,7 +70,12 @@ class DecodeStep:
         self._compiled: dict[bool, Callable[[list[Tensor]], list[Tensor]]] = {}
         self._compilations: dict[bool, Compilation] = {}
         self._cannot: set[bool] = set()
-        self._captured = _capturing(device)
+        self._captured = _capturing(self._device)
+
+    @property
+    def max_batch(self) -> int:
+        """Tokens that an engine feeds in one step."""
+        return max(self._sizes, default=MAX_BATCH)
 
     @property
     def max_tokens_per_slot(self) -> int:
@@ -77,12 +85,17 @@ class DecodeStep:
         of the step in it, also those that come after the one that attends.
         """
         in_turn = self._captured is None and not self._attachment.readers
-        return MAX_BATCH if in_turn else 1
+        return self.max_batch if in_turn else 1
 
     @property
     def num_graphs(self) -> int:
         """CUDA graphs that steps are replayed from."""
         return 0 if self._captured is None else self._captured.num_graphs
+
+    @property
+    def num_first_steps(self) -> int:
+        """Steps so far that took longer than others, because they were captured in them."""
+        return 0 if self._captured is None else self._captured.num_first_steps
 
     def run(self, tokens: Sequence[StepToken], buffers: Sequence[RingBuffers]) -> Tensor:
         """Write one token to each slot and return logits [batch, vocab].
@@ -91,12 +104,14 @@ class DecodeStep:
             tokens: none of a slot more often than `max_tokens_per_slot`; past the last sink.
             buffers: of each layer, written in place.
         """
-        numbers = numbers_of(tokens)
+        size = next((size for size in self._sizes if size >= len(tokens)), len(tokens))
+        numbers = numbers_of(tokens, size)
         if self._captured is None:
-            return self._step(numbers, buffers)
+            return self._step(numbers.to(self._device), buffers)[: len(tokens)]
         assert len({token.slot for token in tokens}) == len(tokens), "a GPU's step takes one token"
         rings = [x for layer in buffers for x in layer if x is not None]
-        return self._captured.run(numbers, rings, lambda there: self._step(there, buffers))
+        logits = self._captured.run(numbers, rings, lambda there: self._step(there, buffers))
+        return logits[: len(tokens)]
 
     def _step(self, numbers: Tensor, buffers: Sequence[RingBuffers]) -> Tensor:
         compiled = self._compiled.get(numbers.shape[1] > 1)
@@ -146,7 +161,7 @@ class DecodeStep:
         atexit.register(self._compilations[many].stop)
 
     def _export(self, many: bool, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
-        dynamic = _dynamic_dimensions(many, inputs)
+        dynamic = _dynamic_dimensions(self.max_batch if many else 1, inputs)
         # An exporter puts weights without values into the model, which no other thread may see.
         with self._attachment.exclusive(), torch.no_grad():
             return torch.export.export(self._module, inputs, dynamic_shapes=dynamic, strict=False)
@@ -220,12 +235,12 @@ def _capturing(device: torch.device) -> CapturedSteps | None:
     return CapturedSteps(CudaRecorder(device), device) if device.type == "cuda" else None
 
 
-def _dynamic_dimensions(many: bool, inputs: tuple[Any, ...]) -> Any:
+def _dynamic_dimensions(max_batch: int, inputs: tuple[Any, ...]) -> Any:
     """Say which sizes may change from call to call: a batch above 1.
 
     So may those of rings and sinks, but no compiler needs to know: operators get them as they are.
     """
-    numbers = {1: torch.export.Dim("batch", min=2, max=MAX_BATCH)} if many else None
+    numbers = {1: torch.export.Dim("batch", min=2, max=max_batch)} if max_batch > 1 else None
     rings = [tuple(None for _ in layer) for layer in inputs[1]]
     return numbers, rings
 

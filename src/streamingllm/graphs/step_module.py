@@ -19,6 +19,8 @@ from streamingllm.graphs.step_linears import StepLinears
 from streamingllm.integration.attach import Attachment
 from streamingllm.positions.base import PositionEncoding
 
+_NO_SLOT = -1
+
 
 class StepToken(NamedTuple):
     """A token of a decode step: its id, slot, stream position and, per geometry, what it sees."""
@@ -34,9 +36,16 @@ class StepToken(NamedTuple):
         return [self.token_id, self.slot, self.position, *chain.from_iterable(self.layouts)]
 
 
-def numbers_of(tokens: Sequence[StepToken]) -> Tensor:
-    """Return the tokens of one step as `StepModule` takes them, on the CPU."""
-    return torch.tensor([token.numbers for token in tokens]).T.contiguous()
+def numbers_of(tokens: Sequence[StepToken], size: int = 0) -> Tensor:
+    """Return the tokens of one step as `StepModule` takes them, on the CPU.
+
+    Up to `size` of them, tokens without a slot follow. They write nothing, and logits of theirs are
+    not numbers. Only the operators of a GPU take them.
+    """
+    columns = [token.numbers for token in tokens]
+    nobody = [0, _NO_SLOT, *[0] * (len(columns[0]) - 2)]
+    columns += [nobody] * (size - len(columns))
+    return torch.tensor(columns).T.contiguous()
 
 
 class StepModule(nn.Module):

@@ -47,8 +47,13 @@ def load() -> bool:
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    """Do what `reference.linear` does; it would widen all weights first."""
-    return F.linear(x, weight)
+    """Do what `reference.linear` does; it would widen all weights first.
+
+    All rows are one matrix here. Where the strides of x are not a matrix's, torch would multiply
+    them one by one, and read the weights for each.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    return F.linear(rows, weight).view(*x.shape[:-1], len(weight))
 
 
 def _try(decode: Callable[..., Tensor], dtype: torch.dtype) -> None:

@@ -18,9 +18,9 @@ def encode_rows(x: Tensor) -> Tensor:
     """
     x = x.float()
     greatest = x.abs().amax(dim=-1, keepdim=True)
-    scale = greatest / _LARGEST_CODE
-    # Not `127 / greatest`, which torch takes apart into a reciprocal and a product.
-    inverse = torch.full_like(greatest, _LARGEST_CODE) / greatest
+    # Torch divides tensors exactly; with a number it multiplies by a reciprocal, on a GPU at least.
+    largest = torch.full_like(greatest, _LARGEST_CODE)
+    scale, inverse = greatest / largest, largest / greatest
     codes = (x * inverse.where(greatest > 0, 0.0)).round().to(torch.int8)
     return torch.cat((codes, scale.view(torch.int8)), dim=-1)
 
