@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import takewhile
 
 from torch import Tensor
 
 from streamingllm.checks import check_integer
 from streamingllm.engine.model_runner import ModelRunner
 from streamingllm.engine.outputs import StepOutput
+from streamingllm.engine.mixed_step import joining, shares
 from streamingllm.engine.prefill_budget import PrefillBudget
 from streamingllm.engine.slot_pool import Slot, SlotPool
 from streamingllm.engine.stream import EngineStream
@@ -202,14 +202,14 @@ class Scheduler:
         if not prompts:
             return self._decode(decoding)
         prompts.sort(key=lambda s: (s.priority, s.prefilled_at))
-        joining = self._joining(prompts) if decoding else []
+        able = joining(prompts, self._runner) if decoding else []
         work = self._budget.next(
             len(decoding),
-            num_joining=sum(number for _, number in joining),
+            num_joining=sum(number for _, number in able),
             num_pending=len(prompts[0].pending),
         )
         if work.how == "mixed":
-            return self._decode(decoding, _shares(joining, work.num_tokens))
+            return self._decode(decoding, shares(able, work.num_tokens))
         self._decode(decoding)
         prompt, started = prompts[0], time.perf_counter()
         num_tokens = prompt.num_prefill_tokens(work.num_tokens)
@@ -217,15 +217,6 @@ class Scheduler:
         self._prefill(prompt, num_tokens)
         self.num_prefilled_tokens += num_tokens
         return self._budget.prefilled(num_tokens, time.perf_counter() - started)
-
-    def _joining(self, prompts: Sequence[EngineStream]) -> list[tuple[EngineStream, int]]:
-        """Return which prompts can join a step, with how many tokens, up to the first that cannot.
-
-        A prompt that cannot join comes before those behind it, in a pass of its own.
-        """
-        able = takewhile(self._runner.can_step, prompts)
-        most = self._runner.max_tokens_per_slot
-        return [(prompt, prompt.num_prefill_tokens(most)) for prompt in able]
 
     def _fork_samples(self, stream: EngineStream) -> None:
         """Let the other samples of a prompt run, or wait with a copy of its cache."""
@@ -315,21 +306,3 @@ class Scheduler:
         stream.pending.append(token)
         self.num_generated_tokens += 1
         return self._put(stream, (token,), text, reason, logprobs)
-
-
-def _shares(
-    joining: Sequence[tuple[EngineStream, int]], num_tokens: int
-) -> list[tuple[EngineStream, int]]:
-    """Return how many of `num_tokens` each prompt gets; those in front get all that they can take.
-
-    Args:
-        joining: prompts, and how many tokens each can take.
-        num_tokens: of all prompts together.
-    """
-    shares = []
-    for prompt, most in joining:
-        number = min(most, num_tokens)
-        if number:
-            shares.append((prompt, number))
-        num_tokens -= number
-    return shares
