@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from streamingllm.checks import check_integer
+from streamingllm.engine.mixed_step import joining, shares
 from streamingllm.engine.model_runner import ModelRunner
 from streamingllm.engine.outputs import StepOutput
-from streamingllm.engine.mixed_step import joining, shares
 from streamingllm.engine.prefill_budget import PrefillBudget
 from streamingllm.engine.slot_pool import Slot, SlotPool
 from streamingllm.engine.stream import EngineStream
