@@ -40,6 +40,8 @@ class StreamConfig:
         eviction: "token" evicts the oldest token of a full window; "turn" evicts whole turns, whose
             first tokens `begin_turn` names: the window then begins with a turn and shrinks to no
             less than half of m (see `cache.turns`).
+        eviction_grain: tokens that leave the window together under eviction by token: it begins at
+            a multiple of this, so it holds up to this many less than m. Paged caches evict so.
         chunk_size: tokens per forward pass while feeding; changes speed and memory, not logits.
         strategy: one of `STRATEGIES`; all except `sinks` are baselines to compare with.
         interpolation_factor: divisor of positions under strategy `interpolation`.
@@ -56,6 +58,7 @@ class StreamConfig:
     max_rewind_tokens: int = 64
     quantize_cache: str = "none"
     eviction: str = "token"
+    eviction_grain: int = 1
     chunk_size: int = 1024
     strategy: str = "sinks"
     interpolation_factor: float = 1.0
@@ -71,8 +74,23 @@ class StreamConfig:
             raise ConfigError(
                 f"interpolation_factor={factor} is out of range; choose a finite number >= 1"
             )
+        if self.eviction_grain > 1:
+            self._check_eviction_grain()
         if self.sink_positions is not None:
             self._check_sink_positions(self.sink_positions)
+
+    def _check_eviction_grain(self) -> None:
+        if self.eviction_grain > self.window_size:
+            raise ConfigError(
+                f"eviction_grain={self.eviction_grain} is more than "
+                f"window_size={self.window_size}; choose at most that"
+            )
+        for name, needed in (("eviction", "token"), ("strategy", "sinks")):
+            if getattr(self, name) != needed:
+                raise ConfigError(
+                    f"eviction_grain={self.eviction_grain} needs {name}='{needed}'; it is "
+                    f"{getattr(self, name)!r}"
+                )
 
     def _check_sink_positions(self, positions: tuple[int, ...]) -> None:
         if len(positions) != self.num_sink_tokens:
@@ -111,4 +129,10 @@ class StreamConfig:
         return cls(num_sink_tokens=num_sink_tokens, window_size=window_size, **fields)  # type: ignore[arg-type]
 
 
-_LOWEST = {"num_sink_tokens": 0, "window_size": 1, "max_rewind_tokens": 0, "chunk_size": 1}
+_LOWEST = {
+    "num_sink_tokens": 0,
+    "window_size": 1,
+    "max_rewind_tokens": 0,
+    "eviction_grain": 1,
+    "chunk_size": 1,
+}

@@ -115,14 +115,39 @@ class Turns:
         return min((start for start in self.starts if start in recent), default=recent.start)
 
 
-def kept_tokens(t: int, sinks: Sequence[int], window: int, turns: Turns | None = None) -> list[int]:
+@dataclass(frozen=True)
+class Blocks:
+    """Eviction by blocks, as paged caches do it.
+
+    Args:
+        size: tokens of a block.
+        window: tokens of the window at most (m).
+    """
+
+    size: int
+    window: int
+
+    def oldest(self, t: int) -> int:
+        """Return the first token of the first block that is not free at `t`, sinks apart.
+
+        A block is freed once none of its tokens is among the last m - size + 1.
+        """
+        block = 0
+        while (block + 1) * self.size <= t - (self.window - self.size):
+            block += 1
+        return block * self.size
+
+
+def kept_tokens(
+    t: int, sinks: Sequence[int], window: int, turns: Turns | Blocks | None = None
+) -> list[int]:
     """Return the stream positions that the query at `t` sees, in order, itself last."""
     oldest = max(0, t - window + 1, 0 if turns is None else turns.oldest(t))
     return [*sorted(j for j in sinks if j < oldest), *range(oldest, t + 1)]
 
 
 def distance_matrix(
-    num_tokens: int, sinks: Sequence[int], window: int, turns: Turns | None = None
+    num_tokens: int, sinks: Sequence[int], window: int, turns: Turns | Blocks | None = None
 ) -> Tensor:
     """Return distances inside the cache, int64, [queries, keys]; -1 where nothing is seen."""
     distance = torch.full((num_tokens, num_tokens), -1)

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from tests.reference.layer_facts import LayerFacts, Turns, distance_matrix, kept_tokens, reaches
+from tests.reference.layer_facts import (
+    Blocks,
+    LayerFacts,
+    Turns,
+    distance_matrix,
+    kept_tokens,
+    reaches,
+)
 from tests.reference.replaced_attention import BYPASSES, name_attention, replaced_attention
 
 
@@ -40,7 +47,7 @@ def banded_logits(
     n: int,
     m: int,
     sink_positions: tuple[int, ...] | None = None,
-    turns: Turns | None = None,
+    turns: Turns | Blocks | None = None,
 ) -> Tensor:
     """Return the logits of every token, [batch, seq, vocab], from one dense forward pass.
 
@@ -89,7 +96,7 @@ class UnrotatedCache(DynamicCache):
         n: int,
         m: int,
         sinks: Sequence[int],
-        turns: Turns | None,
+        turns: Turns | Blocks | None,
     ) -> None:
         super().__init__()
         self.turns = turns
@@ -176,7 +183,7 @@ def logits_token_by_token(
     n: int,
     m: int,
     sink_positions: tuple[int, ...] | None = None,
-    turns: Turns | None = None,
+    turns: Turns | Blocks | None = None,
 ) -> Iterator[Tensor]:
     """Yield the logits after each token of `ids` [batch, seq], each [batch, vocab].
 

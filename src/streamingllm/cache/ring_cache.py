@@ -19,7 +19,7 @@ from streamingllm.cache.ring import RingLayer
 from streamingllm.cache.slot_copies import ChunkCopies
 from streamingllm.cache.state import CacheState
 from streamingllm.cache.stream_positions import StreamPositions
-from streamingllm.cache.turns import TurnStarts
+from streamingllm.cache.turns import TurnStarts, window_starts
 from streamingllm.checks import check_integer
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, RewindError
@@ -283,7 +283,9 @@ class RingCache:
         names = [name for name in self.rings[0].buffers if name in state.buffers]
         for index, layer in enumerate(self.rings if names else ()):
             layer.load({name: state.buffers[name][index] for name in names})
-        self.positions = StreamPositions.from_json(state.positions, self.config.window_size)
+        self.positions = StreamPositions.from_json(
+            state.positions, lambda turns: _starts(self.config, turns)
+        )
 
     def clear(self) -> None:
         """Forget all tokens; the buffers stay."""
@@ -300,5 +302,12 @@ def tokens_taken_back(config: StreamConfig) -> int:
 
 def new_positions(config: StreamConfig) -> StreamPositions:
     """Return the positions of streams that have seen nothing."""
-    turns = [TurnStarts(config.window_size)] if config.eviction == "turn" else None
-    return StreamPositions(turns=turns)
+    starts = _starts(config)
+    return StreamPositions(turns=None if starts is None else [starts])
+
+
+def _starts(config: StreamConfig, turns: list[int] | None = None) -> TurnStarts | None:
+    by_turn = config.eviction == "turn"
+    return window_starts(
+        config.window_size, by_turn=by_turn, grain=config.eviction_grain, starts=turns
+    )

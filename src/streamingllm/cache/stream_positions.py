@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ class StreamPositions:
         origin: stream position that the model calls 0, int64, [rows].
         oldest: first overwritten stream position that can come back, one number per row.
         num_columns: tokens fed to the whole batch, padding included, as `generate` counts them.
-        turns: where the turns of each stream begin, one entry per row; None to evict by token.
+        turns: where windows of each stream may begin, one entry per row; None for anywhere.
     """
 
     seen: list[int] = field(default_factory=lambda: [0])
@@ -195,15 +196,22 @@ class StreamPositions:
         }
 
     @classmethod
-    def from_json(cls, facts: dict[str, Any], window_size: int) -> StreamPositions:
-        """Return the positions that `to_json` described, of streams with that window."""
-        turns = facts["turns"]
+    def from_json(
+        cls, facts: dict[str, Any], starts_of: Callable[[list[int]], TurnStarts | None]
+    ) -> StreamPositions:
+        """Return the positions that `to_json` described.
+
+        Args:
+            facts: what it returned.
+            starts_of: returns where the windows of a stream may begin that has had some turns.
+        """
+        rows = [starts_of(row) for row in facts["turns"] or [[]]]
         return cls(
             seen=facts["seen"],
             origin=torch.tensor(facts["origin"]),
             oldest=facts["oldest"],
             num_columns=facts["num_columns"],
-            turns=None if turns is None else [TurnStarts(window_size, row) for row in turns],
+            turns=[starts for starts in rows if starts is not None] or None,
         )
 
 

@@ -1,11 +1,14 @@
-"""Window starts under eviction by whole turns."""
+"""Window starts under eviction by whole turns, or by blocks of tokens."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+_Number = TypeVar("_Number", int, Tensor)
 
 
 class TurnStarts:
@@ -64,3 +67,54 @@ class TurnStarts:
     def to_list(self) -> list[int]:
         """Return the remembered stream positions."""
         return [*self._starts]
+
+
+class BlockStarts(TurnStarts):
+    """Let a window begin at multiples of a number of tokens only, whatever turns begin.
+
+    The window of the token at stream position t begins at the first multiple within
+    [t - m + 1, t]. It holds more than m - grain tokens, as a paged cache does that frees a block
+    once no token of it is in a window of m - grain + 1.
+
+    Args:
+        window_size: most tokens of a window (m).
+        grain: tokens that leave together, at most m.
+    """
+
+    def __init__(self, window_size: int, grain: int) -> None:
+        super().__init__(window_size)
+        self._grain = grain
+
+    def begin(self, position: int) -> None:
+        """Do nothing."""
+
+    def first_visible(self, position: int) -> int:
+        """Return the stream position at which the window of the token at `position` begins."""
+        return self._rounded_up(max(0, position - self._window_size + 1))
+
+    def first_visible_of(self, positions: Tensor) -> Tensor:
+        """Return the same for many stream positions, int64, of any shape."""
+        return self._rounded_up((positions - self._window_size + 1).clamp(min=0))
+
+    def _rounded_up(self, oldest: _Number) -> _Number:
+        return -(-oldest // self._grain) * self._grain
+
+    def copy(self) -> BlockStarts:
+        """Return this, which nothing changes."""
+        return self
+
+
+def window_starts(
+    window_size: int, *, by_turn: bool, grain: int, starts: list[int] | None = None
+) -> TurnStarts | None:
+    """Return what says where windows begin; None where they begin anywhere.
+
+    Args:
+        window_size: most tokens of a window (m).
+        by_turn: whether whole turns leave.
+        grain: else, tokens that leave together.
+        starts: first tokens of the turns so far.
+    """
+    if by_turn:
+        return TurnStarts(window_size, starts)
+    return BlockStarts(window_size, grain) if grain > 1 else None

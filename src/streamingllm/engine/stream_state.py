@@ -198,7 +198,9 @@ def layout_of(config: StreamConfig) -> dict[str, Any]:
         "sink_positions": None if sinks is None else list(sinks),
         "max_rewind_tokens": config.max_rewind_tokens,
         "quantize_cache": config.quantize_cache,
-        "eviction": config.eviction,
+        "eviction": config.eviction
+        if config.eviction_grain == 1
+        else f"blocks of {config.eviction_grain}",
     }
 
 

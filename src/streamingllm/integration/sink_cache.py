@@ -28,8 +28,8 @@ class SinkCache(StatefulRingCache, Cache):
 
     Args:
         model: the model that will use the cache, or what `load_model` returned.
-        num_sink_tokens, window_size, sink_positions, max_rewind_tokens, quantize_cache, eviction:
-            see `StreamConfig`.
+        num_sink_tokens, window_size, sink_positions, max_rewind_tokens, quantize_cache, eviction,
+            eviction_grain: see `StreamConfig`.
 
     Raises:
         ConfigError: a number is out of range.
@@ -49,6 +49,7 @@ class SinkCache(StatefulRingCache, Cache):
         max_rewind_tokens: int = 64,
         quantize_cache: str = "none",
         eviction: str = "token",
+        eviction_grain: int = 1,
     ) -> None:
         config = StreamConfig(
             num_sink_tokens=num_sink_tokens,
@@ -57,6 +58,7 @@ class SinkCache(StatefulRingCache, Cache):
             max_rewind_tokens=max_rewind_tokens,
             quantize_cache=quantize_cache,
             eviction=eviction,
+            eviction_grain=eviction_grain,
         )
         self.attachment = attachment_of(model_of(model))
         encodings = self.attachment.encodings(config.cache_size)
@@ -90,6 +92,7 @@ class SinkCache(StatefulRingCache, Cache):
             max_rewind_tokens=config.max_rewind_tokens,
             quantize_cache=config.quantize_cache,
             eviction=config.eviction,
+            eviction_grain=config.eviction_grain,
         )
 
     def begin(
