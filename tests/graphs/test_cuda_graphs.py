@@ -255,11 +255,6 @@ def test_what_cannot_be_compiled_stays_as_it_was(
     assert stream.is_captured
 
 
-def _size(decoding: DecodeStep, number: int) -> int:
-    """Return the tokens of a step, with those that stand in for none."""
-    return min((size for size in decoding._sizes if size >= number), default=number)
-
-
 def test_an_engine_has_a_graph_for_each_size_of_steps(
     lm: LanguageModel, diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +281,7 @@ def test_an_engine_has_a_graph_for_each_size_of_steps(
                 written[output.stream_id][1].extend(output.token_ids)
                 if output.finish_reason is not None:
                     engine.close_stream(output.stream_id)
-        sizes = Counter(_size(decoding, len(slots)) for slots in stepped)
+        sizes = Counter(decoding._size(len(slots)) for slots in stepped)
         assert decoding.num_graphs == sum(times > 1 for times in sizes.values()) > 1
     assert all(len(set(slots)) == len(slots) for slots in stepped)
     for prompt, found in written.values():

@@ -71,6 +71,26 @@ def test_steps_equal_passes(family: str, cache: str) -> None:
         assert_rounded_alike(found, expected, broken)
 
 
+def test_sizes_are_captured_ahead_and_nothing_is_written() -> None:
+    model = model_of.__wrapped__("gemma3", torch.float32).to(DEVICE)
+    rings = SinkCache(model, 3, 9, max_rewind_tokens=4)
+    ids = torch.randint(0, VOCAB_SIZE, (3, 14), generator=torch.Generator().manual_seed(0))
+    _read(model, rings, ids.to(DEVICE))
+    decoding = DecodeStep(model, rings.attachment, rings.encodings, rings.geometry_of)
+    decoding._sizes = (1, 2, 4, 8)
+    before = [x.clone() for layer in rings.ring_buffers for x in layer if x is not None]
+    decoding.capture(3, rings.ring_buffers)
+    assert decoding.num_graphs == 3
+    after = [x for layer in rings.ring_buffers for x in layer if x is not None]
+    assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    num_first_steps = decoding.num_first_steps
+    tokens = [StepToken(5, row, 14, rings.step_layouts(row, 14)) for row in range(3)]
+    logits = decoding.run(tokens, rings.ring_buffers)
+    assert logits.shape == (3, VOCAB_SIZE)
+    assert not logits.isnan().any()
+    assert decoding.num_first_steps == num_first_steps
+
+
 @torch.no_grad()
 def _read(
     model: torch.nn.Module, cache: SinkCache, ids: Tensor, mask: Tensor | None = None

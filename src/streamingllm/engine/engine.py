@@ -142,7 +142,8 @@ class Engine(StreamCommands):
     def compile(self, *, wait: bool = False) -> bool:
         """Compile the decode step; tell whether that can be done. Until it is, steps run slower.
 
-        See `Stream.compile`; this takes up to twice as long, for one stream and for many.
+        See `Stream.compile`; this takes up to twice as long, for one stream and for many. On a GPU
+        it captures steps of all sizes too.
 
         Args:
             wait: return only when it is done.

@@ -105,6 +105,7 @@ class ModelRunner:
             return False
         for batch_size in self._batch_sizes:
             self._step.compile(batch_size, self._pool.buffers)
+        self._step.capture(self._pool.num_slots, self._pool.buffers)
         if wait:
             self._step.wait()
         return True

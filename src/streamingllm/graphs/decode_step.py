@@ -25,7 +25,7 @@ from streamingllm.graphs.inductor import fuse
 from streamingllm.graphs.rollback import take_back
 from streamingllm.graphs.step_check import check_step
 from streamingllm.graphs.step_linears import join_siblings
-from streamingllm.graphs.step_module import StepModule, numbers_of
+from streamingllm.graphs.step_module import StepModule, nobody, numbers_of
 from streamingllm.graphs.step_module import StepToken as StepToken
 from streamingllm.integration.attach import Attachment
 from streamingllm.integration.checked_cache import AttentionFacts
@@ -104,14 +104,33 @@ class DecodeStep:
             tokens: none of a slot more often than `max_tokens_per_slot`; past the last sink.
             buffers: of each layer, written in place.
         """
-        size = next((size for size in self._sizes if size >= len(tokens)), len(tokens))
-        numbers = numbers_of(tokens, size)
+        missing = self._size(len(tokens)) - len(tokens)
+        numbers = numbers_of([*tokens, *[nobody(self._num_geometries)] * missing])
         if self._captured is None:
             return self._step(numbers.to(self._device), buffers)[: len(tokens)]
         assert len({token.slot for token in tokens}) == len(tokens), "a GPU's step takes one token"
         rings = [x for layer in buffers for x in layer if x is not None]
         logits = self._captured.run(numbers, rings, lambda there: self._step(there, buffers))
         return logits[: len(tokens)]
+
+    def capture(self, most: int, buffers: Sequence[RingBuffers]) -> None:
+        """Capture the steps of all sizes up to `most` tokens ahead, which write nothing.
+
+        Elsewhere than on a GPU nothing happens.
+        """
+        rings = [x for layer in buffers for x in layer if x is not None]
+        if self._captured is None:
+            return
+        for size in self._sizes:
+            if size > self._size(most):
+                break
+            numbers = numbers_of([nobody(self._num_geometries)] * size)
+            for _ in range(2):  # the first of a kind runs as it is
+                self._captured.run(numbers, rings, lambda there: self._step(there, buffers))
+
+    def _size(self, number: int) -> int:
+        """Return the tokens of a step that takes `number`, with those that stand in for none."""
+        return next((size for size in self._sizes if size >= number), number)
 
     def _step(self, numbers: Tensor, buffers: Sequence[RingBuffers]) -> Tensor:
         compiled = self._compiled.get(numbers.shape[1] > 1)

@@ -19,8 +19,6 @@ from streamingllm.graphs.step_linears import StepLinears
 from streamingllm.integration.attach import Attachment
 from streamingllm.positions.base import PositionEncoding
 
-_NO_SLOT = -1
-
 
 class StepToken(NamedTuple):
     """A token of a decode step: its id, slot, stream position and, per geometry, what it sees."""
@@ -36,16 +34,18 @@ class StepToken(NamedTuple):
         return [self.token_id, self.slot, self.position, *chain.from_iterable(self.layouts)]
 
 
-def numbers_of(tokens: Sequence[StepToken], size: int = 0) -> Tensor:
-    """Return the tokens of one step as `StepModule` takes them, on the CPU.
+def numbers_of(tokens: Sequence[StepToken]) -> Tensor:
+    """Return the tokens of one step as `StepModule` takes them, on the CPU."""
+    return torch.tensor([token.numbers for token in tokens]).T.contiguous()
 
-    Up to `size` of them, tokens without a slot follow. They write nothing, and logits of theirs are
-    not numbers. Only the operators of a GPU take them.
+
+def nobody(num_geometries: int) -> StepToken:
+    """Return a token without a slot, which fills up a step on a GPU.
+
+    It writes nothing, and logits of it are not numbers. Operators of processors do not take it.
     """
-    columns = [token.numbers for token in tokens]
-    nobody = [0, _NO_SLOT, *[0] * (len(columns[0]) - 2)]
-    columns += [nobody] * (size - len(columns))
-    return torch.tensor(columns).T.contiguous()
+    nothing = StepLayout(*[0] * len(StepLayout._fields))
+    return StepToken(0, -1, 0, [nothing] * num_geometries)
 
 
 class StepModule(nn.Module):
