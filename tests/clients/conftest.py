@@ -70,6 +70,13 @@ def openai_url(url: str) -> str:
     return f"{url}/v1"
 
 
+def processor_seconds(url: str) -> float:
+    """Seconds of processor time that a server has used, which other programs do not lengthen."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+        metrics = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines())
+    return float(metrics["process_cpu_seconds_total"])
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -273,18 +273,19 @@ def asking(name: str, url: str) -> Iterator[Ask]:
         yield ask_once
 
 
-def node_turns(name: str, url: str, num_turns: int) -> list[dict[str, Any]]:
-    """Talk through a client of Node.js; returns what each turn cost."""
+def node_turns(name: str, url: str, num_turns: int) -> Iterator[dict[str, Any]]:
+    """Talk through a client of Node.js; yields what each turn cost, as soon as it has ended."""
     folder = Path(__file__).with_name("node")
-    ran = subprocess.run(
+    with subprocess.Popen(
         ["node", "talk.mjs", NODE_TALKERS[name], url, MODEL, str(num_turns)],
         cwd=folder,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=5400,
-    )
-    assert ran.returncode == 0, ran.stderr
-    return [json.loads(line) for line in ran.stdout.splitlines()]
+    ) as ran:
+        assert ran.stdout is not None
+        for line in ran.stdout:
+            yield json.loads(line)
+    assert ran.returncode == 0, f"{name} ended with {ran.returncode}; see its standard error"
 
 
 async def _awaited(found: Awaitable[Turn]) -> Turn:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.conftest import CACHE_SIZE, MODEL
+from tests.clients.conftest import CACHE_SIZE, MODEL, processor_seconds
 from tests.clients.conversations import MAX_TOKENS, NUM_TURNS, Turn, check_turns, question
 from tests.clients.talkers import NODE_TALKERS, TALKERS, asking, node_turns
 
@@ -30,27 +30,40 @@ _NUM_COMPARED = 10
 @pytest.mark.parametrize("name", TALKERS)
 def test_a_long_conversation(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMINGLLM_URL", url)
-    turns, seconds = [], []
+    turns, seconds, processor = [], [], [processor_seconds(url)]
     with asking(name, url) as ask:
         for number in range(NUM_TURNS):
             started = time.perf_counter()
             turns.append(ask(f"{question(number)} {name}"))
             seconds.append(time.perf_counter() - started)
+            processor.append(processor_seconds(url))
     check_turns(turns, CACHE_SIZE)
-    _record(name, turns, seconds)
+    _record(name, turns, seconds, processor)
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 @pytest.mark.parametrize("name", NODE_TALKERS)
 def test_a_long_conversation_of_node(name: str, url: str) -> None:
-    rows = node_turns(name, url, NUM_TURNS)
-    turns = [Turn(row["prompt"], row["cached"], row["generated"]) for row in rows]
+    turns, seconds, processor = [], [], [processor_seconds(url)]
+    for row in node_turns(name, url, NUM_TURNS):
+        turns.append(Turn(row["prompt"], row["cached"], row["generated"]))
+        seconds.append(row["seconds"])
+        processor.append(processor_seconds(url))
     check_turns(turns, CACHE_SIZE)
-    _record(name, turns, [row["seconds"] for row in rows])
+    _record(name, turns, seconds, processor)
 
 
-def _record(name: str, turns: Sequence[Turn], seconds: Sequence[float]) -> None:
-    """Add a row to the file of results."""
+def _record(
+    name: str, turns: Sequence[Turn], seconds: Sequence[float], processor: Sequence[float]
+) -> None:
+    """Add a row to the file of results.
+
+    Args:
+        name: of the client.
+        turns: their counts.
+        seconds: that the client waited for each.
+        processor: seconds of the server's processor, before the first turn and after each.
+    """
     target = os.environ.get("STREAMINGLLM_RESULTS")
     if target is None:
         return
@@ -65,6 +78,8 @@ def _record(name: str, turns: Sequence[Turn], seconds: Sequence[float]) -> None:
         if seen > CACHE_SIZE:
             full = at + 1
             break
+    used_first = processor[full + _NUM_COMPARED] - processor[full]
+    used_last = processor[-1] - processor[-1 - _NUM_COMPARED]
     first, last = slice(full, full + _NUM_COMPARED), slice(-_NUM_COMPARED, None)
     results |= {
         "model": MODEL,
@@ -85,6 +100,9 @@ def _record(name: str, turns: Sequence[Turn], seconds: Sequence[float]) -> None:
         "seconds_median_first_ten": round(statistics.median(seconds[first]), 4),
         "seconds_median_last_ten": round(statistics.median(seconds[last]), 4),
         "seconds_last_over_first": round(sum(seconds[last]) / sum(seconds[first]), 3),
+        "processor_seconds_first_ten": round(used_first, 3),
+        "processor_seconds_last_ten": round(used_last, 3),
+        "processor_seconds_last_over_first": round(used_last / used_first, 3),
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
     path.write_text(json.dumps(results, indent=2) + "\n")

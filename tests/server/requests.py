@@ -39,6 +39,11 @@ class Api:
     def delete(self, path: str) -> Any:
         return self._client.delete(path)
 
+    def raw(self, method: str, path: str, content: bytes | None) -> Any:
+        """Send a body as it is, as JSON."""
+        headers = {"content-type": "application/json"}
+        return self._client.request(method.upper(), path, content=content, headers=headers)
+
     def events_of(self, path: str) -> list[Any]:
         """The data of the events of a stream that is fetched, `[DONE]` as it is."""
         return _events_in(self.get(path))

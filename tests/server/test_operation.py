@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def test_metrics_count_what_was_done(api: Api) -> None:
     assert change(f"streamingllm_requests_total{{{route}}}") == 1
     assert after['streamingllm_sessions{tier="device"}'] >= 1
     assert after['streamingllm_cache_bytes{tier="device"}'] > 0
+    if sys.platform == "linux":
+        assert change("process_cpu_seconds_total") > 0
     session_id = answer.headers["x-session-id"]
     text = api.get("/metrics").text
     assert session_id not in text

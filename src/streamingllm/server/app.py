@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from streamingllm import __version__
 from streamingllm.server.access_log import AccessLogMiddleware
 from streamingllm.server.auth import AuthMiddleware
+from streamingllm.server.description import DescribedApi, refusals
 from streamingllm.server.draining import DrainingMiddleware
 from streamingllm.server.errors import add_error_handlers
 from streamingllm.server.limits import BodyLimitMiddleware, KeyLimitMiddleware
@@ -30,7 +29,7 @@ from streamingllm.server.routes import (
     sessions,
     streams,
 )
-from streamingllm.server.schemas.common import ErrorBody
+from streamingllm.server.schemas.anthropic_answers import AnthropicError
 from streamingllm.server.settings import ServerSettings
 from streamingllm.server.turn_log import TurnLog
 from streamingllm.sessions.manager import SessionManager
@@ -42,15 +41,10 @@ _ROUTES = (
     responses,
     responses_socket,
     conversations,
-    anthropic,
     sessions,
     realtime,
     streams,
 )
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    401: {"model": ErrorBody, "description": "The key is missing or wrong."},
-    429: {"model": ErrorBody, "description": "Too many requests or turns; see Retry-After."},
-}
 _SHOWN_HEADERS = ("x-session-id", "x-streamingllm-visible", "x-request-id", "retry-after")
 
 
@@ -61,7 +55,7 @@ def create_app(manager: SessionManager, settings: ServerSettings) -> FastAPI:
         manager: of the sessions; the caller closes it.
         settings: keys, limits, and what is served.
     """
-    app = FastAPI(
+    app = DescribedApi(
         title="streamingllm",
         version=__version__,
         summary="Conversations that never end, over the APIs of OpenAI and Anthropic.",
@@ -73,9 +67,11 @@ def create_app(manager: SessionManager, settings: ServerSettings) -> FastAPI:
     app.state.manager, app.state.settings, app.state.metrics = manager, settings, metrics
     app.state.responses = ResponseRuns(manager, settings.response_ttl_seconds)
     app.state.is_draining = False
+    app.needs_key = bool(settings.keys)
     app.include_router(health.router)
+    app.include_router(anthropic.router, responses=refusals(AnthropicError))
     for routes in _ROUTES:
-        app.include_router(routes.router, responses=_REFUSALS)
+        app.include_router(routes.router, responses=refusals())
     if settings.page:
         app.include_router(page.router)
     add_error_handlers(app)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from streamingllm.sessions.session_types import ManagerStats
@@ -57,6 +63,7 @@ class Metrics:
             "Tokens that sessions no longer see.",
             registry=self.registry,
         )
+        ProcessCollector(registry=self.registry)
         self.registry.register(self)
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:

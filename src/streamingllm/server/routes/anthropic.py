@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from streamingllm.server.anthropic_messages import (
@@ -14,6 +14,7 @@ from streamingllm.server.anthropic_messages import (
     reasoning_of,
     tool_mode_of,
 )
+from streamingllm.server.description import EVENT_STREAM, TURN_HEADERS, turn_headers
 from streamingllm.server.encoders.anthropic import (
     MessageFacts,
     error_event,
@@ -43,12 +44,13 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "model": AnthropicMessage,
         "description": "The answer, or a stream of events from message_start to message_stop.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENT_STREAM,
+        "headers": TURN_HEADERS,
     }
 }
 
 
-@router.post("/v1/messages", responses=_ANSWER | _ERRORS)
+@router.post("/v1/messages", responses=_ANSWER | _ERRORS, dependencies=[Depends(turn_headers)])
 async def create_message(request: Request, body: MessagesRequest) -> Response:
     """Answer the last message; the session goes on where the history matches."""
     manager = request.app.state.manager

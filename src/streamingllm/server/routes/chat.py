@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from streamingllm.server.description import EVENT_STREAM, TURN_HEADERS, turn_headers
 from streamingllm.server.encoders.chat import (
     ChatFacts,
     chat_chunks,
@@ -32,7 +33,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ChatCompletion,
         "description": "The answer, or a stream of chunks that ends with `data: [DONE]`.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENT_STREAM,
+        "headers": TURN_HEADERS,
     },
     400: {"model": ErrorBody, "description": "The request is wrong; `param` names the field."},
     404: {"model": ErrorBody, "description": "The model is not served here."},
@@ -40,7 +42,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/chat/completions", responses=_RESPONSES)
+@router.post("/v1/chat/completions", responses=_RESPONSES, dependencies=[Depends(turn_headers)])
 async def create_chat_completion(request: Request, body: ChatRequest) -> Response:
     """Answer the last message of a chat; the session goes on where its history matches."""
     manager = request.app.state.manager

@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from streamingllm.server.description import EVENT_STREAM
 from streamingllm.server.encoders.chat import DONE, error_event
 from streamingllm.server.encoders.common import (
     TurnOutcome,
@@ -37,7 +38,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": Completion,
         "description": "The texts, or a stream of pieces that ends with `data: [DONE]`.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENT_STREAM,
     },
     400: {"model": ErrorBody, "description": "The request is wrong; `param` names the field."},
     404: {"model": ErrorBody, "description": "The model is not served here."},

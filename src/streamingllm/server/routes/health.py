@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from streamingllm.server.description import refusals
 from streamingllm.server.schemas.common import ErrorBody
 
-router = APIRouter(tags=["operation"])
+_REFUSALS = refusals()
+router = APIRouter(tags=["operation"], responses={403: _REFUSALS[403]})
 
 
 @router.get("/health")
@@ -27,7 +29,8 @@ async def ready(request: Request) -> Response:
 
 @router.get(
     "/metrics",
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    response_class=PlainTextResponse,
+    responses={401: _REFUSALS[401]},
 )
 async def metrics(request: Request) -> Response:
     """Return metrics in Prometheus' text format."""

@@ -7,36 +7,39 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse
 
 from streamingllm.server.schemas.common import ErrorBody
-from streamingllm.server.schemas.models import ModelList, ServedModel
+from streamingllm.server.schemas.models import (
+    AnthropicModel,
+    AnthropicModelList,
+    ModelList,
+    ServedModel,
+)
 from streamingllm.server.served_model import check_model, model_names
 
 router = APIRouter(tags=["models"])
 _STARTED_SECONDS = int(time.time())
 
 
-@router.get("/v1/models", response_model=ModelList)
+@router.get("/v1/models", response_model=ModelList | AnthropicModelList)
 async def list_models(request: Request) -> Any:
     """List the one model that is served, in the shape of the API that the client speaks."""
     if _is_anthropic(request):
         model = _anthropic_model(request)
-        ends = {"first_id": model["id"], "last_id": model["id"]}
-        return JSONResponse({"data": [model], "has_more": False, **ends})
+        return AnthropicModelList(data=[model], has_more=False, first_id=model.id, last_id=model.id)
     return ModelList(data=[_model(request)])
 
 
 @router.get(
     "/v1/models/{model_id:path}",
-    response_model=ServedModel,
+    response_model=ServedModel | AnthropicModel,
     responses={404: {"model": ErrorBody, "description": "No model of that name is served."}},
 )
 async def get_model(request: Request, model_id: str) -> Any:
     """Describe the model, if it is served."""
     check_model(request, model_id)
     if _is_anthropic(request):
-        return JSONResponse(_anthropic_model(request))
+        return _anthropic_model(request)
     return _model(request)
 
 
@@ -57,7 +60,7 @@ def _model(request: Request) -> ServedModel:
     )
 
 
-def _anthropic_model(request: Request) -> dict[str, Any]:
+def _anthropic_model(request: Request) -> AnthropicModel:
     served = model_names(request)[0]
     created = datetime.fromtimestamp(_STARTED_SECONDS, UTC).isoformat().replace("+00:00", "Z")
-    return {"type": "model", "id": served, "display_name": served, "created_at": created}
+    return AnthropicModel(type="model", id=served, display_name=served, created_at=created)

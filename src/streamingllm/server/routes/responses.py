@@ -9,9 +9,10 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from streamingllm.server.description import EVENT_STREAM, TURN_HEADERS, turn_headers
 from streamingllm.server.encoders.common import new_id, to_json
 from streamingllm.server.errors import ApiError
 from streamingllm.server.forgetting import view_headers
@@ -83,9 +84,18 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request is wrong; `param` names the field."},
     404: {"model": ErrorBody, "description": "It is not there, or not yours."},
 }
+_ANSWER: dict[str, Any] = {
+    "model": ResponseResource,
+    "description": "The response, or a stream of its events that ends with `data: [DONE]`.",
+    "content": EVENT_STREAM,
+}
 
 
-@router.post("/v1/responses", responses={200: {"model": ResponseResource}, **_REFUSED})
+@router.post(
+    "/v1/responses",
+    responses={200: {**_ANSWER, "headers": TURN_HEADERS}, **_REFUSED},
+    dependencies=[Depends(turn_headers)],
+)
 async def create_response(request: Request, body: ResponseRequest) -> Response:
     """Answer an input; the response can be gone on from, and fetched, as long as it is stored."""
     runs = _runs(request)
@@ -112,7 +122,7 @@ async def create_response(request: Request, body: ResponseRequest) -> Response:
     return JSONResponse(builder.as_json(), headers=view_headers(builder.view))
 
 
-@router.get("/v1/responses/{response_id}", responses={200: {"model": ResponseResource}, **_REFUSED})
+@router.get("/v1/responses/{response_id}", responses={200: _ANSWER, **_REFUSED})
 async def get_response(
     request: Request,
     response_id: str,

@@ -26,3 +26,21 @@ class ModelList(AnswerModel):
 
     object: Literal["list"] = "list"
     data: list[ServedModel]
+
+
+class AnthropicModel(AnswerModel):
+    """Describe a model as Anthropic's API does."""
+
+    type: Literal["model"]
+    id: str
+    display_name: str
+    created_at: str
+
+
+class AnthropicModelList(AnswerModel):
+    """List the models that are served as Anthropic's API does."""
+
+    data: list[AnthropicModel]
+    has_more: bool
+    first_id: str
+    last_id: str
