@@ -1,6 +1,7 @@
-"""Load, read and write with GGUF files in their own bits; each file in processes of its own.
+"""Load, prefill and decode with GGUF files in their own bits, compared with llama.cpp.
 
-Run: `python -m benchmarks.gguf_files FILE.gguf ... --json benchmarks/results/gguf-files.json`
+Run: `python -m benchmarks.gguf_files FILE.gguf ... --llama-python PYTHON
+--json benchmarks/results/gguf-files.json`, where PYTHON has llama-cpp-python.
 """
 
 from __future__ import annotations
@@ -9,106 +10,121 @@ import json as json_format
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
+from benchmarks.gguf_file import measure_file
 from benchmarks.progress import shown
-from streamingllm import Stream, StreamConfig, load_model
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
-from streamingllm.evaluation.speed import measure_decode
-from streamingllm.evaluation.texts import open_documents, read_tokens
-from streamingllm.models import LanguageModel
 
-CONFIG = StreamConfig(num_sink_tokens=4, window_size=1020)
-PROMPT_TOKENS = 1024
-STREAMS = 16
+Result = dict[str, Any]
+_MEDIANS = (
+    "ready_seconds",
+    "peak_bytes",
+    "prefill_tokens_per_second",
+    "decode_seconds",
+    "tokens_per_second_of_16_streams",
+    "bandwidth_bytes_per_second",
+)
+_RATIOS = ("decode_seconds", "prefill_tokens_per_second", "tokens_per_second_of_16_streams")
 
 
 def main(
     files: Annotated[list[Path], typer.Argument(help="GGUF files.")],
-    steps: Annotated[int, typer.Option(help="Timed decode steps.")] = 60,
+    steps: Annotated[int, typer.Option(help="Timed decode steps.")] = 40,
     threads: Annotated[int, typer.Option(help="Worker threads.")] = 2,
-    child: Annotated[bool, typer.Option(help="Measure here; print JSON.", hidden=True)] = False,
+    rounds: Annotated[int, typer.Option(help="Turns of each contestant.")] = 3,
+    perplexity_tokens: Annotated[int, typer.Option(help="Tokens that are scored.")] = 4096,
+    held: Annotated[int, typer.Option(help="Tokens that each of 16 streams holds.")] = 512,
+    llama_python: Annotated[
+        Path | None, typer.Option(help="Interpreter with llama-cpp-python; without it only ours.")
+    ] = None,
+    child: Annotated[str, typer.Option(help="Measure here; print JSON.", hidden=True)] = "",
     json: Annotated[str, typer.Option(help="Where results go; `-` prints them.")] = "-",
 ) -> None:
-    """Measure files one after the other: ready, peak memory, prefill, decode, 16 streams."""
+    """Measure files one after the other, ours and llama.cpp in turns."""
     if child:
-        sys.stdout.write(json_format.dumps(_measure(files[0], steps, threads)))
+        request = json_format.loads(child)
+        sys.stdout.write(json_format.dumps(measure_file(files[0], request)))
         return
     results = {}
+    request = {"steps": steps, "threads": threads, "held": held}
     for path in shown(files, "files"):
-        runs = [_in_child(path, steps, threads) for _ in range(2)]
-        results[path.name] = runs[1] | {"ready_seconds": [run["ready_seconds"] for run in runs]}
-    write_json(json, {"files": results, "steps": steps, "threads": threads, **run_record()})
+        results[path.name] = measure_rounds(path, request, rounds, perplexity_tokens, llama_python)
+        write_json(json, {"files": results, "rounds": rounds, **request, **run_record()})
 
 
-def _in_child(path: Path, steps: int, threads: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.gguf_files", str(path), "--child"]
-    command += ["--steps", str(steps), "--threads", str(threads)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json_format.loads(done.stdout)
-    return result
+def measure_rounds(
+    path: Path, request: Result, rounds: int, perplexity_tokens: int, llama_python: Path | None
+) -> Result:
+    """Return medians over rounds, and medians of the ratios of each round.
 
-
-def _measure(path: Path, steps: int, threads: int) -> dict[str, Any]:
-    torch.set_num_threads(threads)
-    _load_libraries()
-    before = _resident_bytes("VmRSS")
-    start = time.perf_counter()
-    lm = load_model(path)
-    ready = time.perf_counter() - start
-    peak = _resident_bytes("VmHWM") - before
-    return {
+    Args:
+        path: a GGUF file.
+        request: steps, threads and tokens held by each of 16 streams.
+        rounds: turns of each contestant.
+        perplexity_tokens: tokens that are scored in the first round; 0 for none.
+        llama_python: an interpreter that has llama-cpp-python; None for ours alone.
+    """
+    ours: list[Result] = []
+    theirs: list[Result] = []
+    for number in range(rounds):
+        scored = perplexity_tokens if number == 0 else 0
+        result = _ours(path, {**request, "perplexity_tokens": scored, "quantize": "auto"})
+        ids, chunks = result.pop("ids"), result.pop("chunks")
+        ours.append(result)
+        if llama_python is not None:
+            asked = {"ids": ids, "chunks": chunks, **request}
+            theirs.append(_llama(llama_python, path, asked))
+    summary: Result = {
         "file_bytes": path.stat().st_size,
-        "weights": lm.weights,
-        "ready_seconds": ready,
-        "peak_bytes_over_libraries": peak,
-        "resident_bytes_over_libraries": _resident_bytes("VmRSS") - before,
-        **_speeds(lm, steps),
+        "weights": ours[0]["weights"],
+        "perplexity": ours[0].get("perplexity"),
+        "ours": _medians(ours),
+        "ready_seconds_of_rounds": [run["ready_seconds"] for run in ours],
+        "decode_bytes": ours[0]["decode_bytes"],
+        "decode_over_bytes_time": statistics.median(
+            run["decode_seconds"] * run["bandwidth_bytes_per_second"] / run["decode_bytes"]
+            for run in ours
+        ),
     }
+    if perplexity_tokens:
+        exact = {**request, "perplexity_tokens": perplexity_tokens, "quantize": "none"}
+        summary["perplexity_dequantised"] = _ours(path, exact)["perplexity"]
+    if theirs:
+        summary["llama_cpp"] = _medians(theirs)
+        summary["llama_cpp_perplexity"] = theirs[0].get("perplexity")
+        summary["ours_over_llama_cpp"] = {
+            name: statistics.median(a[name] / b[name] for a, b in zip(ours, theirs, strict=True))
+            for name in _RATIOS
+        }
+    return summary
 
 
-def _load_libraries() -> None:
-    """Import what every model needs, so that the file alone is measured."""
-    import transformers.models.auto.modeling_auto  # noqa: F401
-
-    from streamingllm.kernels import native
-
-    native.load()
-
-
-def _speeds(lm: LanguageModel, steps: int) -> dict[str, Any]:
-    ids = read_tokens(lm, open_documents("pydoc"), STREAMS * 64 + PROMPT_TOKENS + 8)
-    stream = Stream(lm.model, CONFIG)
-    stream.feed(ids[:PROMPT_TOKENS], logits="none")
-    start = time.perf_counter()
-    stream.feed(ids[:PROMPT_TOKENS], logits="last")
-    prefill = PROMPT_TOKENS / (time.perf_counter() - start)
-    stream.compile(wait=True)
-    one = measure_decode(stream, steps)
-    many = Stream(lm.model, CONFIG)
-    many.feed(ids[: STREAMS * 64].view(STREAMS, 64), logits="last")
-    many.compile(wait=True)
-    sixteen = measure_decode(many, max(8, steps // 4))
+def _medians(runs: Sequence[Result]) -> Result:
     return {
-        "prefill_tokens_per_second": prefill,
-        "decode_milliseconds": one.steps.in_milliseconds(),
-        "decode_bandwidth_share": one.bandwidth_share,
-        "bandwidth_bytes_per_second": statistics.fmean([one.bandwidth, sixteen.bandwidth]),
-        "tokens_per_second_of_16_streams": sixteen.tokens_per_second,
+        name: statistics.median(run[name] for run in runs) for name in _MEDIANS if name in runs[0]
     }
 
 
-def _resident_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}; run this on Linux")
+def _ours(path: Path, request: Result) -> Result:
+    child = json_format.dumps(request)
+    return _child([sys.executable, "-m", "benchmarks.gguf_files", str(path), "--child", child])
+
+
+def _llama(python: Path, path: Path, request: Result) -> Result:
+    program = Path(__file__).with_name("llama_cpp_files.py")
+    return _child([str(python), str(program), str(path)], json_format.dumps(request))
+
+
+def _child(command: Sequence[str], given: str | None = None) -> Result:
+    done = subprocess.run(command, input=given, stdout=subprocess.PIPE, text=True, check=True)
+    result: Result = json_format.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from functools import cached_property
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, cache_utils
 from transformers.cache_utils import (
     CacheLayerMixin,
-    DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -20,15 +19,20 @@ from transformers.cache_utils import (
 
 from streamingllm.cache.ring import RingLayer
 from streamingllm.cache.state_layer import NUM_CHECKPOINTS, RingAndStateLayer, StateLayer
+from streamingllm.cache.stateless_layer import StatelessLayer
 from streamingllm.errors import UnsupportedModelError
 from streamingllm.integration.support import refusal
 
-CacheLayer = RingLayer | StateLayer | DummyLayer
+CacheLayer = RingLayer | StateLayer | StatelessLayer
 
 _WITH_STATE = {"linear_attention", "conv", "hybrid", "hybrid_sliding"}
 _ATTENDING = (DynamicLayer, DynamicSlidingWindowLayer)
 _BOTH = (LinearAttentionAndFullAttentionLayer, LinearAttentionAndSlidingWindowAttentionLayer)
-_KNOWN = (*_ATTENDING, *_BOTH, LinearAttentionLayer, DummyLayer)
+# transformers has a class for layers without any state since 5.23; before, it counts a state that
+# is never written.
+_DUMMY = getattr(cache_utils, "DummyLayer", None)
+_KNOWN = (*_ATTENDING, *_BOTH, LinearAttentionLayer, _DUMMY)
+_STATELESS_TYPES = ("moe", "mlp")
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class HybridLayers:
 def _layer(ring: RingLayer | None, num_states: int, num_checkpoints: int) -> CacheLayer:
     if ring is not None:
         return RingAndStateLayer(ring, num_states, num_checkpoints) if num_states else ring
-    return StateLayer(num_states, num_checkpoints) if num_states else DummyLayer()
+    return StateLayer(num_states, num_checkpoints) if num_states else StatelessLayer()
 
 
 def hybrid_layers(model: PreTrainedModel) -> HybridLayers | None:
@@ -94,7 +98,10 @@ def hybrid_layers(model: PreTrainedModel) -> HybridLayers | None:
         if isinstance(layer, CacheLayerMixin)
     }
     num_states = tuple(
-        layer.number_of_states if isinstance(layer, LinearAttentionLayer) else 0 for layer in layers
+        layer.number_of_states
+        if isinstance(layer, LinearAttentionLayer) and kind not in _STATELESS_TYPES
+        else 0
+        for kind, layer in zip(types, layers, strict=True)
     )
     return HybridLayers(num_states, windows) if windows else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,11 @@ class Checkpoint:
         location = {"pretrained_model_name_or_path": self.folder, "local_files_only": True}
         return location if self.gguf_file is None else {**location, "gguf_file": self.gguf_file}
 
+    @cached_property
+    def _header(self) -> GgufHeader:
+        """The header of the GGUF file and of its other parts, read once."""
+        return read_gguf_model(self.path)
+
     def read_model(self, dtype: torch.dtype | None) -> PreTrainedModel:
         """Read the weights onto the CPU.
 
@@ -85,7 +91,7 @@ class Checkpoint:
 
         if self.gguf_file is not None:
             dtype = dtype or torch.float32
-            header = read_gguf_model(self.path)
+            header = self._header
             if header.architecture in GGUF_FAMILIES:
                 return self._read_gguf(header, dtype)
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
@@ -120,7 +126,7 @@ class Checkpoint:
 
         if self.gguf_file is None:
             return False
-        header = read_gguf_model(self.path)
+        header = self._header
         is_known = header.architecture in GGUF_FAMILIES
         return is_known and any(t.ggml_type.number in FORMATS for t in header.tensors)
 
@@ -137,7 +143,7 @@ class Checkpoint:
         from streamingllm.models.native_weights import read_native_weights
 
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
-            header = read_gguf_model(self.path)
+            header = self._header
             return read_native_weights(header, gguf_config(header), dtype, progress)
 
     def read_tokenizer(self, config: PreTrainedConfig) -> PreTrainedTokenizerBase:
@@ -153,7 +159,7 @@ class Checkpoint:
 
         with failing_as_load_error(f"{self.path}: has no usable tokenizer"), quiet_libraries():
             if self.gguf_file is not None:
-                header = read_gguf_model(self.path)
+                header = self._header
                 if header.architecture in GGUF_FAMILIES:
                     from streamingllm.models.gguf_tokenizer import read_gguf_tokenizer
 

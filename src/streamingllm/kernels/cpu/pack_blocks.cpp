@@ -1,6 +1,7 @@
 // The operator `pack_blocks`: from rows of a GGUF file to tiles; see kernels/reference.py.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <immintrin.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -14,32 +15,57 @@
 namespace streamingllm {
 namespace {
 
-// The kBits bits from bit `from` on of eight codes: those of even columns in the low half.
-template <int kBits>
-uint32_t gather(const uint8_t* codes, int from) {
-  constexpr uint64_t kMask = ((1ull << kBits) - 1) * 0x0001000100010001ull;
-  uint64_t eight;
-  std::memcpy(&eight, codes, sizeof eight);
-  eight >>= from;
-  const auto close = [](uint64_t x) {  // four fields, 16 bits apart, side by side
-    x &= kMask;
-    x |= x >> (16 - kBits);
-    x |= x >> (32 - 2 * kBits);
-    return static_cast<uint32_t>(x & ((1ull << 4 * kBits) - 1));
-  };
-  return close(eight) | close(eight >> 8) << 16;
+// The bytes of each half: those of even places first.
+inline __m256i evens_first(__m256i x) {
+  const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+  return _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(order));
 }
 
-// Spread 32 codes of a row over kBits lanes that lie kRowTile apart.
+// The lanes of 32 codes of kBits bits, in the first 4 * kBits bytes.
 template <int kBits>
-void put_bits(const uint8_t* codes, int from, int32_t* lanes) {
-  constexpr int kEights = 4 / kBits;  // groups of eight codes in a lane
-  for (int i = 0; i < kBits; ++i) {
-    uint32_t lane = 0;
-    for (int j = 0; j < kEights; ++j)
-      lane |= gather<kBits>(codes + (i * kEights + j) * 8, from) << 4 * kBits * j;
-    lanes[i * kRowTile] = static_cast<int32_t>(lane);
+inline __m256i lanes_of(__m256i codes);
+
+template <>
+inline __m256i lanes_of<8>(__m256i codes) {
+  const __m128i order = _mm_setr_epi8(0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15);
+  return _mm256_shuffle_epi8(codes, _mm256_broadcastsi128_si256(order));
+}
+
+template <>
+inline __m256i lanes_of<4>(__m256i codes) {
+  const __m128i order = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+  const __m256i sorted = _mm256_shuffle_epi8(codes, _mm256_broadcastsi128_si256(order));
+  const __m256i pairs = _mm256_maddubs_epi16(sorted, _mm256_set1_epi16(0x1001));
+  const __m256i bytes = _mm256_packus_epi16(pairs, pairs);
+  return _mm256_permute4x64_epi64(bytes, 0b1000);
+}
+
+template <>
+inline __m256i lanes_of<2>(__m256i codes) {
+  const __m256i pairs = _mm256_maddubs_epi16(evens_first(codes), _mm256_set1_epi16(0x0401));
+  const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi32(0x00100001));
+  const __m256i halves = _mm256_packus_epi32(fours, fours);
+  const __m256i bytes = _mm256_packus_epi16(halves, halves);
+  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 0, 0, 0, 0, 0, 0));
+}
+
+template <>
+inline __m256i lanes_of<1>(__m256i codes) {
+  const __m256i sorted = _mm256_permute4x64_epi64(evens_first(codes), 0b11011000);
+  return _mm256_set1_epi32(_mm256_movemask_epi8(_mm256_slli_epi16(sorted, 7)));
+}
+
+// Spread the kBits bits from bit `from` on of 32 codes of a row over lanes that lie kRowTile apart.
+template <int kBits>
+inline void put_bits(const uint8_t* codes, int from, int32_t* lanes) {
+  __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+  if constexpr (kBits < 8) {
+    constexpr int8_t kMask = (1 << kBits) - 1;
+    x = _mm256_and_si256(_mm256_srli_epi16(x, from), _mm256_set1_epi8(kMask));
   }
+  alignas(32) int32_t spread[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(spread), lanes_of<kBits>(x));
+  for (int i = 0; i < kBits; ++i) lanes[i * kRowTile] = spread[i];
 }
 
 template <typename F>
@@ -61,13 +87,7 @@ class TileWriter {
     for (int unit = 0; unit < kColumns / kGroup; ++unit) {
       const int64_t group = i * (kColumns / kGroup) + unit;
       const uint8_t* codes = block.codes + unit * kGroup;
-      int32_t* low = low_ + group * F::kLow * kRowTile + lane;
-      if constexpr (F::kLow == 8)
-        for (int j = 0; j < 8; ++j, codes += 4)
-          low[j * kRowTile] = static_cast<int32_t>(codes[0] | codes[2] << 8 | codes[1] << 16 |
-                                                   static_cast<uint32_t>(codes[3]) << 24);
-      else
-        put_bits<F::kLow>(codes, 0, low);
+      put_bits<F::kLow>(codes, 0, low_ + group * F::kLow * kRowTile + lane);
       if constexpr (F::kHigh > 0)
         put_bits<F::kHigh>(codes, F::kLow, high_ + group * F::kHigh * kRowTile + lane);
     }
