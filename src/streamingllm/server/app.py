@@ -27,6 +27,7 @@ from streamingllm.server.routes import (
     realtime,
     responses,
     responses_socket,
+    session_memory,
     sessions,
     streams,
 )
@@ -43,6 +44,7 @@ _ROUTES = (
     responses_socket,
     conversations,
     anthropic,
+    session_memory,
     sessions,
     realtime,
     streams,
