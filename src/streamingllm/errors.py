@@ -49,6 +49,10 @@ class ResponseNotFoundError(StreamingLLMError, LookupError):
     """A store holds no response of that id."""
 
 
+class FactNotFoundError(StreamingLLMError, LookupError):
+    """A session pins no fact of that id."""
+
+
 class SessionConflictError(StreamingLLMError):
     """A session exists already, or another writer has changed it since it was read."""
 

@@ -36,6 +36,9 @@ class Api:
     def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
         return self._client.post(path, json=body, headers=headers)
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self._client.patch(path, json=body)
+
     def delete(self, path: str) -> Any:
         return self._client.delete(path)
 

@@ -24,7 +24,8 @@ def memory_server(
     """The address of a server with a memory, whose sessions see 600 tokens."""
     folder = tmp_path_factory.mktemp("memory")
     size = {"cache_size": 600, "recall_share": 0.4, "max_rewind_tokens": 300}
-    with serving(small_app(tiny_chat, folder, memory=True, recall_removal="rewind", **size)) as url:
+    fields = {**size, "recall_removal": "rewind", "max_pinned_tokens": 100}
+    with serving(small_app(tiny_chat, folder, memory=True, **fields)) as url:
         yield url
 
 
@@ -80,6 +81,42 @@ def test_a_memory_goes_on_when_the_server_does_not_recall(
             assert ("recalled" in answer) == is_on
             api.close()
     assert answer["recalled"][0]["text"] == SECRET
+
+
+def test_facts_and_forgetting_have_routes(memory_server: str) -> None:
+    api = Api(memory_server)
+    path = "/v1/sessions/facts"
+    body = {"model": "tiny", "messages": [{"role": "user", "content": SECRET}], "max_tokens": 4}
+    assert api.post("/v1/chat/completions", body, {"x-session-id": "facts"}).status_code == 200
+    told = api.get(path).json()["messages"][0]["id"]
+
+    fact = api.post(f"{path}/facts", {"text": "He eats hay.", "message_id": told}).json()
+    assert fact["object"] == "session.fact"
+    assert fact["message_id"] == told
+    fixed = api.patch(f"{path}/facts/{fact['id']}", {"text": "He eats seeds."}).json()
+    assert fixed == {**fact, "text": "He eats seeds.", "pinned_at": fixed["pinned_at"]}
+    detail = api.get(path).json()
+    assert detail["facts"] == [fixed]
+    assert detail["messages"][0]["text"].endswith("- He eats seeds.")
+    assert detail["streamingllm"]["pinned_tokens"] > len("He eats seeds.")
+
+    problem = api.post(f"{path}/facts", {"text": "too long " * 200})
+    assert (problem.status_code, problem.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert "max_pinned_tokens=" in problem.json()["error"]["message"]
+    assert api.patch(f"{path}/facts/none", {"text": "a"}).status_code == 404
+    assert api.delete(f"{path}/facts/none").status_code == 404
+    assert api.post(f"{path}/forget", {"message_ids": ["none"]}).status_code == 400
+    assert api.post(f"{path}/forget", {"message_ids": []}).status_code == 400
+    assert api.post("/v1/sessions/nobody/forget", {"message_ids": [told]}).status_code == 404
+
+    left = api.post(f"{path}/forget", {"message_ids": [told]}).json()
+    assert left["facts"] == []
+    assert [message["role"] for message in left["messages"]] == ["assistant"]
+    kept = api.post(f"{path}/facts", {"text": "Be brief."}).json()
+    gone = api.delete(f"{path}/facts/{kept['id']}").json()
+    assert gone == {"object": "session.fact.deleted", "id": kept["id"], "deleted": True}
+    assert api.post("/v1/chat/completions", body, {"x-session-id": "facts"}).status_code == 200
+    api.close()
 
 
 @pytest.mark.parametrize(("field", "value"), [("recall_removal", "never"), ("recall_share", 1.5)])

@@ -160,9 +160,9 @@ class AsyncEngine:
         """Return a copy of a stream's state; see `Engine.export_state`."""
         return await self._call(partial(self._engine.export_state, stream_id))
 
-    async def close_stream(self, stream_id: str) -> None:
-        """Close a stream; its reader gets a last output."""
-        await self._call(partial(self._engine.close_stream, stream_id))
+    async def close_stream(self, stream_id: str, *, wipe: bool = False) -> None:
+        """Close a stream; its reader gets a last output. See `Engine.close_stream`."""
+        await self._call(partial(self._engine.close_stream, stream_id, wipe=wipe))
 
     async def stats(self) -> EngineStats:
         """Return counts of streams, tokens and bytes."""

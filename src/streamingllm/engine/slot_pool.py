@@ -37,8 +37,8 @@ class Slot:
         """Give the slot back to the pool.
 
         Args:
-            wipe: set its entries to zero: a failed pass may have left numbers that are not finite,
-                which no mask hides.
+            wipe: set its entries to zero. A failed pass may have left numbers that are not finite,
+                which no mask hides. The entries of an erased text still encode it.
         """
         self.pool.take_back(self, wipe=wipe)
 

@@ -258,9 +258,14 @@ class StreamCommands:
         """Return a copy of a stream's state; of several samples, the first one's."""
         return StreamState.of(self._stream(stream_id), self._fingerprint, self.config)
 
-    def close_stream(self, stream_id: str) -> None:
-        """Close a stream and free its slot; a text that has not ended is cancelled."""
-        self._streams.close(self._stream(stream_id))
+    def close_stream(self, stream_id: str, *, wipe: bool = False) -> None:
+        """Close a stream and free its slot; a text that has not ended is cancelled.
+
+        Args:
+            stream_id: of the stream.
+            wipe: set its keys and values to zero, because they encode a text that is erased.
+        """
+        self._streams.close(self._stream(stream_id), wipe=wipe)
 
     def _stream(self, stream_id: str, action: str = "", *states: State) -> EngineStream:
         self._owner.check()

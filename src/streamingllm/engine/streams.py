@@ -64,10 +64,10 @@ class StreamTable:
             if sample.is_generating:
                 self._scheduler.end(sample, reason)
 
-    def close(self, stream: EngineStream) -> None:
-        """End a stream's text, free its slot and forget its id."""
+    def close(self, stream: EngineStream, *, wipe: bool = False) -> None:
+        """End a stream's text, free its slot and forget its id; see `Slot.close`."""
         self.end(stream, FinishReason.CANCELLED)
-        self._scheduler.remove(stream)
+        self._scheduler.remove(stream, wipe=wipe)
         del self._streams[stream.id]
         self._scheduler.admit()
 

@@ -185,6 +185,13 @@ class MemoryLog:
         ((row,),) = self._database.execute(add + "VALUES (?, 0, 0, 0) RETURNING row", (session_id,))
         return row, Totals(0, 0, 0)
 
+    def seconds_of(self, message_id: str) -> float | None:
+        """Return when a message of this id was said, in whatever session; None if there is none."""
+        find = "SELECT seconds FROM memory_pieces WHERE message = ? LIMIT 1"
+        for (seconds,) in self._database.execute(find, (message_id,)):
+            return float(seconds)
+        return None
+
     def _rows_of(self, session: int, message_id: str) -> list[int]:
         find = "SELECT row FROM memory_pieces WHERE message = ? AND row >= ? AND row < ?"
         found = self._database.execute(find, (message_id, *self._range(session)))

@@ -165,6 +165,11 @@ class Memory:
             self._log.drop_session(session_id)
             self._database.wipe_log()
 
+    def seconds_of(self, message_id: str) -> float | None:
+        """Return when a message of this id was said, in whatever session; None if there is none."""
+        with self._database.reading():
+            return self._log.seconds_of(message_id)
+
     def messages(self, session_id: str, last: int | None = None) -> Sequence[Recalled]:
         """Return pieces of a session in their order, scored 0: all, or the last ones."""
         with self._database.reading():

@@ -42,6 +42,7 @@ class SessionMemory:
     def __init__(self, store: SqliteStore, encoder: Encoder | None = None) -> None:
         self.memory = Memory(store.database, encoder=encoder)
         self._store = store
+        self._removed_seconds: dict[str, float] = {}  # of messages removed in this transaction
         with store.transaction():
             self._read_old_sessions()
         store.indexes.append(self)
@@ -66,12 +67,17 @@ class SessionMemory:
                     message_id=message.id,
                     position=message.first,
                     speaker=message.name or "",
+                    time=self._said_seconds(message.id),
                     source="session",
                 )
 
     def remove(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
         """Forget messages; see `MessageIndex`."""
         gone = [message.id for message in _messages(rows)]
+        for message_id in gone:
+            if (seconds := self.memory.seconds_of(message_id)) is not None:
+                self._removed_seconds[message_id] = seconds
+        self._store.database.after_commit(self._removed_seconds.clear)
         if self.memory.forget(session_id, gone) and not self.memory.messages(session_id, 1):
             self.memory.forget_session(session_id)
 
@@ -96,6 +102,12 @@ class SessionMemory:
             for part in sorted(recall.texts, key=lambda part: part.position)
         ]
         return "\n".join([_OPENING, *lines, _CLOSING, "", text])
+
+    def _said_seconds(self, message_id: str) -> float | None:
+        """Return when a message was said that moves within its session or is copied to another."""
+        if message_id in self._removed_seconds:
+            return self._removed_seconds[message_id]
+        return self.memory.seconds_of(message_id)
 
     def _read_old_sessions(self) -> None:
         find = (

@@ -26,6 +26,7 @@ from streamingllm.server.routes import (
     realtime,
     responses,
     responses_socket,
+    session_memory,
     sessions,
     streams,
 )
@@ -41,6 +42,7 @@ _ROUTES = (
     responses,
     responses_socket,
     conversations,
+    session_memory,
     sessions,
     realtime,
     streams,

@@ -17,6 +17,7 @@ from streamingllm.errors import (
     CapacityError,
     ConfigError,
     ContextLengthError,
+    FactNotFoundError,
     InputError,
     RewindError,
     SessionConflictError,
@@ -45,6 +46,7 @@ _TYPES = {
 _STATUSES: tuple[tuple[type[StreamingLLMError], int, str | None], ...] = (
     (ContextLengthError, 400, "context_length_exceeded"),
     (SessionNotFoundError, 404, "not_found"),
+    (FactNotFoundError, 404, "not_found"),
     (SessionConflictError, 409, "conflict"),
     (CapacityError, 429, "rate_limit_exceeded"),
     (InputError, 400, None),

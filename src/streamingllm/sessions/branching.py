@@ -106,6 +106,7 @@ class Branching:
             session.owner,
             group=session.group,
             system_prompt=session.system_prompt,
+            facts=session.facts,
             tools=session.tools,
             variables=session.variables,
             eviction=session.eviction,
@@ -171,10 +172,11 @@ class Branching:
 
     async def fill(self, session: Session, archive: SessionArchive) -> None:
         """Let a new session say what an archive says."""
-        draft = Session(session.id, session.owner)
+        draft = Session(session.id, session.owner, facts=archive.facts)
         pinned = (archive.system_prompt, archive.tools, dict(archive.variables))
         await self._pinning.pin(draft, *pinned)
         session.system_prompt, session.tools = draft.system_prompt, draft.tools
+        session.facts = draft.facts
         session.variables, session.eviction = draft.variables, archive.eviction
         session.metadata = dict(archive.metadata)
         session.num_pinned_tokens = draft.num_pinned_tokens

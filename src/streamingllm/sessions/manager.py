@@ -10,15 +10,16 @@ from streamingllm.engine import AsyncEngine
 from streamingllm.models import LanguageModel
 from streamingllm.sessions.branching import Branching
 from streamingllm.sessions.claims import Claims
+from streamingllm.sessions.erasure import Erasure
 from streamingllm.sessions.feed_runner import FeedRunner
 from streamingllm.sessions.housekeeping import Housekeeping
+from streamingllm.sessions.memory_admin import MemoryAdmin
 from streamingllm.sessions.own_task import in_own_task
 from streamingllm.sessions.pinning import Pinning
 from streamingllm.sessions.recall import Recaller
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session import Session
-from streamingllm.sessions.session_admin import SessionAdmin
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.session_types import (
@@ -37,7 +38,7 @@ from streamingllm.sessions.turn_report import TurnReport, TurnWatch
 from streamingllm.sessions.turn_runner import TurnRunner
 
 
-class SessionManager(SessionAdmin):
+class SessionManager(MemoryAdmin):
     """Answer turns of sessions that never end, and keep them.
 
     All coroutines run in one event loop. Tokenising, files and the engine have threads of their
@@ -97,6 +98,9 @@ class SessionManager(SessionAdmin):
         )
         self._turns = TurnRunner(
             engine, params, table, self._templates, residency, settings, recall
+        )
+        self._erasure = Erasure(
+            table, store, self._templates, pinning, residency, shelf, self.responses
         )
         self._claims = Claims(self._table, store, branching, pinning, params.check)
         self._texts = TextRunner(engine, lm, self._templates, self._residency, cache_size)

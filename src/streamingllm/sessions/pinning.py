@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from streamingllm.errors import InputError
+from streamingllm.sessions.facts import Fact
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.template_cache import TemplateCache
@@ -50,13 +51,14 @@ class Pinning:
         opening = await self._templates.opening_ids(session)
         if len(opening) > self._max_pinned_tokens:
             raise InputError(
-                f"system prompt and tools have {len(opening)} tokens, more than max_pinned_tokens="
-                f"{self._max_pinned_tokens}; shorten them or let the operator raise it"
+                f"system prompt, facts and tools have {len(opening)} tokens, more than "
+                f"max_pinned_tokens={self._max_pinned_tokens}; shorten them or let the operator "
+                "raise it"
             )
         session.num_pinned_tokens = len(opening)
         session.token_log.extend(opening)
-        if system_prompt:
-            said = Message.of_text(_SYSTEM, system_prompt)
+        if session.pinned_prompt:
+            said = Message.of_text(_SYSTEM, session.pinned_prompt)
             session.transcript.append(replace(said, stop=len(opening)))
 
     def fits(self, session: Session, request: TurnRequest) -> bool:
@@ -76,9 +78,23 @@ class Pinning:
         # A server that died after it stored a new session left no token of it.
         if len(session.token_log) and self.fits(session, request):
             return None
-        draft = Session(session.id, session.owner)
+        draft = Session(session.id, session.owner, facts=session.facts)
         await self.pin(draft, *self._wanted(session, request))
         return draft
+
+    async def replace_facts(self, session: Session, facts: tuple[Fact, ...]) -> None:
+        """Let a session pin other facts; its stream is erased and replayed with the next turn.
+
+        Raises:
+            InputError: the pinned prefix is longer than what may be pinned.
+            UnsupportedFeatureError: the template has no place for facts.
+        """
+        draft = Session(session.id, session.owner, facts=facts)
+        variables = dict(session.variables)
+        await self.pin(draft, session.system_prompt, session.tools, variables)
+        await self._residency.drop(session, wipe=True)
+        await self._replace_pinned(session, draft)
+        session.facts = facts
 
     async def adopt(self, session: Session, request: TurnRequest, pinned: Session | None) -> None:
         """Give a session the eviction that a request brings, and what was pinned anew.
@@ -107,7 +123,7 @@ class Pinning:
         draft.token_log.extend(session.token_log[old_pinned:])
         transcript = Transcript()
         for message in [*draft.transcript, *said_in(list(session.transcript))]:
-            is_pinned = message.role == _SYSTEM and not len(transcript) and draft.system_prompt
+            is_pinned = message.role == _SYSTEM and not len(transcript) and draft.pinned_prompt
             moved = 0 if is_pinned else shift
             transcript.append(
                 replace(message, first=message.first + moved, stop=message.stop + moved)

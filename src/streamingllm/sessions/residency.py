@@ -109,13 +109,18 @@ class ResidencyPolicy:
         assert session.place.stream_id is not None
         return session.place.stream_id
 
-    async def drop(self, session: Session) -> None:
-        """Forget a session's stream wherever it is, except on disk; its log is what is left."""
+    async def drop(self, session: Session, *, wipe: bool = False) -> None:
+        """Forget a session's stream wherever it is, except on disk; its log is what is left.
+
+        Args:
+            session: whose stream it is.
+            wipe: set its entries on the device to zero.
+        """
         place = session.leave_stream()
         if self.device.pop(session.key, None) is not None:
             if place.stream_id is not None:
                 with contextlib.suppress(InputError):  # it failed, and the engine has closed it
-                    await self._engine.close_stream(place.stream_id)
+                    await self._engine.close_stream(place.stream_id, wipe=wipe)
             self.slots.release()
             await self.slots.serve()
         self._host.leave(session, place)

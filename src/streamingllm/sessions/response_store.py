@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 from streamingllm.checks import check_integer
@@ -112,6 +113,28 @@ class ResponseStore:
         """Delete the responses in a session of an owner; return how many."""
         with self._database.transaction():
             return self._delete("session = ? AND owner = ?", session_id, owner)
+
+    def erase(self, owner: str, session_id: str, words: Iterable[str]) -> int:
+        """Delete the responses in a session that hold one of some words; return how many.
+
+        Args:
+            owner: of the session.
+            session_id: whose responses are searched.
+            words: texts and ids of messages, which recalled copies name.
+        """
+        written = [
+            json.dumps(word, ensure_ascii=is_ascii)[1:-1]
+            for word in words
+            if word
+            for is_ascii in (False, True)
+        ]
+        condition = (
+            "owner = ? AND session = ? AND EXISTS (SELECT 1 FROM json_each(?) AS word WHERE "
+            "instr(body, word.value) OR instr(input_items, word.value) OR EXISTS (SELECT 1 FROM "
+            "response_events WHERE response = responses.id AND instr(event, word.value)))"
+        )
+        with self._database.transaction():
+            return self._delete(condition, owner, session_id, json.dumps(written))
 
     def expire(self, now: float) -> int:
         """Delete the responses that have expired; return how many."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from streamingllm.engine.stream_state import StreamState
+from streamingllm.sessions.facts import Fact, prompt_with_facts
 from streamingllm.sessions.history_digest import history_digests
 from streamingllm.sessions.session_lock import SessionLock
 from streamingllm.sessions.token_log import TokenLog
@@ -57,6 +58,7 @@ class Session:
         epoch: of the store; None if it is not stored.
         group: id of the chat that it is a branch of.
         system_prompt: pinned.
+        facts: pinned after the system prompt.
         tools: JSON schemas of functions, pinned.
         variables: further variables of the chat template.
         eviction: by token or by turn.
@@ -82,6 +84,7 @@ class Session:
     epoch: int | None = None
     group: str = ""
     system_prompt: str = ""
+    facts: tuple[Fact, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
     eviction: Literal["token", "turn"] = "token"
@@ -108,6 +111,11 @@ class Session:
         return session_key(self.owner, self.id)
 
     @property
+    def pinned_prompt(self) -> str:
+        """The system prompt and the facts, as the model reads them."""
+        return prompt_with_facts(self.system_prompt, self.facts)
+
+    @property
     def is_stored(self) -> bool:
         """Return whether the store has it."""
         return self.epoch is not None
@@ -126,6 +134,7 @@ class Session:
         """Return what the store keeps apart from messages and ids, JSON-able."""
         return {
             "system_prompt": self.system_prompt,
+            "facts": [asdict(fact) for fact in self.facts],
             "tools": list(self.tools),
             "variables": dict(self.variables),
             "eviction": self.eviction,

@@ -116,6 +116,7 @@ class SessionAdmin:
             session.view(),
             tuple(session.transcript),
             session.system_prompt,
+            session.facts,
             session.tools,
             session.eviction,
             self._residency.tier(session),

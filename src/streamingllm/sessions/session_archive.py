@@ -7,12 +7,13 @@ import binascii
 import json
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from streamingllm.errors import InputError
 from streamingllm.inputs import vocab_size_of
 from streamingllm.models import LanguageModel
+from streamingllm.sessions.facts import Fact, fact_of
 from streamingllm.sessions.message_json import message_from_json, message_to_json
 from streamingllm.sessions.plain_json import check_json
 from streamingllm.sessions.session import Session
@@ -30,6 +31,7 @@ class SessionArchive:
 
     Args:
         system_prompt: pinned.
+        facts: pinned after it.
         tools: pinned.
         variables: of the chat template.
         eviction: by token or by turn.
@@ -40,6 +42,7 @@ class SessionArchive:
     """
 
     system_prompt: str
+    facts: tuple[Fact, ...]
     tools: tuple[Mapping[str, Any], ...]
     variables: Mapping[str, Any]
     eviction: Literal["token", "turn"]
@@ -57,6 +60,7 @@ def export_session(session: Session, lm: LanguageModel) -> bytes:
         "session_id": session.id,
         "model": lm.name,
         "system_prompt": session.system_prompt,
+        "facts": [asdict(fact) for fact in session.facts],
         "tools": list(session.tools),
         "variables": dict(session.variables),
         "eviction": session.eviction,
@@ -83,6 +87,7 @@ def import_session(data: bytes, lm: LanguageModel) -> SessionArchive:
         ids = ids_from_bytes(base64.b64decode(document["token_ids"], validate=True))
         archive = SessionArchive(
             str(document["system_prompt"]),
+            tuple(fact_of(fact) for fact in document.get("facts", ())),
             tuple(dict(tool) for tool in document["tools"]),
             dict(document["variables"]),
             _eviction(document["eviction"]),

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from streamingllm.errors import InputError, SessionConflictError, SessionNotFoundError
+from streamingllm.sessions.facts import Fact
 from streamingllm.sessions.session import Session, session_key
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.store import StoredSession, TurnCommit
@@ -213,6 +214,7 @@ def _loaded(owner: str, session_id: str, stored: StoredSession) -> Session:
         epoch=stored.summary.epoch,
         group=stored.summary.group,
         system_prompt=settings.get("system_prompt", ""),
+        facts=tuple(Fact(**fact) for fact in settings.get("facts", ())),
         tools=tuple(settings.get("tools", ())),
         variables=settings.get("variables", {}),
         eviction=settings.get("eviction", "token"),

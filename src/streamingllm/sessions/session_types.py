@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from streamingllm.engine import EngineStats
+from streamingllm.sessions.facts import Fact
 from streamingllm.sessions.session import Tier
 from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import SessionView
@@ -66,6 +67,7 @@ class SessionDetail:
         view: what the model sees.
         messages: all, the system prompt first.
         system_prompt: pinned.
+        facts: pinned after it.
         tools: pinned.
         eviction: by token or by turn.
         tier: where its stream is.
@@ -77,6 +79,7 @@ class SessionDetail:
     view: SessionView
     messages: tuple[Message, ...]
     system_prompt: str
+    facts: tuple[Fact, ...]
     tools: tuple[Mapping[str, Any], ...]
     eviction: Literal["token", "turn"]
     tier: Tier

@@ -107,14 +107,14 @@ class TemplateCache:
 
     def _template(self, session: Session) -> ChatTemplate:
         key = json.dumps(
-            [session.system_prompt, list(session.tools), dict(session.variables)], sort_keys=True
+            [session.pinned_prompt, list(session.tools), dict(session.variables)], sort_keys=True
         )
         with self._lock:
             template = self._templates.get(key)
             if template is None:
                 template = ChatTemplate(
                     self._lm,
-                    session.system_prompt,
+                    session.pinned_prompt,
                     tools=session.tools,
                     variables=session.variables,
                 )

@@ -15,6 +15,7 @@ from streamingllm.server.schemas.common import (
     Metadata,
     RequestModel,
 )
+from streamingllm.server.schemas.facts import FactObject
 from streamingllm.sessions.session_types import SessionDetail, SessionInfo, SessionPage
 from streamingllm.sessions.transcript import ContentPart, Message, ToolCall
 from streamingllm.sessions.turn import SessionView
@@ -86,6 +87,12 @@ class ForkSession(RequestModel):
     message_id: str | None = Field(None, description="The last shared message; null shares all.")
 
 
+class ForgetMessages(RequestModel):
+    """Name messages to erase, from the session and its branches."""
+
+    message_ids: list[str] = Field(min_length=1, max_length=1000)
+
+
 class ListParameters(BaseModel):
     """Select sessions."""
 
@@ -152,6 +159,7 @@ class SessionDetailObject(SessionObject):
     streamingllm: Forgetting
     cache_size: int = Field(description="Tokens that can be visible at once.")
     system_prompt: str
+    facts: list[FactObject] = Field(description="Pinned after the system prompt.")
     tools: list[JsonObject]
     eviction: Literal["token", "turn"]
     tier: Literal["device", "host", "disk", "tail"] = Field(description="Where its state is.")
@@ -167,6 +175,7 @@ class SessionDetailObject(SessionObject):
             streamingllm=Forgetting.model_validate(view_fields(detail.view)),
             cache_size=cache_size,
             system_prompt=detail.system_prompt,
+            facts=[FactObject.of(fact) for fact in detail.facts],
             tools=[dict(tool) for tool in detail.tools],
             eviction=detail.eviction,
             tier=detail.tier,
