@@ -1,6 +1,6 @@
 """The memory: what left the window of a session is found again.
 
-Names are loaded on first use; none of them needs torch except `MiniLmEncoder`.
+Names are loaded on first use; none of them needs torch except `Listener` and encoders.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from streamingllm.lazy_exports import lazy_exports
 
 _HOMES = {
+    "Listener": "streamingllm.memory.listener",
     "Memory": "streamingllm.memory.memory",
     "MemorySettings": "streamingllm.memory.settings",
     "Recalled": "streamingllm.memory.records",
@@ -17,6 +18,7 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 if TYPE_CHECKING:
+    from streamingllm.memory.listener import Listener as Listener
     from streamingllm.memory.memory import Memory as Memory
     from streamingllm.memory.records import Recalled as Recalled
     from streamingllm.memory.settings import MemorySettings as MemorySettings

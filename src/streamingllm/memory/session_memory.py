@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
 
 from streamingllm.errors import InputError
 from streamingllm.memory.encoder import Encoder
 from streamingllm.memory.memory import Memory
+from streamingllm.memory.passages import passages, recalled_block
 from streamingllm.memory.records import Recalled
 from streamingllm.memory.words import date_text
 from streamingllm.sessions.message_json import message_from_json
@@ -16,10 +17,6 @@ from streamingllm.sessions.recall import Recall, RecalledText
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.transcript import Message
 
-_OPENING = "[From earlier in this conversation, no longer in view:]"
-_CLOSING = "[End of what was recalled.]"
-_MAX_PASSAGES = 8
-_MIN_SHARE_OF_BEST = 0.4
 _HIDDEN_ROLES = ("system", "developer")  # they are pinned
 _QUESTION = re.compile(
     r"\?\s*$|^\s*(?:who|whom|whose|what|when|where|which|why|how|do|does|did|is|are|was|were|can|"
@@ -93,7 +90,7 @@ class SessionMemory:
         unknown: list[str] = []
         if _QUESTION.search(query):
             unknown = self.memory.unknown_words(session_key, query)
-        return Recall(tuple(map(_text, _passages(found))), tuple(unknown))
+        return Recall(tuple(map(_text, passages(found))), tuple(unknown))
 
     def with_recall(self, recall: Recall, text: str) -> str:
         """Return a message with the recalled texts before it; see `Recaller`."""
@@ -101,7 +98,7 @@ class SessionMemory:
             f"{date_text(part.seconds)}, {part.speaker}: {part.text.strip()}"
             for part in sorted(recall.texts, key=lambda part: part.position)
         ]
-        return "\n".join([_OPENING, *lines, _CLOSING, "", text])
+        return f"{recalled_block(lines)}\n{text}"
 
     def _said_seconds(self, message_id: str) -> float | None:
         """Return when a message was said that moves within its session or is copied to another."""
@@ -125,18 +122,6 @@ def _messages(rows: Iterable[tuple[int, str]]) -> list[Message]:
         with contextlib.suppress(InputError):
             found.append(message_from_json(body))
     return found
-
-
-def _passages(found: Sequence[Recalled]) -> list[Recalled]:
-    """Return the best pieces that make up a few passages of neighbours."""
-    chosen: dict[int, Recalled] = {}
-    for piece in found:
-        if piece.score < _MIN_SHARE_OF_BEST * found[0].score:
-            break
-        numbers = {*chosen, piece.number}
-        if sum(number - 1 not in numbers for number in numbers) <= _MAX_PASSAGES:
-            chosen[piece.number] = piece
-    return list(chosen.values())
 
 
 def _text(piece: Recalled) -> RecalledText:
