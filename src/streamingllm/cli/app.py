@@ -16,6 +16,7 @@ from streamingllm.cli.demo import demo
 from streamingllm.cli.generate import generate
 from streamingllm.cli.inspect import inspect
 from streamingllm.cli.perplexity import perplexity
+from streamingllm.cli.plan import plan
 from streamingllm.cli.pull import pull
 from streamingllm.cli.reproduce import reproduce
 from streamingllm.cli.run_record import package_version
@@ -39,6 +40,7 @@ app.command()(perplexity)
 app.command()(inspect)
 app.command()(reproduce)
 app.command()(tune)
+app.command()(plan)
 app.command()(pull)
 app.command()(compile)
 app.command()(serve)

@@ -1,0 +1,1 @@
+"""Plan machines and money for sessions without end; see `forecast.forecast`."""
