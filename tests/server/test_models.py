@@ -27,6 +27,12 @@ def test_one_model_is_described_by_its_id(api: Api) -> None:
     assert missing.json()["error"]["code"] == "model_not_found"
 
 
+def test_a_name_is_listed_once(smol: Api) -> None:
+    """The setting `model` is the id of the model here, so it is no alias."""
+    (model,) = smol.get("/v1/models").json()["data"]
+    assert model["aliases"] == []
+
+
 def test_the_description_of_the_api_is_complete(api: Api) -> None:
     """Every reference leads somewhere, and every request says what it takes."""
     described = api.get("/openapi.json").json()

@@ -265,3 +265,27 @@ def test_what_cannot_be_done_is_refused_before_a_stream_begins(
 def test_times_are_of_now(api: Api) -> None:
     response = create(api)
     assert abs(response["created_at"] - time.time()) < 600
+
+
+def test_a_coding_agent_may_tell_of_itself(api: Api) -> None:
+    """Codex sends facts about itself, and its whole history with `store: false`."""
+    agent = {
+        "client_metadata": {"session_id": "s", "x-codex-turn-metadata": '{"turn_id": "t"}'},
+        "prompt_cache_key": "s",
+        "include": ["reasoning.encrypted_content"],
+        "reasoning": {"summary": "auto"},
+        "parallel_tool_calls": True,
+        "store": False,
+    }
+    history: list[Any] = [
+        {"type": "message", "role": "developer", "content": "Be brief."},
+        {"type": "message", "role": "user", "content": "Hello"},
+    ]
+    first = api.post("/v1/responses", {"input": history, "max_output_tokens": 5, **agent})
+    check_response(first.json())
+    asked = {"type": "message", "role": "user", "content": "Again"}
+    history = [*history, *first.json()["output"], asked]
+    second = api.post("/v1/responses", {"input": history, "max_output_tokens": 5, **agent})
+    assert second.headers["x-session-id"] == first.headers["x-session-id"]
+    usage = second.json()["usage"]
+    assert usage["input_tokens_details"]["cached_tokens"] > usage["input_tokens"] // 2

@@ -21,9 +21,9 @@ def served_model_id(request: HTTPConnection) -> str:
 
 
 def model_names(request: HTTPConnection) -> tuple[str, ...]:
-    """Return the names that requests may use for the model, its id first."""
+    """Return the names that requests may use for the model, its id first, each once."""
     aliases = request.app.state.settings.model_aliases
-    return (served_model_id(request), *aliases)
+    return tuple(dict.fromkeys((served_model_id(request), *aliases)))
 
 
 def check_model(request: HTTPConnection, name: str | None) -> str:

@@ -209,6 +209,11 @@ class ResponseRequest(ResponseOptions):
         None
     )
     metadata: Metadata | None = None
+    client_metadata: dict[str, str] | None = Field(
+        default=None,
+        max_length=64,
+        description="Facts of a coding agent about itself; they are not kept.",
+    )
     temperature: Temperature | None = None
     top_p: Probability | None = None
     presence_penalty: Penalty | None = None
