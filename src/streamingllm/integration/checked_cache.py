@@ -15,6 +15,9 @@ from streamingllm.attention.forward_plan import ForwardPlan
 from streamingllm.integration.sink_cache import SinkCache
 
 _TOLERANCE_FULL, _TOLERANCE_HALF = 1e-3, 0.05
+# Large keys make large scores, whose rounding in half precision changes the weights: in Qwen 2.5's
+# first layer by a third. Two paths may each be off by what the plain reference loses.
+_PATHS = 2
 
 
 @dataclass(frozen=True)
@@ -110,20 +113,41 @@ class _CheckedPlan(ForwardPlan):
         self.cache.record(layer, k, v)
         out = super().attend(layer, q, k, v, **rule)
         if self.cache.compares:
-            q, k, v = (x.to(reference.score_dtype(x)) for x in (q, k, v))
             window, encoding = self.windows[layer], self.encodings[layer]
-            expected = reference.attend(q, k, v, window, encoding, **rule)
-            self.cache.is_right &= _agree(out, expected, self.chunk.valid)
+            wide = [x.to(reference.score_dtype(x)) for x in (q, k, v)]
+            expected = reference.attend(*wide, window, encoding, **rule)
+            rounded = None
+            if q.dtype.itemsize < torch.float32.itemsize:
+                rounded = reference.attend(q, k, v, window, encoding, **rule)
+            self.cache.is_right &= agree(out, expected, rounded, self.chunk.valid)
         return out
 
 
-def _agree(out: Tensor, expected: Tensor, valid: Tensor | None) -> bool:
-    """Return whether outputs [batch, num_heads, seq, head_dim] agree, except at padding."""
-    right = expected.norm(dim=-1)
-    wrong = (out.to(expected.dtype) - expected).norm(dim=-1)
-    half = out.dtype.itemsize < torch.float32.itemsize
-    close = wrong <= right * (_TOLERANCE_HALF if half else _TOLERANCE_FULL)
-    return bool((close if valid is None else close | ~valid[:, None]).all())
+def agree(out: Tensor, expected: Tensor, rounded: Tensor | None, valid: Tensor | None) -> bool:
+    """Return whether attention differs from the plain reference by rounding only.
+
+    Args:
+        out: of a fast path, [batch, num_heads, seq, head_dim].
+        expected: of the reference in float32 or float64.
+        rounded: of the reference in the dtype of `out`, if that has half precision.
+        valid: tokens that are no padding, bool, [batch, seq]; None for all.
+    """
+    apart = _relative(out, expected)
+    if valid is not None:
+        apart = apart.masked_fill(~valid[:, None], 0.0)
+    if rounded is None:
+        return bool((apart <= _TOLERANCE_FULL).all())
+    loss = _relative(rounded, expected)
+    if valid is not None:
+        loss = loss.masked_fill(~valid[:, None], 0.0)
+    of_head = loss.amax(dim=(0, 2))[:, None]
+    return bool((apart <= _TOLERANCE_HALF + _PATHS * of_head).all())
+
+
+def _relative(out: Tensor, expected: Tensor) -> Tensor:
+    """Return the norm of each difference over that of the expected output."""
+    apart = (out.to(expected.dtype) - expected).norm(dim=-1)
+    return apart / expected.norm(dim=-1).clamp(min=torch.finfo(expected.dtype).tiny)
 
 
 def _is_same(a: Tensor, b: Tensor) -> bool:

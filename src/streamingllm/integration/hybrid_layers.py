@@ -120,7 +120,10 @@ def check_states(model: PreTrainedModel, decoder: nn.Module) -> None:
     except (ValueError, TypeError, AttributeError) as error:
         reason = "it takes no cache except one of its own class"
         raise UnsupportedModelError(refusal(family, reason)) from error
-    for index, layer in enumerate(cache.layers):
-        if isinstance(layer, LinearAttentionLayer) and not all(layer.has_previous_state.values()):
+    types = model.config.get_text_config().layer_types
+    for index, (kind, layer) in enumerate(zip(types, cache.layers, strict=True)):
+        if kind in _STATELESS_TYPES or not isinstance(layer, LinearAttentionLayer):
+            continue
+        if not all(layer.has_previous_state.values()):
             reason = f"layer {index} keeps its recurrent state in itself, where streams would mix"
             raise UnsupportedModelError(refusal(family, reason))

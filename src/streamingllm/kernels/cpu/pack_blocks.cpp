@@ -1,6 +1,5 @@
 // The operator `pack_blocks`: from rows of a GGUF file to tiles; see kernels/reference.py.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 #include <immintrin.h>
 #include <torch/library.h>
 
@@ -10,6 +9,7 @@
 #include "blocks.h"
 #include "checks.h"
 #include "ggml_blocks.h"
+#include "huge_pages.h"
 #include "thread_pool.h"
 
 namespace streamingllm {
@@ -140,7 +140,7 @@ at::Tensor pack_blocks(const at::Tensor& rows, int64_t format, int64_t num_colum
     const int64_t num_blocks = num_columns / Reader::kColumns;
     check_shape("rows", rows, {num_rows, num_blocks * Reader::kBytes});
     const int64_t tile_bytes = tile_layout<F>(num_columns).bytes;
-    out = at::empty({num_tiles, tile_bytes}, rows.options());
+    out = empty_in_huge_pages({num_tiles, tile_bytes});
     char* bytes = static_cast<char*>(out.mutable_data_ptr());
     parallel_for_ranges(num_tiles, [&](int64_t first, int64_t last) {
       Block block{};
