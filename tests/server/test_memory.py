@@ -52,9 +52,13 @@ def test_answers_say_what_was_recalled(memory_server: str) -> None:
     assert first["score"] > 0
     assert first["position"] < found["pinned_tokens"] + found["forgotten_tokens"]
     assert first["speaker"] == "user"
+    assert first["words"] == ["napoleon"]
+    assert found["not_found"] is False
     last = say("Who is Napoleon?", stream=True)[-2]
     assert last["streamingllm"]["recalled"][0]["text"] == SECRET
-    assert say("Where is the crocodile?")["unknown_words"] == ["crocodil"]
+    unknown = say("Where is the crocodile?")
+    assert unknown["unknown_words"] == ["crocodil"]
+    assert unknown["not_found"] is True
     api.close()
 
 

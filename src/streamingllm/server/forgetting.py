@@ -34,10 +34,12 @@ def recall_fields(recall: Recall) -> dict[str, Any]:
                 "score": round(part.score, 4),
                 "speaker": part.speaker,
                 "said_at": part.seconds,
+                "words": list(part.words),
             }
             for part in recall.texts
         ],
         "unknown_words": list(recall.unknown_words),
+        "not_found": recall.is_not_found,
     }
 
 

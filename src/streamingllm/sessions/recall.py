@@ -18,6 +18,8 @@ class RecalledText:
         score: the higher, the better; comparable within one turn only.
         speaker: name or role of its speaker.
         seconds: since 1970, when it was said.
+        words: of the message to answer that the text has too, stemmed; none if only its neighbours
+            have some.
     """
 
     message_id: str
@@ -26,6 +28,7 @@ class RecalledText:
     score: float
     speaker: str
     seconds: float
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Recall:
     Args:
         texts: that were placed before the message, the best first.
         unknown_words: words of the message that nobody has said in the session, stemmed.
+        is_not_found: whether the message asks about something that is neither visible nor found.
     """
 
     texts: tuple[RecalledText, ...] = ()
     unknown_words: tuple[str, ...] = ()
+    is_not_found: bool = False
 
 
 class Recaller(Protocol):
