@@ -1,8 +1,8 @@
 """Measure how often questions without an answer are marked, and answerable ones falsely.
 
 LoCoMo: bounds are picked on the first five conversations and reported on the other five, with
-intervals by conversation. LongMemEval: abstention questions against answerable ones, with the bounds
-of the package. No model answers.
+intervals by conversation. LongMemEval: abstention questions against answerable ones, with the
+bounds of the package. No model answers.
 
 Run: `python -m benchmarks.guard --json benchmarks/results/guard.json`
 """

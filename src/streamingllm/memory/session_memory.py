@@ -101,13 +101,16 @@ class SessionMemory:
             tuple(texts), support.unknown_words, is_not_found=self._guard.is_not_found(support)
         )
 
+    def listed(self, texts: Sequence[RecalledText]) -> str:
+        """Return texts as lines; see `Recaller`."""
+        return "\n".join(
+            f"{date_text(part.seconds)}, {part.speaker}: {part.text.strip()}"
+            for part in sorted(texts, key=lambda part: part.position)
+        )
+
     def with_recall(self, recall: Recall, text: str) -> str:
         """Return a message with the recalled texts before it; see `Recaller`."""
-        lines = [
-            f"{date_text(part.seconds)}, {part.speaker}: {part.text.strip()}"
-            for part in sorted(recall.texts, key=lambda part: part.position)
-        ]
-        return "\n".join([_OPENING, *lines, _CLOSING, "", text])
+        return "\n".join([_OPENING, self.listed(recall.texts), _CLOSING, "", text])
 
     def _shared(self, asked: Sequence[str], piece: Recalled) -> tuple[str, ...]:
         """Return the words of a query that a piece has."""

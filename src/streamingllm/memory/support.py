@@ -26,7 +26,7 @@ class Support:
         unknown_share: of the question, that these words are.
         named_share: of the question, in the best piece of the one speaker whom it names; None if it
             names none, or several.
-        others_share: likewise in the best piece of other speakers.
+        others_share: of the question, in the best piece of other speakers.
     """
 
     unknown_words: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Guard:
 
     Args:
         max_unknown_share: of a question's words, by rarity; more are a mark.
-        max_misplaced_share: likewise, of words that other speakers have said.
+        max_misplaced_share: of the question, that others have said more than the named speaker.
     """
 
     max_unknown_share: float = 0.5

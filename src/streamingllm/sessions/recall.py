@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,19 @@ class RecalledText:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Describe a search that the model made while it answered.
+
+    Args:
+        query: as the model wrote it.
+        texts: that it was given, the best first.
+    """
+
+    query: str
+    texts: tuple[RecalledText, ...] = ()
+
+
+@dataclass(frozen=True)
 class Recall:
     """Describe what was recalled for one turn.
 
@@ -39,11 +52,13 @@ class Recall:
         texts: that were placed before the message, the best first.
         unknown_words: words of the message that nobody has said in the session, stemmed.
         is_not_found: whether the message asks about something that is neither visible nor found.
+        searches: that the model made itself.
     """
 
     texts: tuple[RecalledText, ...] = ()
     unknown_words: tuple[str, ...] = ()
     is_not_found: bool = False
+    searches: tuple[Search, ...] = ()
 
 
 class Recaller(Protocol):
@@ -60,6 +75,10 @@ class Recaller(Protocol):
             visible: stream positions of messages that need no recall.
             budget_tokens: bound on the texts, by an estimate.
         """
+        ...
+
+    def listed(self, texts: Sequence[RecalledText]) -> str:
+        """Return texts as lines in the order of the stream, each with its day and its speaker."""
         ...
 
     def with_recall(self, recall: Recall, text: str) -> str:

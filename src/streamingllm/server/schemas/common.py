@@ -150,6 +150,13 @@ class RecalledPart(AnswerModel):
     words: list[str] = Field(description="Words of the question that it has too, stemmed.")
 
 
+class SearchMade(AnswerModel):
+    """Show a search of the memory that the model made while it answered."""
+
+    query: str
+    recalled: list[RecalledPart]
+
+
 class Forgetting(AnswerModel):
     """Say what the model sees of a session and what it has forgotten."""
 
@@ -174,6 +181,9 @@ class Forgetting(AnswerModel):
     not_found: bool | None = Field(
         default=None,
         description="Whether a question is about something that is neither visible nor found.",
+    )
+    searches: list[SearchMade] | None = Field(
+        default=None, description="Searches of the memory that the model made by its tool."
     )
     message_id: str | None = Field(default=None, description="Id of the answer's message.")
     ignored_fields: dict[str, str] | None = Field(

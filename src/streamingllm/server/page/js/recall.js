@@ -11,6 +11,7 @@
  * @property {Passage[]} passages
  * @property {string[]} unknownWords of the question, which nobody has said.
  * @property {boolean} isNotFound
+ * @property {string[]} searches that the model made itself.
  */
 
 /**
@@ -21,7 +22,9 @@
  */
 export function recallOf(view) {
   if (!Array.isArray(view?.recalled)) return null;
-  const passages = view.recalled.map((part) => ({
+  const searches = view.searches ?? [];
+  const parts = [view.recalled, ...searches.map(({ recalled }) => recalled)].flat();
+  const passages = parts.map((part) => ({
     id: part.message_id,
     saidAt: part.said_at,
     speaker: part.speaker,
@@ -31,6 +34,7 @@ export function recallOf(view) {
     passages: passages.filter(({ id }, at) => passages.findIndex((other) => other.id === id) === at),
     unknownWords: view.unknown_words ?? [],
     isNotFound: Boolean(view.not_found),
+    searches: searches.map(({ query }) => query),
   };
 }
 

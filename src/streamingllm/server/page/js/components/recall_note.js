@@ -14,6 +14,7 @@ export function RecallNote({ recall }) {
   const { passages } = recall;
   return html`
     <div class="recall">
+      ${recall.searches?.map((query) => html`<p>The model searched the session for “${query}”.</p>`)}
       ${passages.length
         ? html`
             <details>
