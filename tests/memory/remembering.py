@@ -33,11 +33,12 @@ async def remembering(
     *,
     has_memory: bool = True,
     max_pinned: int = 64,
+    cache_size: int = CACHE_SIZE,
     **settings: Any,
 ) -> AsyncIterator[SessionManager]:
     """A manager whose sessions see 600 tokens, of which recalled texts take 240 at most."""
     config = StreamConfig.with_cache_size(
-        CACHE_SIZE, 4, max_rewind_tokens=MAX_REWIND, eviction="turn"
+        cache_size, 4, max_rewind_tokens=MAX_REWIND, eviction="turn"
     )
     engine = Engine(lm, config, max_streams=2, max_pinned_tokens=max_pinned, max_waiting=100)
     folder.mkdir(exist_ok=True)
@@ -49,7 +50,7 @@ async def remembering(
         SessionSettings(recall_share=0.4, **settings),
         num_slots=2,
         bytes_per_stream=engine.stats().bytes_per_stream,
-        cache_size=CACHE_SIZE,
+        cache_size=cache_size,
         max_pinned_tokens=max_pinned,
         recaller=SessionMemory(store) if has_memory else None,
     )

@@ -52,9 +52,14 @@ def test_answers_say_what_was_recalled(memory_server: str) -> None:
     assert first["score"] > 0
     assert first["position"] < found["pinned_tokens"] + found["forgotten_tokens"]
     assert first["speaker"] == "user"
+    assert first["words"] == ["napoleon"]
+    assert found["not_found"] is False
+    assert found["searches"] == []
     last = say("Who is Napoleon?", stream=True)[-2]
     assert last["streamingllm"]["recalled"][0]["text"] == SECRET
-    assert say("Where is the crocodile?")["unknown_words"] == ["crocodil"]
+    unknown = say("Where is the crocodile?")
+    assert unknown["unknown_words"] == ["crocodil"]
+    assert unknown["not_found"] is True
     api.close()
 
 
@@ -119,7 +124,9 @@ def test_facts_and_forgetting_have_routes(memory_server: str) -> None:
     api.close()
 
 
-@pytest.mark.parametrize(("field", "value"), [("recall_removal", "never"), ("recall_share", 1.5)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("recall_removal", "never"), ("recall_share", 1.5), ("memory_tool", True)]
+)
 def test_settings_that_mean_nothing_are_refused(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{field}="):
         ServerSettings(**{field: value})

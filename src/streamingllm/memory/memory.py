@@ -20,6 +20,7 @@ from streamingllm.memory.records import Recalled, Said
 from streamingllm.memory.search import MemorySearch
 from streamingllm.memory.selection import select
 from streamingllm.memory.settings import MemorySettings
+from streamingllm.memory.support import Support
 from streamingllm.sessions.sqlite_database import SqliteDatabase
 
 
@@ -144,6 +145,17 @@ class Memory:
         """
         with self._database.reading():
             return self._search.unknown_words(session_id, query)
+
+    def support(self, session_id: str, question: str) -> Support:
+        """Return how far a session supports a question; a `Guard` decides by it."""
+        vector = None if self._encoder is None else self._encoder.encode([question])[0]
+        with self._database.reading():
+            return self._search.support(session_id, question, vector)
+
+    def words(self, text: str) -> list[str]:
+        """Return the words of a text as the index knows them: stemmed, without stop words."""
+        with self._database.reading():
+            return self._log.reader.words(text)
 
     def forget(self, session_id: str, message_ids: Iterable[str]) -> int:
         """Delete messages: their rows, their words in the index and what the log still holds.

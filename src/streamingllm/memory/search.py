@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ from streamingllm.memory.log import MemoryLog
 from streamingllm.memory.ranking import Integers, Totals, Wanted, WindowRanking, rarity
 from streamingllm.memory.records import Recalled
 from streamingllm.memory.settings import MemorySettings
+from streamingllm.memory.support import Support, support_of
 
+_MAX_SUPPORTING = 64  # pieces that are read to tell how far a question is supported
 _MAX_ROUNDS = 4  # further ones are for budgets and visible parts that leave the first ones short
 
 
@@ -65,6 +68,17 @@ class MemorySearch:
             return words
         found = self._log.index.find(known[0], words)
         return [word for word in words if word not in found]
+
+    def support(
+        self, session_id: str, query: str, vector: npt.NDArray[np.float32] | None = None
+    ) -> Support:
+        """Return how far a session supports a question; see `find`."""
+        words = self._log.reader.words(query)
+        if (known := self._log.session(session_id)) is None:
+            return support_of(words, {}, 0, (), self._log.reader.words)
+        counts = {w: count for w, (_, count) in self._log.index.find(known[0], words).items()}
+        found = islice(self.find(session_id, query, (), vector), _MAX_SUPPORTING)
+        return support_of(words, counts, known[1].num_pieces, found, self._log.reader.words)
 
     def _wanted(self, session: int, totals: Totals, query: str) -> tuple[list[Wanted], list[int]]:
         """Return the rarest words of a query and how many pieces have each."""

@@ -11,6 +11,7 @@ from streamingllm.memory.encoder import Encoder
 from streamingllm.memory.memory import Memory
 from streamingllm.memory.passages import passages, recalled_block
 from streamingllm.memory.records import Recalled
+from streamingllm.memory.support import Guard, Support
 from streamingllm.memory.words import date_text
 from streamingllm.sessions.message_json import message_from_json
 from streamingllm.sessions.recall import Recall, RecalledText
@@ -38,6 +39,7 @@ class SessionMemory:
 
     def __init__(self, store: SqliteStore, encoder: Encoder | None = None) -> None:
         self.memory = Memory(store.database, encoder=encoder)
+        self._guard = Guard()
         self._store = store
         self._removed_seconds: dict[str, float] = {}  # of messages removed in this transaction
         with store.transaction():
@@ -87,18 +89,30 @@ class SessionMemory:
         the best one are left out.
         """
         found = self.memory.search(session_key, query, budget_tokens, visible)
-        unknown: list[str] = []
+        support = Support()
         if _QUESTION.search(query):
-            unknown = self.memory.unknown_words(session_key, query)
-        return Recall(tuple(map(_text, passages(found))), tuple(unknown))
+            support = self.memory.support(session_key, query)
+        asked = self.memory.words(query)
+        texts = [_text(piece, self._shared(asked, piece)) for piece in passages(found)]
+        return Recall(
+            tuple(texts), support.unknown_words, is_not_found=self._guard.is_not_found(support)
+        )
+
+    def listed(self, texts: Sequence[RecalledText]) -> str:
+        """Return texts as lines; see `Recaller`."""
+        return "\n".join(
+            f"{date_text(part.seconds)}, {part.speaker}: {part.text.strip()}"
+            for part in sorted(texts, key=lambda part: part.position)
+        )
 
     def with_recall(self, recall: Recall, text: str) -> str:
         """Return a message with the recalled texts before it; see `Recaller`."""
-        lines = [
-            f"{date_text(part.seconds)}, {part.speaker}: {part.text.strip()}"
-            for part in sorted(recall.texts, key=lambda part: part.position)
-        ]
-        return f"{recalled_block(lines)}\n{text}"
+        return f"{recalled_block([self.listed(recall.texts)])}\n{text}"
+
+    def _shared(self, asked: Sequence[str], piece: Recalled) -> tuple[str, ...]:
+        """Return the words of a query that a piece has."""
+        there = set(self.memory.words(f"{piece.speaker or piece.role} {piece.text}"))
+        return tuple(word for word in dict.fromkeys(asked) if word in there)
 
     def _said_seconds(self, message_id: str) -> float | None:
         """Return when a message was said that moves within its session or is copied to another."""
@@ -124,7 +138,7 @@ def _messages(rows: Iterable[tuple[int, str]]) -> list[Message]:
     return found
 
 
-def _text(piece: Recalled) -> RecalledText:
+def _text(piece: Recalled, words: tuple[str, ...]) -> RecalledText:
     return RecalledText(
         piece.message_id,
         piece.position,
@@ -132,4 +146,5 @@ def _text(piece: Recalled) -> RecalledText:
         piece.score,
         speaker=piece.speaker or piece.role,
         seconds=piece.seconds,
+        words=words,
     )

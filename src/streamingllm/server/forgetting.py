@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamingllm.sessions.recall import Recall
+from streamingllm.sessions.recall import Recall, RecalledText
 from streamingllm.sessions.turn import SessionView
 
 
@@ -26,18 +26,25 @@ def view_fields(view: SessionView) -> dict[str, Any]:
 def recall_fields(recall: Recall) -> dict[str, Any]:
     """Return what a memory has put back into the window, and what it did not find."""
     return {
-        "recalled": [
-            {
-                "message_id": part.message_id,
-                "position": part.position,
-                "text": part.text,
-                "score": round(part.score, 4),
-                "speaker": part.speaker,
-                "said_at": part.seconds,
-            }
-            for part in recall.texts
-        ],
+        "recalled": [_part_fields(part) for part in recall.texts],
         "unknown_words": list(recall.unknown_words),
+        "not_found": recall.is_not_found,
+        "searches": [
+            {"query": search.query, "recalled": [_part_fields(part) for part in search.texts]}
+            for search in recall.searches
+        ],
+    }
+
+
+def _part_fields(part: RecalledText) -> dict[str, Any]:
+    return {
+        "message_id": part.message_id,
+        "position": part.position,
+        "text": part.text,
+        "score": round(part.score, 4),
+        "speaker": part.speaker,
+        "said_at": part.seconds,
+        "words": list(part.words),
     }
 
 

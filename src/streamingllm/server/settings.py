@@ -139,6 +139,8 @@ class ServerSettings:
     memory_encoder: str = _memory(
         "", "text", "Encoder of the memory: minilm or a folder; without one words alone count.",
         "minilm")
+    memory_tool: bool = _memory(
+        False, "flag", "Let models that call tools search the memory themselves.", "true")
     recall_share: float = _memory(
         0.2, "number", "Share of the cache that recalled texts take at most.", "0.3")
     recall_removal: str = _memory(
@@ -180,6 +182,8 @@ class ServerSettings:
                 )
         if not all(key.strip() for key in self.keys):
             raise ConfigError("api_key is empty; give a key, or leave it out for none")
+        if self.memory_tool and not self.memory:
+            raise ConfigError("memory_tool=True needs a memory; set memory as well")
         if self.metrics_key in self.keys:
             raise ConfigError("metrics_key is a client's key as well; choose another")
         self.sampling_defaults()
@@ -244,6 +248,7 @@ class ServerSettings:
             reminder=self.reminder,
             reminder_seconds=self.reminder_seconds,
             recall_share=self.recall_share,
+            has_memory_tool=self.memory_tool,
             recall_rewind_tokens=self.rewind_bound if self.recall_removal == "rewind" else 0,
         )
 

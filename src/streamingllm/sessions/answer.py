@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from streamingllm.engine import StepOutput
@@ -35,12 +35,14 @@ class Answer:
         parser: splits its text.
         message_id: of the message that it will be.
         prefill: text with which the answer began.
+        hidden: name of a tool whose calls are run here, and are no part of the message.
     """
 
     sample: int
     parser: AnswerParser
     message_id: str
     prefill: str = ""
+    hidden: str = ""
     num_tokens: int = 0
     num_reasoning_tokens: int = 0
     reason: FinishReason | None = None
@@ -97,10 +99,26 @@ class Answer:
         return Message(
             "assistant",
             (ContentPart(text),) if text else (),
-            tool_calls=tuple(
-                ToolCall(call.id, call.name, call.arguments) for call in self._calls.values()
-            ),
+            tool_calls=self._made(is_hidden=False),
             id=self.message_id,
+        )
+
+    def searching(self) -> Message | None:
+        """Return the message of an answer that makes hidden calls only; None if it is not one."""
+        hidden = self._made(is_hidden=True)
+        if not hidden or len(hidden) < len(self._calls):
+            return None
+        return replace(self.message(with_prefill=True), tool_calls=hidden)
+
+    def going_on(self, parser: AnswerParser) -> Answer:
+        """Return the answer that goes on after the results of its hidden calls."""
+        return replace(self, parser=parser, reason=None, stop_string=None, _calls={})
+
+    def _made(self, *, is_hidden: bool) -> tuple[ToolCall, ...]:
+        return tuple(
+            ToolCall(call.id, call.name, call.arguments)
+            for call in self._calls.values()
+            if bool(self.hidden and call.name == self.hidden) == is_hidden
         )
 
     def _event(self, part: AnswerPart) -> TextDelta | ToolCallDelta | None:
@@ -112,9 +130,13 @@ class Answer:
             return TextDelta(self.sample, part.text, is_reasoning=True)
         if isinstance(part, CallStarted):
             call = self._calls[part.number] = _Call(f"call_{uuid4().hex[:24]}", part.name)
+            if self.hidden and call.name == self.hidden:
+                return None
             return ToolCallDelta(self.sample, part.number, call.id, call.name, "", is_first=True)
         if isinstance(part, CallArguments):
             call = self._calls[part.number]
             call.arguments += part.text
+            if self.hidden and call.name == self.hidden:
+                return None
             return ToolCallDelta(self.sample, part.number, call.id, call.name, part.text)
         return None

@@ -14,6 +14,7 @@ from streamingllm.sessions.erasure import Erasure
 from streamingllm.sessions.feed_runner import FeedRunner
 from streamingllm.sessions.housekeeping import Housekeeping
 from streamingllm.sessions.memory_admin import MemoryAdmin
+from streamingllm.sessions.memory_tool import MemoryTool
 from streamingllm.sessions.own_task import in_own_task
 from streamingllm.sessions.pinning import Pinning
 from streamingllm.sessions.recall import Recaller
@@ -83,21 +84,26 @@ class SessionManager(MemoryAdmin):
             bytes_per_stream=bytes_per_stream,
             window_size=cache_size,
         )
-        pinning = Pinning(self._templates, residency, max_pinned_tokens)
+        has_search = settings.has_memory_tool and recaller is not None
+        pinning = Pinning(self._templates, residency, max_pinned_tokens, has_search=has_search)
         branching = Branching(table, store, pinning, residency, settings, cache_size=cache_size)
         super().__init__(engine, lm, store, table, branching, residency, shelf)
         self.settings = settings
         self.cache_size = cache_size
         self.responses = ResponseStore(store.database, max_responses=settings.max_responses)
         params = TurnParams(engine, lm, self._templates, settings, cache_size)
+        budget = int(settings.recall_share * cache_size)
         recall = TurnRecall(
             recaller,
             self._templates,
-            budget_tokens=int(settings.recall_share * cache_size),
+            budget_tokens=budget,
             max_rewind_tokens=settings.recall_rewind_tokens,
         )
+        search = None
+        if has_search and recaller is not None:
+            search = MemoryTool(recaller, self._templates, budget)
         self._turns = TurnRunner(
-            engine, params, table, self._templates, residency, settings, recall
+            engine, params, table, self._templates, residency, settings, recall, search
         )
         self._erasure = Erasure(
             table, store, self._templates, pinning, residency, shelf, self.responses

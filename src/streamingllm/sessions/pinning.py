@@ -9,6 +9,7 @@ from typing import Any
 
 from streamingllm.errors import InputError
 from streamingllm.sessions.facts import Fact
+from streamingllm.sessions.memory_tool import with_search
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.template_cache import TemplateCache
@@ -25,11 +26,18 @@ class Pinning:
         templates: encodes what is pinned.
         residency: drops the stream of a session whose prefix changes.
         max_pinned_tokens: longest pinned prefix.
+        has_search: whether models may search the memory by a tool, which is pinned too.
     """
 
     def __init__(
-        self, templates: TemplateCache, residency: ResidencyPolicy, max_pinned_tokens: int
+        self,
+        templates: TemplateCache,
+        residency: ResidencyPolicy,
+        max_pinned_tokens: int,
+        *,
+        has_search: bool = False,
     ) -> None:
+        self._has_search = has_search
         self._templates = templates
         self._residency = residency
         self._max_pinned_tokens = max_pinned_tokens
@@ -46,7 +54,7 @@ class Pinning:
         Raises:
             InputError: the system prompt and the tools are longer than what may be pinned.
         """
-        session.system_prompt, session.tools = system_prompt, _plain(tools)
+        session.system_prompt, session.tools = system_prompt, self._with_search(tools)
         session.variables = variables
         opening = await self._templates.opening_ids(session)
         if len(opening) > self._max_pinned_tokens:
@@ -111,9 +119,12 @@ class Pinning:
     ) -> tuple[str, tuple[Mapping[str, Any], ...], dict[str, Any]]:
         return (
             session.system_prompt if request.system_prompt is None else request.system_prompt,
-            session.tools if request.tools is None else _plain(request.tools),
+            self._with_search(session.tools if request.tools is None else request.tools),
             {**session.variables, **request.template_variables},
         )
+
+    def _with_search(self, tools: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+        return with_search(_plain(tools), is_on=self._has_search)
 
     async def _replace_pinned(self, session: Session, draft: Session) -> None:
         """Put another opening before all that was said since."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,8 @@ class RecalledText:
         score: the higher, the better; comparable within one turn only.
         speaker: name or role of its speaker.
         seconds: since 1970, when it was said.
+        words: of the message to answer that the text has too, stemmed; none if only its neighbours
+            have some.
     """
 
     message_id: str
@@ -26,6 +28,20 @@ class RecalledText:
     score: float
     speaker: str
     seconds: float
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Search:
+    """Describe a search that the model made while it answered.
+
+    Args:
+        query: as the model wrote it.
+        texts: that it was given, the best first.
+    """
+
+    query: str
+    texts: tuple[RecalledText, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,10 +51,14 @@ class Recall:
     Args:
         texts: that were placed before the message, the best first.
         unknown_words: words of the message that nobody has said in the session, stemmed.
+        is_not_found: whether the message asks about something that is neither visible nor found.
+        searches: that the model made itself.
     """
 
     texts: tuple[RecalledText, ...] = ()
     unknown_words: tuple[str, ...] = ()
+    is_not_found: bool = False
+    searches: tuple[Search, ...] = ()
 
 
 class Recaller(Protocol):
@@ -55,6 +75,10 @@ class Recaller(Protocol):
             visible: stream positions of messages that need no recall.
             budget_tokens: bound on the texts, by an estimate.
         """
+        ...
+
+    def listed(self, texts: Sequence[RecalledText]) -> str:
+        """Return texts as lines in the order of the stream, each with its day and its speaker."""
         ...
 
     def with_recall(self, recall: Recall, text: str) -> str:

@@ -15,6 +15,7 @@ from streamingllm.sessions.token_log import TokenLog
 from streamingllm.sessions.transcript import Message, Transcript
 from streamingllm.sessions.turn import SessionView
 
+_END = 1 << 62
 Tier = Literal["device", "host", "disk", "tail"]
 
 
@@ -129,6 +130,12 @@ class Session:
         num_seen = len(self.token_log)
         num_gone = max(self.place.num_evicted + self.place.num_skipped, num_seen - self.cache_size)
         return min(num_gone, max(0, num_seen - self.num_pinned_tokens))
+
+    @property
+    def visible_positions(self) -> range:
+        """Stream positions of messages that the model sees in full."""
+        first = self.num_pinned_tokens + self.num_forgotten_tokens
+        return range(first if self.num_forgotten_tokens else 0, _END)
 
     def settings(self) -> dict[str, Any]:
         """Return what the store keeps apart from messages and ids, JSON-able."""

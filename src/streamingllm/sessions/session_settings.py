@@ -48,6 +48,7 @@ class SessionSettings:
         recall_share: of the cache, which recalled texts and their marks take at most.
         recall_rewind_tokens: longest turn that is fed again without its recalled texts after its
             answer; those of a longer one roll out. At most what the engine rewinds.
+        has_memory_tool: whether models may search the memory by a tool.
 
     Raises:
         ConfigError: a value is out of range.
@@ -72,6 +73,7 @@ class SessionSettings:
     reminder_seconds: float = 3 * 3600.0
     recall_share: float = 0.2
     recall_rewind_tokens: int = 0
+    has_memory_tool: bool = False
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

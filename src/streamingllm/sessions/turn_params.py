@@ -9,6 +9,7 @@ from streamingllm.errors import ContextLengthError, InputError
 from streamingllm.models import LanguageModel
 from streamingllm.sessions.answer import Answer
 from streamingllm.sessions.answer_parser import parser_for
+from streamingllm.sessions.memory_tool import SEARCH_MEMORY, may_search
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.template_cache import TemplateCache
@@ -97,9 +98,22 @@ class TurnParams:
                 parser_for(self._lm, tools, variables=session.variables),
                 new_message_id(),
                 prefill,
+                hidden=SEARCH_MEMORY if may_search(session.tools) else "",
             )
             for sample in range(num_samples)
         ]
+
+    def going_on(
+        self, session: Session, request: TurnRequest, params: SamplingParams, answer: Answer
+    ) -> tuple[SamplingParams, Answer]:
+        """Return what an answer goes on with after it has searched the memory."""
+        parser = parser_for(self._lm, session.tools, variables=session.variables)
+        most = params.max_new_tokens
+        left = None if most is None else max(1, most - answer.num_tokens)
+        grammar = params.grammar
+        if request.tool_name == SEARCH_MEMORY:  # the call that had to be made
+            grammar = request.params.grammar
+        return replace(params, max_new_tokens=left, grammar=grammar), answer.going_on(parser)
 
     def _bounded(self, session: Session, params: SamplingParams, num_new: int) -> SamplingParams:
         """Refuse a request that does not fit; end the answer before it would no longer."""

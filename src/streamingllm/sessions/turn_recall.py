@@ -12,8 +12,6 @@ from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.transcript import ContentPart, Message
 from streamingllm.sessions.turn_input import TurnInput
 
-_END = 1 << 62
-
 
 @dataclass(frozen=True)
 class RecalledInput:
@@ -72,7 +70,7 @@ class TurnRecall:
             self._recaller.recall,
             session.memory_key or session.key,
             asked.text,
-            _visible(session),
+            session.visible_positions,
             self._budget_tokens,
         )
         while recall.texts:
@@ -123,9 +121,3 @@ def _last_asked(messages: Sequence[Message]) -> int | None:
         at -= 1
     is_asked = at >= 0 and messages[at].role == "user" and bool(messages[at].text.strip())
     return at if is_asked else None
-
-
-def _visible(session: Session) -> range:
-    """Return the stream positions of messages that the model sees in full."""
-    first = session.num_pinned_tokens + session.num_forgotten_tokens
-    return range(first if session.num_forgotten_tokens else 0, _END)

@@ -11,7 +11,9 @@ from streamingllm.engine import AsyncEngine, Usage
 from streamingllm.errors import InputError, StreamingLLMError
 from streamingllm.finish_reason import FinishReason
 from streamingllm.sessions.answer import Answer
+from streamingllm.sessions.memory_tool import MAX_SEARCHES, MemoryTool
 from streamingllm.sessions.notices import notices_due
+from streamingllm.sessions.recall import Recall, Search
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_settings import SessionSettings
@@ -43,6 +45,7 @@ class _Turn:
     num_cached: int
     num_fed: int = 0
     answer_first: int = 0
+    searches: tuple[Search, ...] = ()
     has_submitted: bool = False
     has_answer: bool = False
     has_ended: bool = False
@@ -59,6 +62,7 @@ class TurnRunner:
         residency: brings sessions to the device.
         settings: what happens when a client goes away.
         recall: puts back what left the window.
+        search: runs the searches of models; None without a memory that models may search.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class TurnRunner:
         residency: ResidencyPolicy,
         settings: SessionSettings,
         recall: TurnRecall,
+        search: MemoryTool | None = None,
     ) -> None:
         self._engine = engine
         self._params = params
@@ -78,6 +83,7 @@ class TurnRunner:
         self._residency = residency
         self._settings = settings
         self._recall = recall
+        self._search = search
 
     async def run(
         self, session: Session, request: TurnRequest, new: tuple[Message, ...]
@@ -113,14 +119,14 @@ class TurnRunner:
                 turn.num_cached,
             )
             async with contextlib.aclosing(
-                self._generate(turn, stream_id, params, answers)
+                self._generate_and_search(turn, stream_id, params, answers)
             ) as events:
                 async for event in events:
                     yield event
             usage = await self._finish(turn, answers)
             for answer in answers:
                 yield answer.ended()
-            yield TurnEnded(replace(session.view(notices), recall=recalled.recall), usage)
+            yield TurnEnded(replace(session.view(notices), recall=_recall_of(turn)), usage)
         finally:
             session.is_running = False
             if not turn.has_ended:
@@ -140,6 +146,29 @@ class TurnRunner:
             session.transcript.append(message)
         session.token_log.extend(told.ids)
         turn.answer_first = told.answer_first
+
+    async def _generate_and_search(
+        self, turn: _Turn, stream_id: str, params: SamplingParams, answers: list[Answer]
+    ) -> AsyncGenerator[TurnEvent, None]:
+        """Generate; while the one answer searches the memory, feed what is found and go on."""
+        session = turn.session
+        while True:
+            async with contextlib.aclosing(
+                self._generate(turn, stream_id, params, answers)
+            ) as events:
+                async for event in events:
+                    yield event
+            call = answers[0].searching()
+            is_whole = answers[0].reason is FinishReason.STOP
+            if self._search is None or call is None or len(answers) > 1 or not is_whole:
+                return
+            if len(turn.searches) >= MAX_SEARCHES:
+                return
+            ids, searches = await self._search.results(session, call, turn.answer_first)
+            turn.searches += tuple(searches)
+            turn.num_fed += len(ids)
+            session.token_log.extend(ids)
+            params, answers[0] = self._params.going_on(session, turn.request, params, answers[0])
 
     async def _generate(
         self, turn: _Turn, stream_id: str, params: SamplingParams, answers: list[Answer]
@@ -231,6 +260,11 @@ class TurnRunner:
             session.append_unfed(turn.pending)
         with contextlib.suppress(StreamingLLMError):  # the next commit repeats it
             await self._table.commit(session)
+
+
+def _recall_of(turn: _Turn) -> Recall | None:
+    recall = turn.recalled.recall
+    return replace(recall or Recall(), searches=turn.searches) if turn.searches else recall
 
 
 def _num_reused(session: Session) -> int:

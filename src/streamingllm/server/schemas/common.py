@@ -147,6 +147,14 @@ class RecalledPart(AnswerModel):
     score: float
     speaker: str
     said_at: float = Field(description="Seconds since 1970.")
+    words: list[str] = Field(description="Words of the question that it has too, stemmed.")
+
+
+class SearchMade(AnswerModel):
+    """Show a search of the memory that the model made while it answered."""
+
+    query: str
+    recalled: list[RecalledPart]
 
 
 class Forgetting(AnswerModel):
@@ -169,6 +177,13 @@ class Forgetting(AnswerModel):
     )
     unknown_words: list[str] | None = Field(
         default=None, description="Words of a question that nobody has said in the session."
+    )
+    not_found: bool | None = Field(
+        default=None,
+        description="Whether a question is about something that is neither visible nor found.",
+    )
+    searches: list[SearchMade] | None = Field(
+        default=None, description="Searches of the memory that the model made by its tool."
     )
     message_id: str | None = Field(default=None, description="Id of the answer's message.")
     ignored_fields: dict[str, str] | None = Field(

@@ -11,6 +11,7 @@ import { load, save } from "./storage.js";
  * @property {string} status
  * @property {string} reason why it is incomplete.
  * @property {string[]} notices texts that the operator wants shown.
+ * @property {import("./recall.js").Recall | null} [recall] what the memory put back.
  */
 
 const MAX_KEPT = 500;
@@ -26,4 +27,11 @@ export function remember(messageId, stats) {
   const entries = Object.entries({ ...answerStats.value, [messageId]: stats });
   answerStats.value = Object.fromEntries(entries.slice(-MAX_KEPT));
   save("answer_stats", answerStats.value);
+}
+
+/** @param {string} messageId */
+export function forgetStats(messageId) {
+  const { [messageId]: _, ...others } = answerStats.value;
+  answerStats.value = others;
+  save("answer_stats", others);
 }

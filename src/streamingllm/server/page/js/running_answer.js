@@ -1,6 +1,7 @@
 /** An answer while it is generated: what has come so far, and how fast. */
 
 import { signal } from "@preact/signals";
+import { recallOf } from "./recall.js";
 
 /** @typedef {import("./sessions_api.js").View} View */
 
@@ -22,6 +23,8 @@ export class RunningAnswer {
     this.numTokens = signal(0);
     this.tokensPerSecond = signal(0);
     this.view = signal(view);
+    /** @type {import("@preact/signals").Signal<import("./recall.js").Recall | null>} */
+    this.recall = signal(null);
     /** @type {string[]} */
     this.notices = [];
     /** @type {"running" | "completed" | "incomplete" | "failed" | "cancelled"} */
@@ -88,6 +91,7 @@ export class RunningAnswer {
   #see(view) {
     if (typeof view?.seen_tokens !== "number") return;
     this.view.value = view;
+    this.recall.value = recallOf(view) ?? this.recall.value;
     for (const notice of view.notices ?? []) {
       if (!this.notices.includes(notice)) this.notices = [...this.notices, notice];
     }

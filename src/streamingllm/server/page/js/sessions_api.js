@@ -21,6 +21,11 @@ import { request, requestJson } from "./api.js";
  * @property {number} pinned_tokens
  * @property {string[]} [notices]
  *
+ * @typedef {object} Fact
+ * @property {string} id
+ * @property {string} text
+ * @property {string | null} message_id that it was pinned from.
+ *
  * @typedef {object} Message
  * @property {string} id
  * @property {string} role
@@ -32,7 +37,7 @@ import { request, requestJson } from "./api.js";
  * @property {"visible" | "partly" | "forgotten"} visibility
  *
  * @typedef {SessionInfo & {streamingllm: View, cache_size: number, system_prompt: string,
- *   eviction: string, tier: string, is_running: boolean, messages: Message[],
+ *   facts: Fact[], eviction: string, tier: string, is_running: boolean, messages: Message[],
  *   branches: SessionInfo[]}} SessionDetail
  */
 

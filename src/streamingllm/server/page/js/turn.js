@@ -190,6 +190,7 @@ function statsOf(answer) {
     status: answer.status,
     reason: answer.reason,
     notices: answer.notices,
+    recall: answer.recall.value,
   };
 }
 

@@ -1,5 +1,6 @@
 /** A message that is stored: its text, how far the model sees it, and what can be done with it. */
 
+import { useState } from "preact/hooks";
 import { answerStats } from "../answer_stats.js";
 import { clock, counted, duration, speed } from "../format.js";
 import { html } from "../html.js";
@@ -7,7 +8,9 @@ import { editedId } from "../state.js";
 import { BranchArrows } from "./branch_arrows.js";
 import { EditForm } from "./edit_form.js";
 import { MarkdownText } from "./markdown_text.js";
+import { ForgetForm, PinForm } from "./memory_forms.js";
 import { MessageActions } from "./message_actions.js";
+import { RecallNote } from "./recall_note.js";
 
 const NAMES = { user: "You", assistant: "Model", system: "System prompt", tool: "Tool" };
 const VISIBILITY = {
@@ -23,6 +26,8 @@ export function Message({ message, number, isLast, arrows }) {
   const { id, role, text, visibility } = message;
   const name = NAMES[role] ?? role;
   const isEdited = editedId.value === id;
+  const [form, setForm] = useState("");
+  const Form = { pin: PinForm, forget: ForgetForm }[form];
   if (role === "system" && number === 0) return html`<${SystemPrompt} message=${message} />`;
   return html`
     <article
@@ -37,14 +42,16 @@ export function Message({ message, number, isLast, arrows }) {
         ${isEdited
           ? html`<${EditForm} text=${text} number=${number} />`
           : html`<${Body} message=${message} />`}
+        <${RecallNote} recall=${answerStats.value[id]?.recall} />
         <${Notices} id=${id} />
       </div>
       <footer class="message-foot">
         ${arrows && html`<${BranchArrows} arrows=${arrows} />`}
         ${!isEdited && html`
-          <${MessageActions} message=${message} number=${number} isLast=${isLast} />
+          <${MessageActions} message=${message} number=${number} isLast=${isLast} onForm=${setForm} />
         `}
       </footer>
+      ${Form && html`<${Form} message=${message} onEnd=${() => setForm("")} />`}
     </article>
   `;
 }

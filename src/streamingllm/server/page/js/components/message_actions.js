@@ -10,9 +10,10 @@ import { regenerate, send } from "../turn.js";
 import { IconButton } from "./icon.js";
 
 /**
- * @param {{message: import("../sessions_api.js").Message, number: number, isLast: boolean}} properties
+ * @param {{message: import("../sessions_api.js").Message, number: number, isLast: boolean,
+ *   onForm: (form: "pin" | "forget") => void}} properties
  */
-export function MessageActions({ message, number, isLast }) {
+export function MessageActions({ message, number, isLast, onForm }) {
   const [isCopied, setCopied] = useState(false);
   const isBusy = Boolean(answer.value);
   const { id, role, text } = message;
@@ -37,6 +38,8 @@ export function MessageActions({ message, number, isLast }) {
       ${!isLast && html`
         <${IconButton} icon="rewind" label="Rewind to here" disabled=${isBusy} onClick=${() => rewind(id)} />
       `}
+      <${IconButton} icon="pin" label="Pin as a fact" disabled=${isBusy} onClick=${() => onForm("pin")} />
+      <${IconButton} icon="trash" label="Forget for good" disabled=${isBusy} onClick=${() => onForm("forget")} />
       ${isCutShort && html`
         <button type="button" class="button" disabled=${isBusy} onClick=${() => send("Continue.")}>Continue</button>
       `}

@@ -2,6 +2,7 @@
 
 import { html } from "../html.js";
 import { MarkdownText } from "./markdown_text.js";
+import { RecallNote } from "./recall_note.js";
 
 /** @param {{answer: import("../running_answer.js").RunningAnswer}} properties */
 export function Pending({ answer }) {
@@ -23,6 +24,7 @@ export function Pending({ answer }) {
       ${text
         ? html`<${MarkdownText} text=${text} />`
         : html`<p class="waiting"><i></i><i></i><i></i><span class="unseen">The model reads.</span></p>`}
+      <${RecallNote} recall=${answer.recall.value} />
       ${answer.notices.map((notice) => html`<p class="notice" role="note">${notice}</p>`)}
     </article>
   `;

@@ -5,6 +5,7 @@ import { branchArrows } from "../branches.js";
 import { counted } from "../format.js";
 import { html } from "../html.js";
 import { answer, session, view } from "../state.js";
+import { Facts } from "./facts.js";
 import { Message } from "./message.js";
 import { Pending } from "./pending.js";
 import { Welcome } from "./welcome.js";
@@ -35,6 +36,7 @@ export function Thread() {
   return html`
     <div class="thread" ref=${area} onScroll=${onScroll} tabindex="0" role="log" aria-live="off" aria-label="Messages">
       <div class="messages">
+        <${Facts} />
         ${messages.map((message, number) => html`
           <${Message}
             key=${message.id}
