@@ -129,9 +129,7 @@ def main() -> None:
         minutes = sum(len(words(text)) for _, text in read.turns) / WORDS_PER_MINUTE
         speed = 60 * minutes / (time.perf_counter() - start)
         stream = listener.stream
-        print(
-            f"{len(read.turns)} turns, {minutes:.0f} minutes of talk, heard at {speed:.0f} x its pace"
-        )
+        print(f"{len(read.turns)} turns, {minutes:.0f} minutes, heard at {speed:.0f} x their pace")
         print(f"{stream.num_seen_tokens} tokens heard, {stream.num_cached_tokens} visible")
         arms = {"window": False, "with memory": True}
         rows = {arm: figures(listener, read, recalls=told) for arm, told in arms.items()}
