@@ -13,6 +13,7 @@ from streamingllm.cli import bench, eval
 from streamingllm.cli.chat import chat
 from streamingllm.cli.compile import compile
 from streamingllm.cli.demo import demo
+from streamingllm.cli.gateway import gateway
 from streamingllm.cli.generate import generate
 from streamingllm.cli.inspect import inspect
 from streamingllm.cli.perplexity import perplexity
@@ -44,6 +45,7 @@ app.command()(plan)
 app.command()(pull)
 app.command()(compile)
 app.command()(serve)
+app.command()(gateway)
 app.add_typer(bench.app, name="bench")
 app.add_typer(eval.app, name="eval")
 

@@ -1,0 +1,153 @@
+"""Run a support desk: rules too long to pin are documents, and past chats are the memory.
+
+The rules (ABCD's guidelines, about 22,000 tokens) stand in the memory and are never fed as a whole.
+A customer comes back after many other lines, and asks about the chat before. Without `--data`, some
+rules and chats made here.
+
+Example: python examples/applications/support_desk.py --turns 40 --cache-size 1024
+Source: Chen et al., Action-Based Conversations Dataset, NAACL 2021.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from figures import mean, options, table
+
+from streamingllm import load_model
+from streamingllm.memory import Listener, Memory
+
+SYSTEM = "You work at a support desk. Follow the rules of the desk."
+
+
+@dataclass
+class Chat:
+    """A chat as (speaker, text), the rule that it falls under, and facts about the customer."""
+
+    rule: str
+    lines: list[tuple[str, str]]
+    facts: Mapping[str, str]
+
+
+def rules_of(file: Path) -> dict[str, str]:
+    """Return the text of each rule by its name."""
+    found = {}
+    for flow in json.loads(file.read_text()).values():
+        for name, rule in flow["subflows"].items():
+            lines = [f"Rule: {name} ({flow['description']}).", *rule["instructions"]]
+            for action in rule["actions"]:
+                lines += [action["text"], *action["subtext"]]
+            found[name] = "\n".join(lines)
+    return found
+
+
+def chats_of(file: Path, rules: Mapping[str, str]) -> list[Chat]:
+    """Return the chats of ABCD's sample, each with the rule whose name is most like its subflow."""
+    chats = []
+    for record in json.loads(file.read_text()):
+        scenario = record["scenario"]
+        known = {**scenario["personal"], **scenario["order"]}
+        said = " ".join(text for _, text in record["original"])
+        names = ("username", "order_id", "email", "phone")
+        facts = {name: known[name] for name in names if known.get(name, "?") in said}
+        asked = set(scenario["subflow"].split("_"))
+        rule = max(rules, key=lambda name: len(asked & set(name.lower().split())))
+        lines = [(who, text) for who, text in record["original"] if who != "action"]
+        chats.append(Chat(rule, lines, facts))
+    return chats
+
+
+def made_desk() -> tuple[dict[str, str], list[Chat]]:
+    """Return rules and chats made here."""
+    subjects = ("refund", "password", "delivery", "subscription", "invoice", "warranty", "voucher")
+    rules = {
+        name: f"Rule: {name}.\nFor each {name} ask for the number of the {name} form, {n} digits."
+        for n, name in enumerate(subjects, start=4)
+    }
+    chats = []
+    for number, subject in enumerate(subjects[:3]):
+        user = f"user{number}x{number + 7}"
+        lines = [
+            ("customer", f"I need help with my {subject}, please."),
+            ("agent", f"Please tell me the number of the {subject} form and your username."),
+            ("customer", f"My username is {user}."),
+            ("agent", "Thank you, one moment please."),
+        ]
+        chats.append(Chat(subject, lines, {"username": user}))
+    return rules, chats
+
+
+def serve(desk: Listener, chat: Chat, *, recalls: bool) -> dict[str, list[float]]:
+    """Play a chat, and score what the desk would have said in the place of the agent."""
+    found, last, rules_seen = defaultdict(list), "", False
+    for who, text in chat.lines:
+        if who == "agent" and last:
+            asked = desk.ask(last, recalls=recalls)
+            rules_seen |= any(piece.facts.get("rule") == chat.rule for piece in asked.recalled)
+            found["nats per token of the agent's words"].append(asked.nats_per_token(text))
+        desk.hear(text, speaker=who)
+        last = text if who == "customer" else last
+    found["chats with the right rule in view"].append(float(rules_seen))
+    return found
+
+
+def ask_back(desk: Listener, facts: Mapping[str, str], *, recalls: bool) -> list[float]:
+    """Ask what the customer told in the chat before."""
+    answers = []
+    for name, value in facts.items():
+        asked = desk.ask(f"What is my {name.replace('_', ' ')}?", recalls=recalls)
+        answers.append(float(value.lower() in "".join(asked.answer(24)).lower()))
+    return answers
+
+
+def run(lm: Any, rules: Mapping[str, str], chat: Chat, chosen: Any, *, recalls: bool) -> Any:
+    """Return the figures of one customer."""
+    with tempfile.TemporaryDirectory() as folder, Memory(Path(folder) / "memory.db") as memory:
+        with memory.transaction():
+            for name, text in rules.items():
+                memory.append("rules", "document", text, source="guidelines", rule=name)
+        desk = Listener(
+            lm,
+            memory,
+            "customer",
+            system_prompt=SYSTEM,
+            documents=["rules"],
+            cache_size=chosen.cache_size,
+            recall_share=0.4,
+        )
+        found = serve(desk, chat, recalls=recalls)
+        for number in range(chosen.turns):  # other matters pass over the desk
+            desk.hear(f"Parcel {number} went to shelf {number % 9}.", speaker="stock")
+        found["facts of the chat before told again"] += ask_back(desk, chat.facts, recalls=recalls)
+        return found
+
+
+def main() -> None:
+    """Serve each customer with and without the memory."""
+    chosen = options("Run a support desk.", turns=30, cache_size=512, chats=3)
+    lm = load_model(chosen.model, quantize=chosen.quantize)
+    folder = chosen.data / "abcd"
+    rules, chats = made_desk()
+    if folder.is_dir():
+        rules = rules_of(folder / "guidelines.json")
+        chats = chats_of(folder / "abcd_sample.json", rules)
+    num_tokens = len(lm.encode("\n".join(rules.values())))
+    print(f"{len(rules)} rules of {num_tokens} tokens, {chosen.cache_size} are visible at once")
+    rows = {}
+    for arm, recalls in {"window": False, "with memory": True}.items():
+        found = defaultdict(list)
+        for chat in chats[: chosen.chats]:
+            for name, values in run(lm, rules, chat, chosen, recalls=recalls).items():
+                found[name] += values
+        rows[arm] = {name: mean(values) for name, values in found.items()}
+    print(table(f"{len(chats[: chosen.chats])} customers", rows))
+
+
+if __name__ == "__main__":
+    main()

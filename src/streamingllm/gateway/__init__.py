@@ -1,0 +1,1 @@
+"""The gateway: log and recall in front of any server with OpenAI's API."""
