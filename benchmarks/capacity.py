@@ -115,7 +115,7 @@ def measure(
         for _ in shown(crowd.talk(iter(range(sessions)), slots), "turns"):
             pass
         seconds = clock() - start
-    (state_bytes,) = crowd.state_bytes or {0}
+    state_bytes = max(crowd.state_bytes, default=0)
     return {
         "turns": sessions,
         "tokens": crowd.tokens,
@@ -134,6 +134,7 @@ def main(
     sessions: Annotated[int, typer.Option(help="That talk.")] = 200,
     slots: Annotated[int, typer.Option(help="Of the engine.")] = 8,
     cache_size: Annotated[int, typer.Option(help="Of a session.")] = 256,
+    turn_tokens: Annotated[int, typer.Option(help="Of a prompt, and of an answer.")] = 24,
     clock: Annotated[str, typer.Option(help="processor or wall.")] = "processor",
 ) -> None:
     """Measure with all idle states on the host, and with half of them replayed."""
@@ -142,7 +143,11 @@ def main(
         lm = load_model(model or write_tiny_chat(Path(folder)), quantize=quantize)
     config = StreamConfig.with_cache_size(cache_size, 4)
     work = Workload(
-        users=1, prompt_tokens=24, answer_tokens=24, history_tokens=cache_size, peak_factor=1
+        users=1,
+        prompt_tokens=turn_tokens,
+        answer_tokens=turn_tokens,
+        history_tokens=cache_size,
+        peak_factor=1,
     )
     rows = {
         f"{share:.0%} of the states on the host": measure(
