@@ -114,8 +114,8 @@ class _CheckedPlan(ForwardPlan):
         out = super().attend(layer, q, k, v, **rule)
         if self.cache.compares:
             window, encoding = self.windows[layer], self.encodings[layer]
-            wide = [x.to(reference.score_dtype(x)) for x in (q, k, v)]
-            expected = reference.attend(*wide, window, encoding, **rule)
+            wide_q, wide_k, wide_v = (x.to(reference.score_dtype(x)) for x in (q, k, v))
+            expected = reference.attend(wide_q, wide_k, wide_v, window, encoding, **rule)
             rounded = None
             if q.dtype.itemsize < torch.float32.itemsize:
                 rounded = reference.attend(q, k, v, window, encoding, **rule)
@@ -146,7 +146,7 @@ def agree(out: Tensor, expected: Tensor, rounded: Tensor | None, valid: Tensor |
 
 def _relative(out: Tensor, expected: Tensor) -> Tensor:
     """Return the norm of each difference over that of the expected output."""
-    apart = (out.to(expected.dtype) - expected).norm(dim=-1)
+    apart: Tensor = (out.to(expected.dtype) - expected).norm(dim=-1)
     return apart / expected.norm(dim=-1).clamp(min=torch.finfo(expected.dtype).tiny)
 
 
