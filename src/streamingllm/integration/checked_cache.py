@@ -146,8 +146,9 @@ def agree(out: Tensor, expected: Tensor, rounded: Tensor | None, valid: Tensor |
 
 def _relative(out: Tensor, expected: Tensor) -> Tensor:
     """Return the norm of each difference over that of the expected output."""
-    apart: Tensor = (out.to(expected.dtype) - expected).norm(dim=-1)
-    return apart / expected.norm(dim=-1).clamp(min=torch.finfo(expected.dtype).tiny)
+    apart = (out.to(expected.dtype) - expected).norm(dim=-1)
+    relative: Tensor = apart / expected.norm(dim=-1).clamp(min=torch.finfo(expected.dtype).tiny)
+    return relative
 
 
 def _is_same(a: Tensor, b: Tensor) -> bool:
