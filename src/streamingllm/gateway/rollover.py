@@ -1,0 +1,191 @@
+"""Keep the requests of a session within the context limit of the server that answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamingllm.checks import check_integer
+from streamingllm.errors import ConfigError, InputError
+from streamingllm.gateway.chat_body import text_of
+
+Json = dict[str, Any]
+_HEAD_ROLES = ("system", "developer")
+_MESSAGE_TOKENS = 8  # marks of a template around a message
+_BYTES_PER_TOKEN = 3  # fewer than most texts have, so that estimates err on the safe side
+
+
+def estimated_tokens(text: str) -> int:
+    """Return about how many tokens a text has, rather too many than too few."""
+    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
+
+
+@dataclass(frozen=True)
+class RolloverSettings:
+    """Say when messages are left out, and how many stay.
+
+    Args:
+        limit: tokens of the server's context, answer included.
+        keep_share: of the limit, what a rollover leaves, the pinned head included.
+        warm_share: of the limit; a longer request is followed by one that warms the server's
+            prefix cache for the next rollover.
+        answer_tokens: room for an answer whose request does not bound it.
+        recall_tokens: room for what the memory adds.
+
+    Raises:
+        ConfigError: a value is out of range, or they leave no room.
+    """
+
+    limit: int
+    keep_share: float = 0.5
+    warm_share: float = 0.8
+    answer_tokens: int = 256
+    recall_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("limit", 64), ("answer_tokens", 1), ("recall_tokens", 0)):
+            check_integer(name, getattr(self, name), lowest)
+        if not 0 < self.keep_share < 1 or not self.keep_share < self.warm_share <= 1:
+            raise ConfigError(
+                f"keep_share={self.keep_share}, warm_share={self.warm_share}; choose "
+                "0 < keep_share < warm_share <= 1"
+            )
+        if self.answer_tokens + self.recall_tokens >= self.limit * (1 - self.keep_share):
+            raise ConfigError(
+                f"answer_tokens={self.answer_tokens} and recall_tokens={self.recall_tokens} leave "
+                f"no room above keep_share={self.keep_share} of limit={self.limit}; lower them"
+            )
+
+
+@dataclass(frozen=True)
+class Visible:
+    """Tell which messages of a request are sent.
+
+    Args:
+        messages: those that are sent, the pinned head first.
+        num_head: messages of the head, which are always sent.
+        first: number, in the request, of the first message after the head that is sent.
+        seen_tokens: of all messages of the request, by the estimate.
+        visible_tokens: of those that are sent.
+        is_rolled: whether messages are left out that the request before still sent.
+        is_long: whether the next rollover is near.
+    """
+
+    messages: list[Json]
+    num_head: int
+    first: int
+    seen_tokens: int
+    visible_tokens: int
+    is_rolled: bool
+    is_long: bool
+
+    @property
+    def facts(self) -> Json:
+        """Fields of an answer that say what its request saw."""
+        return {
+            "seen_tokens": self.seen_tokens,
+            "visible_tokens": self.visible_tokens,
+            "forgotten_tokens": self.seen_tokens - self.visible_tokens,
+            "first_visible_message": self.first,
+        }
+
+
+class Rollover:
+    """Leave out the oldest messages of a request that would not fit.
+
+    The head stays. When a request at a user's turn would pass the limit, messages up to a user's
+    turn are left out, so that half of the limit is filled. Until then the same messages are sent
+    again and again, and the server's prefix cache can serve them. The choice follows from the
+    messages alone: a restart, a fork or an edited history needs no state.
+
+    Args:
+        settings: the limit and what goes with it.
+        count_tokens: of a text; an estimate by default.
+    """
+
+    def __init__(
+        self, settings: RolloverSettings, count_tokens: Callable[[str], int] = estimated_tokens
+    ) -> None:
+        self.settings = settings
+        self._count = count_tokens
+
+    def visible(self, body: Mapping[str, Any], *, share: float = 1.0) -> Visible:
+        """Return what of a request is sent.
+
+        Args:
+            body: of a chat completion; its messages have been checked.
+            share: of the limit that is used, for a server that found a request too long.
+
+        Raises:
+            InputError: the last turn alone does not fit.
+        """
+        messages: list[Json] = list(body["messages"])
+        costs = [self._cost(message) for message in messages]
+        num_head = next(
+            (n for n, one in enumerate(messages) if one.get("role") not in _HEAD_ROLES),
+            len(messages),
+        )
+        fixed = sum(costs[:num_head]) + self._count_of_tools(body)
+        limit = int(self.settings.limit * share)
+        room = limit - self._answer_room(body) - self.settings.recall_tokens - fixed
+        keep = int(limit * self.settings.keep_share) - fixed
+        turns = [n for n in range(num_head, len(messages)) if messages[n].get("role") == "user"]
+        firsts = self._firsts(costs, turns, num_head, room, keep)
+        first = firsts[-1]
+        size = sum(costs[first:])
+        if size > room:
+            raise InputError(
+                f"messages: the last turn takes about {size} tokens, and a context limit of "
+                f"{self.settings.limit} leaves {max(0, room)} of them; send less"
+            )
+        return Visible(
+            messages=messages[:num_head] + messages[first:],
+            num_head=num_head,
+            first=first,
+            seen_tokens=sum(costs),
+            visible_tokens=sum(costs[:num_head]) + size,
+            is_rolled=len(firsts) > 1 and firsts[-2] != first,
+            is_long=fixed + size > self.settings.warm_share * limit,
+        )
+
+    def after_next_rollover(self, body: Mapping[str, Any], answer: str) -> list[Json]:
+        """Return the messages that stay if the user's next turn causes a rollover."""
+        messages = [*body["messages"], {"role": "assistant", "content": answer}]
+        num_head = self.visible(body).num_head
+        costs = [self._cost(message) for message in messages]
+        fixed = sum(costs[:num_head]) + self._count_of_tools(body)
+        keep = int(self.settings.limit * self.settings.keep_share) - fixed
+        turns = [n for n in range(num_head, len(messages)) if messages[n].get("role") == "user"]
+        first = _rolled(costs, turns, len(messages), keep)
+        return messages[:num_head] + messages[first:]
+
+    def _firsts(
+        self, costs: Sequence[int], turns: Sequence[int], num_head: int, room: int, keep: int
+    ) -> list[int]:
+        """Return, for each user's turn so far, the first message after the head that was sent."""
+        first, found = num_head, [num_head]
+        for index, turn in enumerate(turns):
+            is_last = index + 1 == len(turns)
+            end = len(costs) if is_last else turn + 1
+            if sum(costs[first:end]) > room:
+                first = max(first, _rolled(costs, turns[: index + 1], turn, keep))
+            if sum(costs[first:end]) > room:
+                first = turn
+            found.append(first)
+        return found
+
+    def _cost(self, message: Mapping[str, Any]) -> int:
+        return self._count(text_of(message)) + _MESSAGE_TOKENS
+
+    def _count_of_tools(self, body: Mapping[str, Any]) -> int:
+        return self._count(str(body["tools"])) if body.get("tools") else 0
+
+    def _answer_room(self, body: Mapping[str, Any]) -> int:
+        asked = body.get("max_completion_tokens") or body.get("max_tokens")
+        return asked if isinstance(asked, int) else self.settings.answer_tokens
+
+
+def _rolled(costs: Sequence[int], turns: Sequence[int], end: int, keep: int) -> int:
+    """Return the first of `turns` from which on the messages before `end` take at most `keep`."""
+    return next((turn for turn in turns if sum(costs[turn:end]) <= keep), end)
