@@ -33,9 +33,10 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def gateway_to(url: str, folder: Path, **environment: str) -> Iterator[str]:
+def gateway_to(url: str, folder: Path, *options: str, **environment: str) -> Iterator[str]:
     """Start a gateway and yield its address."""
     arguments = ["gateway", "--upstream", url, "--port", "0", "--data-dir", str(folder), "--json"]
+    arguments += options
     process = subprocess.Popen(
         [sys.executable, "-c", _COMMAND, *arguments],
         stdout=subprocess.PIPE,

@@ -13,6 +13,7 @@ import typer
 from streamingllm.errors import ConfigError
 
 _HINT = "pip install 'streamingllm[server]'"
+_RECALL_TOKENS = 400
 _KEY_VARIABLE = "STREAMINGLLM_UPSTREAM_KEY"
 
 
@@ -24,8 +25,30 @@ def gateway(
         Path | None, typer.Option(help="Folder of the memory; by default the user's data folder.")
     ] = None,
     recall_tokens: Annotated[
-        int, typer.Option(min=0, help="Bound on the recalled texts of a turn, four bytes a token.")
-    ] = 400,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Bound on the recalled texts of a turn, four bytes a token; by default 400, or a "
+            "fifth of --context-limit.",
+        ),
+    ] = None,
+    context_limit: Annotated[
+        int, typer.Option(min=0, help="Tokens of the server's context; 0 leaves nothing out.")
+    ] = 0,
+    keep_share: Annotated[
+        float, typer.Option(help="Of the limit, what stays when the oldest turns are left out.")
+    ] = 0.5,
+    warm_share: Annotated[
+        float, typer.Option(help="Of the limit, from where the next rollover is warmed; 1 never.")
+    ] = 0.8,
+    answer_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Room for an answer whose request does not bound it; by default a quarter of the "
+            "limit.",
+        ),
+    ] = None,
     memory_encoder: Annotated[
         str, typer.Option(help="Encoder whose similarity is added, such as minilm.")
     ] = "",
@@ -33,6 +56,9 @@ def gateway(
     json: Annotated[bool, typer.Option(help="Print the address as JSON.")] = False,
 ) -> None:
     """Answer through another server, with a log of all sessions and recall from it.
+
+    With --context-limit a chat of any length stays within the server's context: the system prompt
+    and the latest turns are sent, and each answer says what was left out.
 
     Requests name their session by the header `x-session-id`, or `metadata.session_id`. Others are
     passed on unchanged. The key of a client is passed on, unless STREAMINGLLM_UPSTREAM_KEY is set.
@@ -44,12 +70,21 @@ def gateway(
         import uvicorn
 
         from streamingllm.gateway.app import create_gateway
+        from streamingllm.gateway.rollover import Rollover, RolloverSettings
         from streamingllm.gateway.turn_memory import TurnMemory
         from streamingllm.gateway.upstream import Upstream
         from streamingllm.memory.encoder import load_encoder
         from streamingllm.server.origins import LOOPBACK_NAMES
     except ImportError as error:
         raise ConfigError(f"gateway needs {error.name}, which is missing; run {_HINT}") from error
+    if recall_tokens is None:
+        recall_tokens = context_limit // 5 if context_limit else _RECALL_TOKENS
+    rollover = None
+    if context_limit:
+        room = context_limit // 4 if answer_tokens is None else answer_tokens
+        rollover = Rollover(
+            RolloverSettings(context_limit, keep_share, warm_share, room, recall_tokens)
+        )
     folder = data_dir or Path(platformdirs.user_data_dir("streamingllm"))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     sends_to = Upstream(upstream, key=os.environ.get(_KEY_VARIABLE, ""))
@@ -58,6 +93,7 @@ def gateway(
     app = create_gateway(
         sends_to,
         turns,
+        rollover,
         hosts=LOOPBACK_NAMES if host in LOOPBACK_NAMES else (),
         max_body_bytes=max_body_bytes,
     )

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 
 from streamingllm import __version__
 from streamingllm.gateway.chat import ChatGateway, owner_of, passed_on
+from streamingllm.gateway.rollover import Rollover
 from streamingllm.gateway.turn_memory import TurnMemory
 from streamingllm.gateway.upstream import Upstream
 from streamingllm.server.errors import ApiError, add_error_handlers
@@ -20,7 +21,12 @@ _SESSIONS = "/v1/sessions/{session_id}"
 
 
 def create_gateway(
-    upstream: Upstream, turns: TurnMemory, *, hosts: Collection[str] = (), max_body_bytes: int
+    upstream: Upstream,
+    turns: TurnMemory,
+    rollover: Rollover | None = None,
+    *,
+    hosts: Collection[str] = (),
+    max_body_bytes: int,
 ) -> FastAPI:
     """Return an application that adds a memory to a server; it closes both when it ends.
 
@@ -30,6 +36,7 @@ def create_gateway(
     Args:
         upstream: the server.
         turns: the memory.
+        rollover: keeps chat completions within the server's context limit; None to send all.
         hosts: names of the gateway; empty for any.
         max_body_bytes: of a request.
     """
@@ -39,6 +46,7 @@ def create_gateway(
         try:
             yield
         finally:
+            await chat.close()
             await upstream.close()
             turns.close()
 
@@ -50,7 +58,7 @@ def create_gateway(
         docs_url=None,
         lifespan=closing,
     )
-    chat = ChatGateway(upstream, turns)
+    chat = ChatGateway(upstream, turns, rollover)
 
     @app.get("/ready")
     async def ready() -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from streamingllm.errors import InputError
@@ -48,6 +48,14 @@ def with_recall(body: Mapping[str, Any], turn: Turn) -> Json:
     else:
         content = f"{turn.block}\n{content}"
     return {**body, "messages": [*before, {**last, "content": content}]}
+
+
+def with_messages(body: Mapping[str, Any], messages: Sequence[Json]) -> Json:
+    """Return a request with other messages, which names no session."""
+    changed = {**body, "messages": [*messages]}
+    if isinstance(metadata := body.get("metadata"), dict):
+        changed["metadata"] = {k: v for k, v in metadata.items() if k != "session_id"}
+    return changed
 
 
 def facts_of(session: str, turn: Turn) -> Json:

@@ -9,6 +9,7 @@ from typing import Any
 from streamingllm.checks import check_integer
 from streamingllm.errors import ConfigError, InputError
 from streamingllm.gateway.chat_body import text_of
+from streamingllm.gateway.turn_memory import Turn
 
 Json = dict[str, Any]
 _HEAD_ROLES = ("system", "developer")
@@ -148,6 +149,10 @@ class Rollover:
             is_rolled=len(firsts) > 1 and firsts[-2] != first,
             is_long=fixed + size > self.settings.warm_share * limit,
         )
+
+    def fitting(self, turn: Turn) -> Turn:
+        """Return a turn whose recalled text fits into the room for it."""
+        return turn.within(self.settings.recall_tokens, self._count)
 
     def after_next_rollover(self, body: Mapping[str, Any], answer: str) -> list[Json]:
         """Return the messages that stay if the user's next turn causes a rollover."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -48,6 +48,14 @@ class Turn:
             for piece in self.recalled
         )
 
+    def within(self, most: int, count_tokens: Callable[[str], int]) -> Turn:
+        """Return the turn without the worst of what was recalled, so that its block fits."""
+        turn = self
+        while turn.recalled and count_tokens(turn.block) > most:
+            worst = min(turn.recalled, key=lambda piece: piece.score)
+            turn = replace(turn, recalled=tuple(one for one in turn.recalled if one is not worst))
+        return turn
+
 
 class TurnMemory:
     """Find out what is new in a request, recall for it, and keep it once it is answered.
@@ -81,12 +89,20 @@ class TurnMemory:
         """Close the database."""
         self._database.close()
 
-    def begin(self, session: str, messages: Sequence[Told], *, is_retry: bool = False) -> Turn:
+    def begin(
+        self,
+        session: str,
+        messages: Sequence[Told],
+        *,
+        sent: Sequence[Told] | None = None,
+        is_retry: bool = False,
+    ) -> Turn:
         """Return what a request brings, before it is answered; nothing is written.
 
         Args:
             session: of the memory.
             messages: of the request.
+            sent: those of them that the server gets; None for all.
             is_retry: the client says that it sends the request again.
         """
         said = [one for one in messages if one.role not in _HIDDEN_ROLES and one.text]
@@ -98,7 +114,8 @@ class TurnMemory:
             known = {one: self._seen.numbers(session, one, n) for one, n in counts.items()}
         missing = _beyond(said if replaced else history, known)
         missing += () if replaced else new
-        visible = {number for numbers in known.values() for number in numbers}
+        shown = Counter(messages if sent is None else sent)
+        visible = {number for one, numbers in known.items() for number in numbers[: shown[one]]}
         asked = messages[-1].text if messages and messages[-1].role == "user" else ""
         found = self.memory.search(session, asked, self._budget_tokens, visible)
         recalled = sorted(passages(found), key=lambda piece: piece.number)

@@ -19,6 +19,12 @@ _NOT_SENT_ON = frozenset(
         *("content-encoding", "accept-encoding", "date", "server"),
     )
 )
+# How OpenAI, vLLM, llama.cpp, Ollama, SGLang and TGI say that a request is too long.
+_TOO_LONG = (
+    *("context_length_exceeded", "context length", "context size", "context window"),
+    *("maximum context", "exceed_context_size", "too many tokens", "input is too long"),
+    *("must be less than", "must have less than"),
+)
 
 
 class Upstream:
@@ -92,3 +98,9 @@ def error_of(status: int, body: bytes) -> Any:
         return told
     text = body.decode(errors="replace").strip()[:500] or "no reason was given"
     return error_body("openai", ApiError(status, f"upstream answered {status}: {text}"))
+
+
+def is_too_long(body: bytes) -> bool:
+    """Return whether an error says that a request does not fit into the context."""
+    text = body.decode(errors="replace").lower()
+    return any(words in text for words in _TOO_LONG)

@@ -43,6 +43,12 @@ def identity_of(
     return _identity(headers, metadata or {}, conversation, previous, session_id), is_side_task
 
 
+def without_identity(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers that name no session."""
+    named = (SESSION_HEADER, *_CHAT_HEADERS)
+    return {name: value for name, value in headers.items() if name.lower() not in named}
+
+
 def _identity(
     headers: Mapping[str, str],
     metadata: Mapping[str, Any],
