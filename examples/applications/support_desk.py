@@ -37,13 +37,12 @@ class Chat:
 
 def rules_of(file: Path) -> dict[str, str]:
     """Return the text of each rule by its name."""
-    found = {}
-    for flow in json.loads(file.read_text()).values():
-        for name, rule in flow["subflows"].items():
-            lines = [f"Rule: {name} ({flow['description']}).", *rule["instructions"]]
-            for action in rule["actions"]:
-                lines += [action["text"], *action["subtext"]]
-            found[name] = "\n".join(lines)
+    flows, found = json.loads(file.read_text()).values(), {}
+    for name, rule in (item for flow in flows for item in flow["subflows"].items()):
+        lines = [f"Rule: {name}.", *rule["instructions"]]
+        for action in rule["actions"]:
+            lines += [action["text"], *action["subtext"]]
+        found[name] = "\n".join(lines)
     return found
 
 
@@ -137,8 +136,8 @@ def main() -> None:
     if folder.is_dir():
         rules = rules_of(folder / "guidelines.json")
         chats = chats_of(folder / "abcd_sample.json", rules)
-    num_tokens = len(lm.encode("\n".join(rules.values())))
-    print(f"{len(rules)} rules of {num_tokens} tokens, {chosen.cache_size} are visible at once")
+    length = len(lm.encode("\n".join(rules.values())))
+    print(f"{len(rules)} rules of {length} tokens; {chosen.cache_size} are visible at once")
     rows = {}
     for arm, recalls in {"window": False, "with memory": True}.items():
         found = defaultdict(list)

@@ -76,8 +76,8 @@ class ChatGateway:
             if "text/event-stream" in answer.headers.get("content-type", ""):
                 events = self._events(answer, turn, AnswerReader(facts), held.pop_all())
                 return StreamingResponse(events, headers=headers)
-            found = json.loads(await answer.aread())
-            await asyncio.to_thread(self._turns.end, turn, text_of(found["choices"][0]["message"]))
+            found, said = completion_of(await answer.aread())
+            await asyncio.to_thread(self._turns.end, turn, said)
             return JSONResponse(with_facts(found, facts), headers=without_type(headers))
 
     async def _events(
@@ -109,6 +109,22 @@ def session_name(request: Request, body: Any) -> str | None:
         request.headers, metadata if isinstance(metadata, Mapping) else None
     )
     return None if is_side_task or identity.kind == "transcript" else identity.id
+
+
+def completion_of(body: bytes) -> tuple[dict[str, Any], str]:
+    """Return an upstream's answer and its text.
+
+    Raises:
+        ApiError: it is no chat completion (502).
+    """
+    try:
+        found = json.loads(body)
+        return found, text_of(found["choices"][0]["message"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        shown = body[:200].decode(errors="replace")
+        raise ApiError(
+            502, f"upstream answered {shown!r}, which is no chat completion", code="upstream_failed"
+        ) from error
 
 
 def owner_of(request: Request) -> str:
