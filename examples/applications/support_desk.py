@@ -53,8 +53,8 @@ def desk_of(folder: Path) -> tuple[dict[str, str], list[Chat]]:
         scenario = record["scenario"]
         known = {**scenario["personal"], **scenario["order"]}
         said = " ".join(text for _, text in record["original"])
-        names = ("username", "order_id", "email", "phone")
-        facts = {name: known[name] for name in names if known.get(name, "?") in said}
+        names = known.keys() & {"username", "order_id", "email", "phone"}
+        facts = {name: known[name] for name in sorted(names) if known[name] in said}
         asked = set(scenario["subflow"].split("_"))
         rule = max(rules, key=lambda name: len(asked & set(name.lower().split())))
         lines = [(who, text) for who, text in record["original"] if who != "action"]
