@@ -37,30 +37,29 @@ class Chat:
 
 def rules_of(file: Path) -> dict[str, str]:
     """Return the text of each rule by its name."""
-    found = {}
-    for flow in json.loads(file.read_text()).values():
-        for name, rule in flow["subflows"].items():
-            lines = [f"Rule: {name} ({flow['description']}).", *rule["instructions"]]
-            for action in rule["actions"]:
-                lines += [action["text"], *action["subtext"]]
-            found[name] = "\n".join(lines)
+    flows, found = json.loads(file.read_text()).values(), {}
+    for name, rule in (item for flow in flows for item in flow["subflows"].items()):
+        lines = [f"Rule: {name}.", *rule["instructions"]]
+        for action in rule["actions"]:
+            lines += [action["text"], *action["subtext"]]
+        found[name] = "\n".join(lines)
     return found
 
 
-def chats_of(file: Path, rules: Mapping[str, str]) -> list[Chat]:
-    """Return the chats of ABCD's sample, each with the rule whose name is most like its subflow."""
-    chats = []
-    for record in json.loads(file.read_text()):
+def desk_of(folder: Path) -> tuple[dict[str, str], list[Chat]]:
+    """Return ABCD's rules and chats; the rule of a chat is that with the name most like it."""
+    rules, chats = rules_of(folder / "guidelines.json"), []
+    for record in json.loads((folder / "abcd_sample.json").read_text()):
         scenario = record["scenario"]
         known = {**scenario["personal"], **scenario["order"]}
         said = " ".join(text for _, text in record["original"])
-        names = ("username", "order_id", "email", "phone")
-        facts = {name: known[name] for name in names if known.get(name, "?") in said}
+        names = known.keys() & {"username", "order_id", "email", "phone"}
+        facts = {name: known[name] for name in sorted(names) if known[name] in said}
         asked = set(scenario["subflow"].split("_"))
         rule = max(rules, key=lambda name: len(asked & set(name.lower().split())))
         lines = [(who, text) for who, text in record["original"] if who != "action"]
         chats.append(Chat(rule, lines, facts))
-    return chats
+    return rules, chats
 
 
 def made_desk() -> tuple[dict[str, str], list[Chat]]:
@@ -133,12 +132,9 @@ def main() -> None:
     chosen = options("Run a support desk.", turns=30, cache_size=512, chats=3)
     lm = load_model(chosen.model, quantize=chosen.quantize)
     folder = chosen.data / "abcd"
-    rules, chats = made_desk()
-    if folder.is_dir():
-        rules = rules_of(folder / "guidelines.json")
-        chats = chats_of(folder / "abcd_sample.json", rules)
-    num_tokens = len(lm.encode("\n".join(rules.values())))
-    print(f"{len(rules)} rules of {num_tokens} tokens, {chosen.cache_size} are visible at once")
+    rules, chats = desk_of(folder) if folder.is_dir() else made_desk()
+    length = len(lm.encode("\n".join(rules.values())))
+    print(f"{len(rules)} rules of {length} tokens; {chosen.cache_size} are visible at once")
     rows = {}
     for arm, recalls in {"window": False, "with memory": True}.items():
         found = defaultdict(list)

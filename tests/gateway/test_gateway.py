@@ -143,10 +143,15 @@ def test_an_upstream_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 class BreaksOff(BaseHTTPRequestHandler):
-    """Begin to answer and hang up, or fail with a page of HTML."""
+    """Begin to answer and hang up, fail with a page of HTML, or answer nothing."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if body.get("seed") == 1:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"choices": []}')
+            return
         if not body.get("stream"):
             self.send_response(503)
             self.end_headers()
@@ -179,6 +184,9 @@ def test_a_failure_without_the_api_s_shape_gets_it_and_nothing_is_kept(
     failed = chat(broken, "s", said("Hi."))
     assert failed.status_code == 503
     assert "out of order" in failed.json()["error"]["message"]
+    empty = chat(broken, "s", said("Hi."), seed=1)
+    assert empty.status_code == 502
+    assert empty.json()["error"]["code"] == "upstream_failed"
     cut = chat(broken, "s", said("Hi."), stream=True)
     lines = [line for line in cut.text.splitlines() if line.startswith("data: ")]
     assert "half an " in lines[0]
