@@ -12,11 +12,13 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from streamingllm import LanguageModel
 from streamingllm.server.app import create_app
 from streamingllm.server.assembly import assemble
 from streamingllm.server.json_log import JsonFormatter
+from streamingllm.server.running import server_config
 from streamingllm.server.settings import ServerSettings
 from tests.server.asgi import request
 from tests.server.requests import Api
@@ -109,6 +111,15 @@ def test_every_route_is_described_with_its_answers(api: Api) -> None:
             if method in ("post", "put", "patch"):
                 has_id_only = re.search(r"\{[a-z_]+\}/(stop|cancel|export)$", path)
                 assert "requestBody" in operation or has_id_only, where
+
+
+def test_idle_connections_outlive_those_of_clients_and_proxies() -> None:
+    """A request on a connection that the server closes meanwhile fails.
+
+    nginx keeps connections to a server for 60 seconds, the clients of OpenAI for 5.
+    """
+    config = server_config(FastAPI(), ServerSettings())
+    assert config.timeout_keep_alive > 60
 
 
 def test_unknown_routes_and_methods_are_refused_in_shape(api: Api) -> None:

@@ -17,6 +17,8 @@ from streamingllm.sessions.manager import SessionManager
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 1024
+# Longer than clients and proxies keep a connection, so that none is closed under a request.
+_KEEP_ALIVE_SECONDS = 75
 
 
 class Server(uvicorn.Server):
@@ -86,6 +88,7 @@ def server_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
         ws_max_size=settings.max_body_bytes,
         # Pongs are not read while a frame waits behind a long feed, so they cannot be timed.
         ws_ping_timeout=None,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
     )
 
