@@ -19,6 +19,8 @@ from streamingllm.sessions.transcript import Message
 
 _OPENING = "[From earlier in this conversation, no longer in view:]"
 _CLOSING = "[End of what was recalled.]"
+_BY_TOOL = "recall it with search_memory"
+_BY_ASKING = "it is recalled when a message asks about it"
 _MAX_PASSAGES = 8
 _MIN_SHARE_OF_BEST = 0.4
 _HIDDEN_ROLES = ("system", "developer")  # they are pinned
@@ -110,7 +112,14 @@ class SessionMemory:
 
     def with_recall(self, recall: Recall, text: str) -> str:
         """Return a message with the recalled texts before it; see `Recaller`."""
-        return "\n".join([_OPENING, self.listed(recall.texts), _CLOSING, "", text])
+        how = _BY_TOOL if recall.has_search else _BY_ASKING
+        lines = [
+            f"[evicted: result of {result.tool or 'a tool'}, {result.num_tokens} tokens; {how}]"
+            for result in recall.evicted_results
+        ]
+        if recall.texts:
+            lines += [_OPENING, self.listed(recall.texts), _CLOSING]
+        return "\n".join([*lines, "", text])
 
     def _shared(self, asked: Sequence[str], piece: Recalled) -> tuple[str, ...]:
         """Return the words of a query that a piece has."""
