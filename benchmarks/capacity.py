@@ -96,12 +96,12 @@ def measure(
     """Forecast a round of turns, run it, and compare."""
     clock = {"processor": time.process_time, "wall": time.perf_counter}[clock_name]
     speed = measure_speed(lm, config, slots, clock=clock)
-    costs = costs_of(inspect_model(lm.model, config), config.cache_size, lm.quantization or "none")
+    costs = costs_of(inspect_model(lm.model, config), config, lm.quantization)
     host_states = round(sessions * host_share)
     machine = Machine(
-        memory_bytes=costs.weight_bytes + slots * costs.cache_bytes,
+        memory_bytes=costs.weight_bytes + slots * (costs.cache_bytes + costs.rewind_bytes),
         max_streams=slots,
-        host_bytes=max(0, host_states - slots) * costs.cache_bytes,
+        host_bytes=max(0, host_states - slots) * (costs.cache_bytes + costs.rewind_bytes),
         busy_share=1.0,
     )
     found = forecast("sinks", costs, speed, replace(work, users=sessions), machine)

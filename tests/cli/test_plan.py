@@ -25,7 +25,8 @@ def test_programs_get_every_figure(tiny_folder: Path, capsys: Capture) -> None:
     found = json.loads(capsys.readouterr().out)
     assert set(found["methods"]) == {"sinks", "dense", "resend", "recompute"}
     sinks, dense = found["methods"]["sinks"], found["methods"]["dense"]
-    assert sinks["device_bytes_per_stream"] == found["costs"]["cache_bytes"]
+    costs = found["costs"]
+    assert sinks["device_bytes_per_stream"] == costs["cache_bytes"] + costs["rewind_bytes"]
     assert dense["idle_bytes_per_session"] == 500 * found["costs"]["bytes_per_entry"]
     assert found["workload"]["tokens_a_day"] == 10 * 20 * 260
     assert found["config"]["hardware"] == "epyc-2"

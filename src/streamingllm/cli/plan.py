@@ -152,7 +152,7 @@ def _costs(
     facts = inspect_checkpoint(
         checkpoint, config, dtype=resolve_dtype(dtype), device=resolve_device(device)
     )
-    return costs_of(facts, config.cache_size, quantize)
+    return costs_of(facts, config, quantize)
 
 
 def _measured(

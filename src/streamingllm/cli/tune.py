@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from streamingllm.cache_folder import cache_folder
 from streamingllm.cli.files import check_writable
 from streamingllm.cli.loading import load_shown, use_threads
 from streamingllm.cli.options import (
@@ -44,6 +45,9 @@ def tune(
         Path | None,
         typer.Option(metavar="FILE.jsonl", help="Keep what is done in FILE, and go on from there."),
     ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="For `load_model(..., tuned=True)` on this machine.")
+    ] = False,
     cache_dir: CacheDirOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -61,6 +65,7 @@ def tune(
     from streamingllm.evaluation.tasks.perplexity import TokenizedText
     from streamingllm.evaluation.texts import read_tokens
     from streamingllm.evaluation.tuning import tune as tune_model
+    from streamingllm.models.tuned_config import save_tuned_config
 
     settings = {
         "model": lm.name,
@@ -84,5 +89,11 @@ def tune(
     rates = ", ".join(f"{rate:.0%}" for rate in found.rates)
     console.print(f"heads with more than 30 % of their attention on tokens 0 to 7: {rates}")
     console.print(f"recommended: {found.recommended.label}", soft_wrap=True)
+    if save:
+        facts = {"above_best": found.margin.to_json(), "config": settings}
+        path = save_tuned_config(
+            lm.source, cache_folder(cache_dir), found.recommended.config, facts
+        )
+        console.print(f"saved: {path}", soft_wrap=True)
     if json is not None:
         write_json(json, {**found.report(seed), "config": settings, **run_record(seed)})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
 from streamingllm.models.weight_types import weight_types
 
@@ -34,6 +35,8 @@ class LanguageModel:
         quantization: `none`, `native`, `int8` or `int4`.
         rounding_error: root of the squared change of all weights over their squared size, 0 where
             nothing was rounded; None if it was not measured.
+        stream_config: sinks and window that were recommended for these weights; None unless
+            `load_model` was asked for them.
     """
 
     model: PreTrainedModel
@@ -42,6 +45,7 @@ class LanguageModel:
     source: str
     quantization: str = "none"
     rounding_error: float | None = None
+    stream_config: StreamConfig | None = None
 
     @property
     def weights(self) -> dict[str, float]:

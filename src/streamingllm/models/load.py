@@ -23,6 +23,7 @@ from streamingllm.models.packed_store import PackedStore, start_reading
 from streamingllm.models.placement import dtype_in_memory, resolve_device, resolve_dtype
 from streamingllm.models.progress import Progress, ignore_progress
 from streamingllm.models.quantize import check_quantization
+from streamingllm.models.tuned_config import read_tuned_config
 
 DEFAULT_CALIBRATION_TOKENS = 2048
 _log = logging.getLogger("streamingllm")
@@ -35,6 +36,7 @@ def load_model(
     device: str | torch.device = "auto",
     quantize: str = "auto",
     calibration_tokens: int = DEFAULT_CALIBRATION_TOKENS,
+    tuned: bool = False,
     cache_dir: str | Path | None = None,
     progress: Progress = ignore_progress,
 ) -> LanguageModel:
@@ -52,6 +54,8 @@ def load_model(
         calibration_tokens: of Python's own reference, in view of which `int4` rounds safetensors;
             0 rounds each weight by itself, in a fraction of the time.
         device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.
+        tuned: give the result the sinks and the window that `streamingllm tune --save` found for
+            these weights, as `stream_config`.
         cache_dir: where packaged models are kept; by default the user's cache folder.
         progress: told how far a fetch has come.
 
@@ -60,7 +64,7 @@ def load_model(
 
     Raises:
         ConfigError: `dtype`, `device` or `quantize` is not among those there are, or
-            `calibration_tokens` is negative.
+            `calibration_tokens` is negative; or `tuned`, and nothing was saved.
         ModelLoadError: the model cannot be found, fetched or read.
     """
     wanted_dtype, wanted_device = resolve_dtype(dtype), resolve_device(device)
@@ -73,6 +77,7 @@ def load_model(
             f"quantize={quantize!r} has kernels for CPUs alone; choose none on {wanted_device}"
         )
     checkpoint = locate_checkpoint(name_or_path, cache_dir=cache_dir, progress=progress)
+    config = read_tuned_config(checkpoint.source, cache_folder(cache_dir)) if tuned else None
     quantize = _resolve_quantization(quantize, checkpoint, wanted_device)
     error = None
     if quantize == "native" and checkpoint.gguf_file is not None:
@@ -96,6 +101,7 @@ def load_model(
         source=checkpoint.source,
         quantization=quantize,
         rounding_error=error,
+        stream_config=config,
     )
 
 

@@ -97,6 +97,16 @@ def test_the_machines_are_the_least_that_suffice(method: str, disk_bytes: float)
     assert found.machines == 1 or not suffices(found.machines - 1)
 
 
+def test_entries_held_aside_count_for_sinks_alone() -> None:
+    costs = replace(COSTS, rewind_bytes=6_000)
+    for method in METHODS:
+        found = forecast(method, costs, SPEED, WORK, replace(MACHINE, memory_bytes=9e6))
+        before = forecast(method, COSTS, SPEED, WORK, replace(MACHINE, memory_bytes=9e6))
+        extra = 6_000 if method == "sinks" else 0
+        assert found.device_bytes_per_stream == before.device_bytes_per_stream + extra
+        assert found.idle_bytes_per_session == before.idle_bytes_per_session + extra
+
+
 def test_money_is_machines_times_hours() -> None:
     found = forecast("sinks", COSTS, SPEED, WORK, MACHINE)
     assert found.price_a_month == found.machines * 2.0 * 730
@@ -132,13 +142,14 @@ def test_a_machine_out_of_range_is_refused(field: str, value: float) -> None:
 def test_the_costs_of_a_model_are_its_bytes() -> None:
     config = StreamConfig(4, 28)
     lm = tiny_lm()
-    costs = costs_of(inspect_model(lm.model, config), config.cache_size)
+    costs = costs_of(inspect_model(lm.model, config), config)
     assert costs.bytes_per_entry == 2 * 2 * 2 * 16 * 4
     assert costs.cache_bytes == 32 * costs.bytes_per_entry
+    assert costs.rewind_bytes == 64 * costs.bytes_per_entry
     assert costs.weight_bytes == sum(p.nbytes for p in lm.model.parameters())
     refused = ModelFacts("gpt2", 1, "float32", 32, "gpt2 cannot stream")
     with pytest.raises(UnsupportedModelError, match="cannot stream"):
-        costs_of(refused, 32)
+        costs_of(refused, config)
 
 
 def test_the_committed_figures_of_many_streams_agree_within_a_fifth() -> None:

@@ -154,9 +154,11 @@ class _Shape:
         self.window = costs.cache_size if self._is_bounded else math.inf
 
     def _bytes(self, entries: float) -> float:
-        if self._is_bounded:  # local layers keep fewer entries than n + m
-            return self._costs.cache_bytes * entries / self._costs.cache_size
-        return self._costs.bytes_per_entry * entries
+        if not self._is_bounded:
+            return self._costs.bytes_per_entry * entries
+        # Local layers keep fewer entries than n + m.
+        nbytes = self._costs.cache_bytes * entries / self._costs.cache_size
+        return nbytes + (self._costs.rewind_bytes if self.method == "sinks" else 0)
 
     @property
     def device_bytes(self) -> float:

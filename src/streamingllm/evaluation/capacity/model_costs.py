@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamingllm.config import StreamConfig
 from streamingllm.errors import UnsupportedModelError
 from streamingllm.evaluation.model_facts import ModelFacts
 
@@ -23,6 +24,7 @@ class ModelCosts:
         cache_bytes: of a full cache of sinks and window; local layers and states as they are.
         cache_size: entries of that cache.
         trained_length: positions that the model was trained on; None if not stated.
+        rewind_bytes: of entries held aside, so that a stream can go back.
     """
 
     weight_bytes: float
@@ -32,14 +34,15 @@ class ModelCosts:
     cache_bytes: int
     cache_size: int
     trained_length: int | None
+    rewind_bytes: int = 0
 
 
-def costs_of(facts: ModelFacts, cache_size: int, quantize: str = "none") -> ModelCosts:
+def costs_of(facts: ModelFacts, config: StreamConfig, quantize: str = "none") -> ModelCosts:
     """Return the costs of an inspected model.
 
     Args:
         facts: of the model with the cache in question.
-        cache_size: entries of that cache.
+        config: of that cache.
         quantize: bits of the weights, one of `WEIGHT_BITS`; all else leaves them in their dtype.
 
     Raises:
@@ -58,8 +61,9 @@ def costs_of(facts: ModelFacts, cache_size: int, quantize: str = "none") -> Mode
         operations_per_entry=2.0 * _QUERY_HEADS_PER_KV_HEAD * numbers,
         bytes_per_entry=facts.bytes_per_cached_token,
         cache_bytes=facts.cache_bytes,
-        cache_size=cache_size,
+        cache_size=config.cache_size,
         trained_length=facts.trained_length,
+        rewind_bytes=facts.bytes_per_cached_token * config.max_rewind_tokens,
     )
 
 
