@@ -49,6 +49,13 @@ def gateway(
             "limit.",
         ),
     ] = None,
+    tokenizer: Annotated[
+        str,
+        typer.Option(
+            help="Counts tokens: a tokenizer.json, a folder with one, or a hub id; else they are "
+            "estimated."
+        ),
+    ] = "",
     memory_encoder: Annotated[
         str, typer.Option(help="Encoder whose similarity is added, such as minilm.")
     ] = "",
@@ -70,7 +77,8 @@ def gateway(
         import uvicorn
 
         from streamingllm.gateway.app import create_gateway
-        from streamingllm.gateway.rollover import Rollover, RolloverSettings
+        from streamingllm.gateway.rollover import Rollover, RolloverSettings, estimated_tokens
+        from streamingllm.gateway.token_count import token_counter
         from streamingllm.gateway.turn_memory import TurnMemory
         from streamingllm.gateway.upstream import Upstream
         from streamingllm.memory.encoder import load_encoder
@@ -83,7 +91,8 @@ def gateway(
     if context_limit:
         room = context_limit // 4 if answer_tokens is None else answer_tokens
         rollover = Rollover(
-            RolloverSettings(context_limit, keep_share, warm_share, room, recall_tokens)
+            RolloverSettings(context_limit, keep_share, warm_share, room, recall_tokens),
+            token_counter(tokenizer) if tokenizer else estimated_tokens,
         )
     folder = data_dir or Path(platformdirs.user_data_dir("streamingllm"))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

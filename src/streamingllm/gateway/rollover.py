@@ -29,8 +29,9 @@ class RolloverSettings:
     Args:
         limit: tokens of the server's context, answer included.
         keep_share: of the limit, what a rollover leaves, the pinned head included.
-        warm_share: of the limit; a longer request is followed by one that warms the server's
-            prefix cache for the next rollover.
+        warm_share: of the limit; a request that takes more of it, with the room for the answer and
+            the memory, is followed by one that warms the server's prefix cache for the next
+            rollover.
         answer_tokens: room for an answer whose request does not bound it.
         recall_tokens: room for what the memory adds.
 
@@ -147,7 +148,7 @@ class Rollover:
             seen_tokens=sum(costs),
             visible_tokens=sum(costs[:num_head]) + size,
             is_rolled=len(firsts) > 1 and firsts[-2] != first,
-            is_long=fixed + size > self.settings.warm_share * limit,
+            is_long=limit - room + size > self.settings.warm_share * limit,
         )
 
     def fitting(self, turn: Turn) -> Turn:
