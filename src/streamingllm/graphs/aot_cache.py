@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from streamingllm.cache_folder import cache_folder, using_cache_folder
 from streamingllm.errors import first_line
 from streamingllm.graphs.child_process import ChildProcess
-from streamingllm.graphs.hollow_program import Outlines, fill, hollowed
+from streamingllm.graphs.hollow_program import fill, hollowed
 from streamingllm.kernels import native
 from streamingllm.kernels.operators import DECODING
 
@@ -130,9 +130,9 @@ def _start(program: torch.export.ExportedProgram, folder: Path, target: Path) ->
         # Joined weights are views of one tensor, which on a CPU is no matter.
         warnings.filterwarnings("ignore", message="No complete tensor found")
         torch.export.save(hollow, exported)
+    _outlines_of(exported).write_text(json.dumps(outlines))  # too long for a command line
     arguments = {
         "exported": str(exported),
-        "outlines": outlines,
         "target": str(target),
         "cache_dir": str(cache_folder()),
         "native_settings": asdict(native.current_settings()),
@@ -163,27 +163,25 @@ def load_package(path: Path, tensors: dict[str, Tensor]) -> Callable[[list[Tenso
     return run
 
 
-def main(
-    exported: str,
-    outlines: Outlines,
-    target: str,
-    cache_dir: str,
-    native_settings: dict[str, Any],
-) -> None:
+def _outlines_of(exported: Path) -> Path:
+    return exported.with_name("outlines.json")
+
+
+def main(exported: str, target: str, cache_dir: str, native_settings: dict[str, Any]) -> None:
     """Compile an exported step in a process of its own, see `Compilation`."""
     native.configure(**native_settings)
     with using_cache_folder(cache_dir):
         native.load()
-    _compile(Path(exported), outlines, Path(target))
+    _compile(Path(exported), Path(target))
 
 
-def _compile(exported: Path, outlines: Outlines, target: Path) -> None:
+def _compile(exported: Path, target: Path) -> None:
     """Compile an exported step; one process at a time for each target."""
     with FileLock(target.with_suffix(".lock")):
         if target.is_file():
             return
         program = torch.export.load(exported)
-        fill(program, outlines)
+        fill(program, json.loads(_outlines_of(exported).read_text()))
         staged = exported.with_name("compiled.pt2")
         torch._inductor.aoti_compile_and_package(
             program,

@@ -33,9 +33,7 @@ from streamingllm.kernels import operators  # noqa: F401  (their signatures come
 _TORCH = Path(torch.__file__).parent
 _SOURCES = Path(__file__).parent / "cpu"
 _COMPILERS = ("c++", "g++", "clang++")
-# Weights are bytes that kernels read as numbers of several widths. Under strict aliasing GCC 12
-# removed the stores of one such kernel.
-_FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-strict-aliasing")
+_FLAGS = ("-O3", "-std=c++20", "-fPIC", "-fopenmp", "-fno-math-errno")
 _FLAGS_OF = {
     "kernels_avx512.cpp": (
         "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx512bf16",

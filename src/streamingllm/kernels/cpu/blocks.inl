@@ -9,10 +9,16 @@ struct BlockCodes {
   Integers low[F::kLow], high[F::kHigh + 1];
 
   BlockCodes(const BlockTile<F>& w, int64_t group, int lane) {
-    for (int i = 0; i < F::kLow; ++i)
-      low[i] = load_integers(w.low + (group * F::kLow + i) * kRowTile + lane);
-    for (int i = 0; i < F::kHigh; ++i)
-      high[i] = load_integers(w.high + (group * F::kHigh + i) * kRowTile + lane);
+    for (int i = 0; i < F::kLow; ++i) {
+      const int32_t* at = w.low + (group * F::kLow + i) * kRowTile + lane;
+      __builtin_prefetch(at + kAhead);
+      low[i] = load_integers(at);
+    }
+    for (int i = 0; i < F::kHigh; ++i) {
+      const int32_t* at = w.high + (group * F::kHigh + i) * kRowTile + lane;
+      __builtin_prefetch(at + kAhead / 4);
+      high[i] = load_integers(at);
+    }
   }
 
   Integers pair(int p) const {
@@ -73,18 +79,6 @@ class BlockScales {
   Vector factor_ = zero(), minimum_factor_ = zero();
 };
 
-// Fetch what a later tile holds in the place of a group, into the second-level cache. Tiles follow
-// one another, so that this walks through all regions; the first level is too small for so far.
-template <typename F>
-inline void fetch_ahead(const BlockTile<F>& w, int64_t group) {
-  constexpr int kAheadBytes = 32768;
-  constexpr int kScales = kGroup / F::kGroupColumns * F::kScaleBytes * (F::kHasMinimums ? 2 : 1);
-  constexpr int kBytes = ((F::kLow + F::kHigh) * 4 + kScales) * kRowTile;  // of a group
-  constexpr int kLines = (kBytes + 63) / 64;
-  const char* at = reinterpret_cast<const char*>(w.low) + kAheadBytes + group * kLines * 64;
-  for (int i = 0; i < kLines; ++i) __builtin_prefetch(at + i * 64, 0, 2);
-}
-
 // Sums of codes times those of activations, of a part of kGroup columns.
 template <typename F, int kBatch>
 inline void dot_block(const BlockCodes<F>& block, int part, const Activations& x, int64_t batch,
@@ -126,7 +120,6 @@ void multiply_block_lanes(const BlockTile<F>& w, const Activations& x, int64_t b
   for (auto& r : result) r = zero();
   BlockScales<F> scales(w, lane);
   for (int64_t g = 0; g < x.num_groups; ++g) {
-    fetch_ahead(w, g);
     const BlockCodes<F> block(w, g, lane);
 #pragma GCC unroll 2
     for (int part = 0; part < kParts; ++part) {

@@ -1,8 +1,7 @@
 // Products of a few activations with weights that are read once: the cost of decoding.
 // Included once per instruction set, inside its namespace.
 
-// Lanes between a prefetch and its use: far, and hence into the second-level cache.
-constexpr int64_t kAhead = 8192;
+constexpr int64_t kAhead = 2048;  // lanes between a prefetch and its use
 
 // One group of kGroup weights of kWidth rows, as signed 16-bit pairs times those of activations.
 template <int kBits, int kBatch, int kSums>
@@ -10,7 +9,7 @@ inline void dot_group(const int32_t* codes, const int16_t* const* x, int64_t fir
                       Integers (&sums)[kBatch][kSums]) {
   constexpr int kPerLane = 32 / kBits;
   for (int j = 0; j < kGroup / kPerLane; ++j) {
-    __builtin_prefetch(codes + j * kRowTile + kAhead, 0, 2);
+    __builtin_prefetch(codes + j * kRowTile + kAhead);
     const Integers packed = load_integers(codes + j * kRowTile);
     Integers pairs[kPerLane / 2];
     if constexpr (kBits == 4) {
@@ -43,8 +42,8 @@ void multiply_lanes(const QuantizedTile& w, const Activations& x, int64_t batch,
     for (auto& s : sums)
       for (auto& part : s) part = no_integers();
     dot_group<kBits, kBatch, kSums>(w.codes + g * kRowTile * kBits + lane, codes, g * kGroup, sums);
-    __builtin_prefetch(w.scales + g * kRowTile + lane + kAhead / 4, 0, 2);
-    __builtin_prefetch(fetched + g * kRowTile + lane + kAhead / 4, 0, 2);
+    __builtin_prefetch(w.scales + g * kRowTile + lane + kAhead / 4);
+    __builtin_prefetch(fetched + g * kRowTile + lane + kAhead / 4);
     const Vector scale = load_half(w.scales + g * kRowTile + lane);
     const Vector offset = w.minimums ? load_half(w.minimums + g * kRowTile + lane)
                           : kBits == 4 ? multiply(scale, broadcast(-8.0f))
