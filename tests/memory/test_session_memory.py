@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from streamingllm import LanguageModel
-from streamingllm.sessions.recall import Recall
+from streamingllm.sessions.recall import EvictedResult, Recall
+from streamingllm.sessions.transcript import ContentPart, Message, ToolCall
 from tests.memory.remembering import (
     BUDGET,
     HERE,
@@ -184,3 +185,31 @@ async def test_a_memory_reads_sessions_that_are_older_than_itself(
             recall = await asked(manager)
             assert recall is not None
             assert recall.texts[0].message_id == secret
+
+
+@pytest.mark.parametrize("has_tool", [False, True])
+async def test_a_placeholder_stands_for_a_result_that_left_the_window(
+    tiny_chat: LanguageModel, tmp_path: Path, has_tool: bool
+) -> None:
+    room = {"cache_size": 2000, "max_pinned": 1400, "has_memory_tool": True} if has_tool else {}
+    result = Message("tool", (ContentPart("Sunny, 25 degrees."),), tool_call_id="call_1")
+    call = Message("assistant", tool_calls=(ToolCall("call_1", "weather", "{}"),))
+    async with remembering(tiny_chat, tmp_path, **room) as manager:
+        await say(manager, "How is it?", call, result, identity=HERE)
+        session = await session_of(manager, "here")
+        (kept,) = [m for m in session.transcript if m.role == "tool"]
+        told = []
+        for number in range(16):
+            before = len(session.token_log)
+            recall = await asked(manager, f"A word about the number {number}. " + "And more. " * 6)
+            assert recall is not None
+            if recall.evicted_results:
+                told.append(recall.evicted_results)
+                line = manager.lm.tokenizer.decode(session.token_log[before:].tolist())
+                assert kept.stop <= session.num_pinned_tokens + session.num_forgotten_tokens
+        assert told == [(EvictedResult(kept.id, "weather", 5),)]  # once
+        how = "recall it with search_memory" if has_tool else "it is recalled when"
+        assert f"[evicted: result of weather, 5 tokens; {how}" in line
+        recall = await asked(manager, "Was it sunny?")
+        assert recall is not None
+        assert recall.texts[0].message_id == kept.id

@@ -54,7 +54,7 @@ def test_answers_say_what_was_recalled(memory_server: str) -> None:
     assert first["speaker"] == "user"
     assert first["words"] == ["napoleon"]
     assert found["not_found"] is False
-    assert found["searches"] == []
+    assert found["searches"] == found["evicted_results"] == []
     last = say("Who is Napoleon?", stream=True)[-2]
     assert last["streamingllm"]["recalled"][0]["text"] == SECRET
     unknown = say("Where is the crocodile?")

@@ -21,6 +21,7 @@ from streamingllm.memory.search import MemorySearch
 from streamingllm.memory.selection import select
 from streamingllm.memory.settings import MemorySettings
 from streamingllm.memory.support import Support
+from streamingllm.sessions.recall import estimated_tokens
 from streamingllm.sessions.sqlite_database import SqliteDatabase
 
 
@@ -186,11 +187,6 @@ class Memory:
         """Return pieces of a session in their order, scored 0: all, or the last ones."""
         with self._database.reading():
             return self._log.pieces(session_id, last)
-
-
-def estimated_tokens(text: str) -> int:
-    """Estimate the tokens of a text: one for four bytes, rounded up."""
-    return -(-len(text.encode(errors="replace")) // 4)
 
 
 def _said(session_id: str, role: str, text: str, meta: dict[str, Any]) -> Said:

@@ -18,6 +18,8 @@ from streamingllm.sessions.recall import Recall, RecalledText
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.transcript import Message
 
+_BY_TOOL = "recall it with search_memory"
+_BY_ASKING = "it is recalled when a message asks about it"
 _HIDDEN_ROLES = ("system", "developer")  # they are pinned
 _QUESTION = re.compile(
     r"\?\s*$|^\s*(?:who|whom|whose|what|when|where|which|why|how|do|does|did|is|are|was|were|can|"
@@ -107,7 +109,14 @@ class SessionMemory:
 
     def with_recall(self, recall: Recall, text: str) -> str:
         """Return a message with the recalled texts before it; see `Recaller`."""
-        return f"{recalled_block([self.listed(recall.texts)])}\n{text}"
+        how = _BY_TOOL if recall.has_search else _BY_ASKING
+        lines = [
+            f"[evicted: result of {result.tool or 'a tool'}, {result.num_tokens} tokens; {how}]"
+            for result in recall.evicted_results
+        ]
+        if recall.texts:
+            lines.append(recalled_block([self.listed(recall.texts)]).rstrip("\n"))
+        return "\n".join([*lines, "", text])
 
     def _shared(self, asked: Sequence[str], piece: Recalled) -> tuple[str, ...]:
         """Return the words of a query that a piece has."""

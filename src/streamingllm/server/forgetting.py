@@ -33,6 +33,10 @@ def recall_fields(recall: Recall) -> dict[str, Any]:
             {"query": search.query, "recalled": [_part_fields(part) for part in search.texts]}
             for search in recall.searches
         ],
+        "evicted_results": [
+            {"message_id": r.message_id, "tool": r.tool, "tokens": r.num_tokens}
+            for r in recall.evicted_results
+        ],
     }
 
 

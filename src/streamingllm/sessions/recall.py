@@ -45,6 +45,21 @@ class Search:
 
 
 @dataclass(frozen=True)
+class EvictedResult:
+    """Describe the result of a tool that has left the window.
+
+    Args:
+        message_id: of the result.
+        tool: name of the tool; "" if no call names it.
+        num_tokens: that the result had; estimated if it shares those of other messages.
+    """
+
+    message_id: str
+    tool: str
+    num_tokens: int
+
+
+@dataclass(frozen=True)
 class Recall:
     """Describe what was recalled for one turn.
 
@@ -53,12 +68,16 @@ class Recall:
         unknown_words: words of the message that nobody has said in the session, stemmed.
         is_not_found: whether the message asks about something that is neither visible nor found.
         searches: that the model made itself.
+        evicted_results: results of tools that left the window since the last turn.
+        has_search: whether the model can search for them.
     """
 
     texts: tuple[RecalledText, ...] = ()
     unknown_words: tuple[str, ...] = ()
     is_not_found: bool = False
     searches: tuple[Search, ...] = ()
+    evicted_results: tuple[EvictedResult, ...] = ()
+    has_search: bool = False
 
 
 class Recaller(Protocol):
@@ -82,5 +101,13 @@ class Recaller(Protocol):
         ...
 
     def with_recall(self, recall: Recall, text: str) -> str:
-        """Return the text of a message with the recalled texts before it, between marks."""
+        """Return the text of a message with the recalled texts before it, between marks.
+
+        A placeholder stands there for each evicted result.
+        """
         ...
+
+
+def estimated_tokens(text: str) -> int:
+    """Estimate the tokens of a text: one for four bytes, rounded up."""
+    return -(-len(text.encode(errors="replace")) // 4)

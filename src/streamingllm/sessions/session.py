@@ -78,6 +78,7 @@ class Session:
         is_running: whether it generates now.
         is_deleted: whether it was deleted while others waited for it.
         memory_key: of the session that this one recalls from; "" for itself.
+        num_told_tokens: up to which the model was told of results that left the window.
     """
 
     id: str
@@ -105,6 +106,7 @@ class Session:
     is_running: bool = False
     is_deleted: bool = False
     memory_key: str = ""
+    num_told_tokens: int = 0
 
     @property
     def key(self) -> str:

@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from streamingllm.sessions.evicted_results import evicted_results
+from streamingllm.sessions.memory_tool import may_search
 from streamingllm.sessions.recall import Recall, Recaller
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.transcript import ContentPart, Message
 from streamingllm.sessions.turn_input import TurnInput
+
+_USER, _TOOL = "user", "tool"
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,13 @@ class RecalledInput:
         told: to feed.
         plain: what is fed instead once the recalled texts are taken out.
         recall: what was recalled; None without a memory.
+        num_told_tokens: see `Session`, once the turn has ended.
     """
 
     told: TurnInput
     plain: TurnInput
     recall: Recall | None = None
+    num_told_tokens: int = 0
 
     @property
     def num_recalled_tokens(self) -> int:
@@ -62,18 +68,25 @@ class TurnRecall:
     ) -> RecalledInput:
         """Return what a session's stream is fed when these messages are next; see `TurnEncoder`."""
         plain = await self._templates.encode(session, messages)
+        edge = session.visible_positions.start
         at = _last_asked(messages)
         if self._recaller is None or not may_recall or at is None:
-            return RecalledInput(plain, plain)
-        asked = messages[at]
-        recall = await asyncio.to_thread(
-            self._recaller.recall,
-            session.memory_key or session.key,
-            asked.text,
-            session.visible_positions,
-            self._budget_tokens,
+            return RecalledInput(plain, plain, num_told_tokens=session.num_told_tokens)
+        asked, recall = messages[at], Recall()
+        if asked.role == _USER:
+            recall = await asyncio.to_thread(
+                self._recaller.recall,
+                session.memory_key or session.key,
+                asked.text,
+                session.visible_positions,
+                self._budget_tokens,
+            )
+        recall = replace(
+            recall,
+            evicted_results=evicted_results(session),
+            has_search=may_search(session.tools),
         )
-        while recall.texts:
+        while recall.texts or recall.evicted_results:
             text = self._recaller.with_recall(recall, asked.text)
             wrapped = replace(asked, parts=(ContentPart(text),))
             said = (*messages[:at], wrapped, *messages[at + 1 :])
@@ -83,16 +96,20 @@ class TurnRecall:
                     replace(message, parts=asked.parts) if message.id == asked.id else message
                     for message in told.messages
                 )
-                return RecalledInput(replace(told, messages=placed), plain, recall)
-            recall = replace(recall, texts=recall.texts[:-1])
-        return RecalledInput(plain, plain, recall)
+                return RecalledInput(replace(told, messages=placed), plain, recall, edge)
+            if recall.texts:
+                recall = replace(recall, texts=recall.texts[:-1])
+            else:
+                recall = replace(recall, evicted_results=recall.evicted_results[1:])
+        return RecalledInput(plain, plain, recall, edge)
 
     def take_out(self, session: Session, recalled: RecalledInput) -> None:
         """Let the log of a session say what it would say if nothing had been recalled.
 
         The last message is the answer. Its stream is taken back to the beginning of the turn and
-        fed anew with the next turn.
+        fed anew with the next turn. The model has been told of results that left the window.
         """
+        session.num_told_tokens = recalled.num_told_tokens
         first = recalled.told.answer_first - len(recalled.told.ids)
         first += recalled.told.num_prefill_tokens
         num_taken = len(session.token_log) - first
@@ -112,12 +129,13 @@ class TurnRecall:
 
 
 def _last_asked(messages: Sequence[Message]) -> int | None:
-    """Return the number of the user's message that is to be answered; None if there is none.
+    """Return the number of the message that is to be answered, a user's or a tool's result.
 
-    An assistant's message after it is the beginning of the answer.
+    An assistant's message after it is the beginning of the answer. None if there is no message
+    with a text.
     """
     at = len(messages) - 1
     if at > 0 and messages[at].role == "assistant" and not messages[at].tool_calls:
         at -= 1
-    is_asked = at >= 0 and messages[at].role == "user" and bool(messages[at].text.strip())
+    is_asked = at >= 0 and messages[at].role in (_USER, _TOOL) and bool(messages[at].text.strip())
     return at if is_asked else None

@@ -157,6 +157,14 @@ class SearchMade(AnswerModel):
     recalled: list[RecalledPart]
 
 
+class EvictedToolResult(AnswerModel):
+    """Name the result of a tool that has left the window; a placeholder says so to the model."""
+
+    message_id: str
+    tool: str = Field(description="Name of the function, empty if no call names it.")
+    tokens: int
+
+
 class Forgetting(AnswerModel):
     """Say what the model sees of a session and what it has forgotten."""
 
@@ -184,6 +192,9 @@ class Forgetting(AnswerModel):
     )
     searches: list[SearchMade] | None = Field(
         default=None, description="Searches of the memory that the model made by its tool."
+    )
+    evicted_results: list[EvictedToolResult] | None = Field(
+        default=None, description="Results of tools that left the window since the last turn."
     )
     message_id: str | None = Field(default=None, description="Id of the answer's message.")
     ignored_fields: dict[str, str] | None = Field(
