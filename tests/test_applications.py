@@ -17,9 +17,9 @@ SHARED = ROOT.parent / "shared" / "data"
 HELPERS = {"figures"}
 SMALL = {
     "agent": ["--steps", "24", "--cache-size", "320"],
-    "book": ["--chapters", "3", "--characters", "1500", "--quotes", "1", "--cache-size", "384"],
+    "book": ["--chapters", "3", "--characters", "1500", "--quotes", "2"],
     "character": ["--characters", "1", "--turns", "30", "--facts", "2"],
-    "meeting": ["--turns", "40", "--cache-size", "384", "--minutes", "0"],
+    "meeting": ["--turns", "24", "--minutes", "0"],
     "repository": ["--tokens", "1500", "--skip", "700", "--every", "400", "--cache-size", "384"],
     "support_desk": ["--chats", "1", "--turns", "20", "--cache-size", "384"],
 }

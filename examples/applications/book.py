@@ -94,12 +94,23 @@ def figures(
 
 def main() -> None:
     """Read chapters, print the figures and some answers."""
-    chosen = options("Read a book.", chapters=4, characters=3000, quotes=2, cache_size=512, seed=0)
+    chosen = options(
+        "Read a book.",
+        chapters=4,
+        characters=3000,
+        quotes=2,
+        cache_size=512,
+        recall_percent=40,
+        seed=0,
+    )
     lm = load_model(chosen.model, quantize=chosen.quantize)
     generator = random.Random(chosen.seed)
     is_book = (chosen.data / "moby-dick.txt").is_file()
     with tempfile.TemporaryDirectory() as folder, Memory(Path(folder) / "memory.db") as memory:
-        listener = Listener(lm, memory, "book", opening="A book:", cache_size=chosen.cache_size)
+        size, share = chosen.cache_size, chosen.recall_percent / 100
+        listener = Listener(
+            lm, memory, "book", opening="A book:", cache_size=size, recall_share=share
+        )
         quotes, asked, num_chapters = [], [], 0
         for number, title, text in chapters_of(chosen.data, chosen.chapters, chosen.characters):
             listener.hear(f"Chapter {number}. {title}")
