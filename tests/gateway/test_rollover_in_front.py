@@ -17,6 +17,7 @@ from tests.gateway.conftest import chat, gateway_to, said
 
 SYSTEM = said("Be brief.", "system")
 FACT = "My hamster is called Napoleon."
+ANSWER = "y" * 60
 REFUSES = {"streamingllm": {"truncation": "disabled"}}  # as servers do that evict nothing
 
 
@@ -98,19 +99,26 @@ class Records(BaseHTTPRequestHandler):
     asked: list[dict[str, Any]]
 
     def do_POST(self) -> None:
-        self.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        message = {"role": "assistant", "content": "y" * 60}
-        answer = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.asked.append(body)
+        said = {"index": 0, "finish_reason": "stop"}
+        whole = {"choices": [{**said, "message": {"role": "assistant", "content": ANSWER}}]}
+        streamed = {"choices": [{**said, "delta": {"content": ANSWER}}]}
+        told = json.dumps(whole)
+        if body.get("stream"):
+            told = f"data: {json.dumps(streamed)}\n\ndata: [DONE]\n\n"
+        kind = "text/event-stream" if body.get("stream") else "application/json"
         self.send_response(200)
-        self.send_header("content-type", "application/json")
+        self.send_header("content-type", kind)
         self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
+        self.wfile.write(told.encode())
 
     def log_message(self, *_: object) -> None:
         pass
 
 
-def test_the_next_rollover_is_warmed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_next_rollover_is_warmed(tmp_path: Path, stream: bool) -> None:
     Records.asked = []
     options = ("--context-limit", "400", "--answer-tokens", "40", "--recall-tokens", "0")
     with ThreadingHTTPServer(("127.0.0.1", 0), Records) as server:
@@ -120,8 +128,8 @@ def test_the_next_rollover_is_warmed(tmp_path: Path) -> None:
             history, num_turns = [SYSTEM], 24
             for number in range(num_turns):
                 history.append(said(f"{number:03}" * 20))
-                answer = chat(address, None, *history)
-                history.append(answer.json()["choices"][0]["message"])
+                chat(address, None, *history, stream=stream)
+                history.append(said(ANSWER, "assistant"))
                 _wait_for(len(history) // 2 + _num_warmed(Records.asked))
         server.shutdown()
     plain = [body["messages"] for body in Records.asked if body["max_tokens"] == 4]

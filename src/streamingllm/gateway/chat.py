@@ -128,16 +128,22 @@ class ChatGateway:
     async def _events(
         self, request: Request, asked: _Asked, reader: AnswerReader, held: AsyncExitStack
     ) -> AsyncIterator[bytes]:
-        """Pass the lines of a stream on; a failure is its last event."""
+        """Pass the lines of a stream on; a failure is its last event.
+
+        The turn is kept before the client learns that the answer is whole: it may hang up then.
+        """
         async with held:
+            is_kept = False
             try:
                 async for line in asked.answer.aiter_lines():
-                    yield f"{reader.line(line)}\n".encode()
+                    told = f"{reader.line(line)}\n".encode()
+                    if reader.is_whole and not is_kept:
+                        await self._end(request, asked, reader.text)
+                        is_kept = True
+                    yield told
             except httpx2.TransportError as error:
-                told = error_body("openai", api_error_of(ApiError(502, f"upstream: {error}")))
-                yield f"data: {json.dumps(told)}\n\n".encode()
-            if reader.is_whole:
-                await self._end(request, asked, reader.text)
+                failed = error_body("openai", api_error_of(ApiError(502, f"upstream: {error}")))
+                yield f"data: {json.dumps(failed)}\n\n".encode()
 
     async def _end(self, request: Request, asked: _Asked, said: str) -> None:
         """Keep a turn, and warm the server for the next rollover if that is near."""
