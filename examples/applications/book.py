@@ -94,15 +94,8 @@ def figures(
 
 def main() -> None:
     """Read chapters, print the figures and some answers."""
-    chosen = options(
-        "Read a book.",
-        chapters=4,
-        characters=3000,
-        quotes=2,
-        cache_size=512,
-        recall_percent=40,
-        seed=0,
-    )
+    sizes = {"chapters": 4, "characters": 3000, "quotes": 2, "cache_size": 512}
+    chosen = options("Read a book.", recall_percent=40, seed=0, **sizes)
     lm = load_model(chosen.model, quantize=chosen.quantize)
     generator = random.Random(chosen.seed)
     is_book = (chosen.data / "moby-dick.txt").is_file()

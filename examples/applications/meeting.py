@@ -109,24 +109,16 @@ def figures(listener: Listener, meeting: Meeting, *, recalls: bool) -> dict[str,
 
 def main() -> None:
     """Hear a meeting, print its figures and its minutes."""
-    chosen = options(
-        "Listen to a meeting.",
-        meeting=0,
-        turns=40,
-        cache_size=512,
-        recall_percent=40,
-        follow=0,
-        minutes=1,
-    )
+    sizes = {"turns": 40, "cache_size": 512, "recall_percent": 40}
+    chosen = options("Listen to a meeting.", meeting=0, follow=0, minutes=1, **sizes)
     lm = load_model(chosen.model, quantize=chosen.quantize)
     file = chosen.data / "qmsum-test.jsonl"
     is_there = file.is_file()
     read = read_meeting(file, chosen.meeting, chosen.turns) if is_there else made_meeting(40)
     with tempfile.TemporaryDirectory() as folder, Memory(Path(folder) / "memory.db") as memory:
         size, share = chosen.cache_size, chosen.recall_percent / 100
-        begins = "Words of a meeting:"
         listener = Listener(
-            lm, memory, "meeting", opening=begins, cache_size=size, recall_share=share
+            lm, memory, "meeting", opening="A meeting:", cache_size=size, recall_share=share
         )
         if chosen.follow:
             follow(listener)
