@@ -57,6 +57,10 @@ def _converted(
         yield name, tensor[0]
     elif name.endswith("e_score_correction_bias"):
         yield name.replace("_correction_bias", "_correction.bias"), tensor
+    elif name.endswith(".expert_bias"):
+        yield f"{name}.bias", tensor
+    elif name.endswith("conv.conv.weight"):
+        yield name, tensor.squeeze(1)
     elif "kv_b_proj" in name:
         by_head = tensor.view(heads, -1, tensor.shape[-1])
         keys, values = by_head.split([config.qk_nope_head_dim, config.v_head_dim], 1)
