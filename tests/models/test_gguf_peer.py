@@ -14,7 +14,7 @@ from tests.reference.llama_cpp_answer import answer
 pytest.importorskip("xllamacpp")
 CASES = (
     *("lfm2", "lfm2-adjusted", "lfm2moe", "llama-yarn", "qwen2-yarn", "qwen3", "qwen3moe"),
-    *("gemma3", "glm4moe", "deepseek2", "phi2", "command-r"),
+    *("gemma3", "glm4moe", "deepseek2", "phi2", "command-r", "mistral3", "mistral3-scaled"),
 )
 
 

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-PERMUTED = ("llama", "internlm2", "xverse", "arcee", "smollm3", "granite", "granitemoe", "olmo")
+PERMUTED = (
+    "mistral3",
+    "llama",
+    "internlm2",
+    "xverse",
+    "arcee",
+    "smollm3",
+    "granite",
+    "granitemoe",
+    "olmo",
+)
 SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
 
 

@@ -29,6 +29,7 @@ _LLAMA = {**DENSE, **names.PAIRS}
 
 _ROPE = {
     "llama": GgufFamily("llama", {**_LLAMA, **EXPERTS}, more=fields.llama),
+    "mistral3": GgufFamily("llama", _LLAMA, more=fields.mistral3),
     "internlm2": GgufFamily("llama", _LLAMA, more=fields.llama),
     "xverse": GgufFamily("llama", _LLAMA, more=fields.llama),
     "arcee": GgufFamily("arcee", _LLAMA, more=fields.llama),
