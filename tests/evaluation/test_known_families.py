@@ -151,7 +151,8 @@ def test_the_model_answers_for_a_family_without_a_rule(
 
 LEFT_TO_THE_MODEL = (
     *("arcee", "cohere2", "ernie4_5", "exaone4", "gemma", "glm4moe", "hunyuan-dense", "nemotron"),
-    *("mpt", "olmo", "olmo2-local", "seed_oss"),
+    *("mpt", "olmo", "olmo2-local", "seed_oss", "lfm2", "lfm2-adjusted", "lfm2moe"),
+    "mistral3-scaled",
 )
 
 

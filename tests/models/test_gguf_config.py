@@ -15,14 +15,20 @@ from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
 from tests.reference.gguf_case import GgufFamilyCase
 
 
-def stated(path: Path, monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any], **more: Any) -> Path:
-    """Write Llama's file with other facts."""
-    case = GGUF_CASES["llama"]
+def stated(
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    facts: dict[str, Any],
+    name: str = "llama",
+    **more: Any,
+) -> Path:
+    """Write the file of a case with other facts."""
+    case = GGUF_CASES[name]
     changed = {**case.facts, **facts}
     monkeypatch.setitem(
-        GGUF_CASES, "llama", GgufFamilyCase(case.model_type, case.fields, changed, **more)
+        GGUF_CASES, name, GgufFamilyCase(case.model_type, case.fields, changed, **more)
     )
-    write_family_gguf(path, "llama")
+    write_family_gguf(path, name)
     return path
 
 
@@ -46,6 +52,24 @@ def test_what_is_no_model_is_refused_in_one_line(
     with pytest.raises(ModelLoadError, match=message) as caught:
         gguf_fields(read_gguf_header(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"attention.causal": False}, r"causal=False describes an encoder"),
+        ({"attention.sliding_window": 8}, r"sliding_window describes local layers"),
+        ({"attention.head_count_kv": 2}, r"head_count_kv=2 is not an array"),
+        ({"attention.head_count_kv": [0, 2, 0, 4]}, r"kv=\[0, 2, 0, 4\] does not describe a model"),
+        ({"attention.head_count_kv": [0, 2]}, r"kv=\[0, 2\] does not describe a model"),
+    ],
+)
+def test_an_lfm2_that_transformers_does_not_have_is_refused(
+    facts: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stated(tmp_path / "odd.gguf", monkeypatch, facts, "lfm2")
+    with pytest.raises(ModelLoadError, match=message):
+        gguf_fields(read_gguf_header(path))
 
 
 @pytest.mark.parametrize("row", [[0.0, 1.0, 1.0, 1.0], [float("inf"), 1.0, 1.0, 1.0]])

@@ -14,12 +14,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.reference.gguf_case import COMMON_FACTS, COMMON_FIELDS
+from tests.reference.gguf_hybrid_cases import HYBRID_CASES
 from tests.reference.gguf_norm_cases import NORM_CASES
 from tests.reference.gguf_rms_cases import RMS_CASES
 from tests.reference.gguf_rope_cases import ROPE_CASES
 from tests.reference.gguf_states import gguf_tensors
 
-GGUF_CASES = {**RMS_CASES, **NORM_CASES, **ROPE_CASES}
+GGUF_CASES = {**RMS_CASES, **NORM_CASES, **ROPE_CASES, **HYBRID_CASES}
 
 
 def architecture_of(case: str) -> str:
@@ -29,7 +30,13 @@ def architecture_of(case: str) -> str:
 
 
 def write_family_gguf(
-    path: Path, case: str, *, tied: bool = False, split_tensors: int = 0, width: int | None = None
+    path: Path,
+    case: str,
+    *,
+    tied: bool = False,
+    split_tensors: int = 0,
+    width: int | None = None,
+    has_tokens: bool = False,
 ) -> PreTrainedModel:
     """Write the file of a case with random weights and return the model that it is of.
 
@@ -39,6 +46,7 @@ def write_family_gguf(
         tied: whether the output layer is the embedding.
         split_tensors: tensors of each file; 0 for one file.
         width: of hidden states and feed-forward layers, instead of the usual ones.
+        has_tokens: whether the file has a vocabulary, of tokens without meaning.
     """
     stated, architecture = GGUF_CASES[case], architecture_of(case)
     sizes = {} if width is None else {"hidden_size": width, "intermediate_size": width}
@@ -53,12 +61,14 @@ def write_family_gguf(
             centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             parameter.data.normal_(centre, 0.25)
         for name, buffer in model.named_buffers():
-            if "e_score_correction_bias" in name:
+            if name.endswith(("e_score_correction_bias", "expert_bias")):
                 buffer.normal_()
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split_tensors)
     writer.add_name("small")
     for role in ("bos", "eos", "pad"):
         getattr(writer, f"add_{role}_token_id")(COMMON_FIELDS[f"{role}_token_id"])
+    if has_tokens:
+        _add_tokens(writer, COMMON_FIELDS["vocab_size"])
     for key, value in {**COMMON_FACTS, **lengths, **stated.facts}.items():
         _add(writer, f"{architecture}.{key}", value)
     for name, values in gguf_tensors(model, architecture).items():
@@ -70,6 +80,14 @@ def write_family_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return model
+
+
+def _add_tokens(writer: gguf.GGUFWriter, count: int) -> None:
+    normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", "<s>", "</s>", *(f"\u2581w{i}" for i in range(3, count))])
+    writer.add_token_types([gguf.TokenType.UNKNOWN, control, control] + [normal] * (count - 3))
+    writer.add_token_scores([0.0] * count)
 
 
 def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:

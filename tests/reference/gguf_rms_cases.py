@@ -77,6 +77,14 @@ RMS_CASES: dict[str, GgufFamilyCase] = {
     "llama-experts": rms(
         "mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}, {**EXPERTS}
     ),
+    "mistral3": rms("llama", {"head_dim": 8}, HEAD),
+    "mistral3-scaled": rms(
+        "ministral3",
+        {"head_dim": 8, "sliding_window": None}
+        | rope(**YARN_FIELDS, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1),
+        {**HEAD, **YARN, "rope.scaling.yarn_log_multiplier": 1.0}
+        | {"attention.temperature_scale": 0.1},
+    ),
     "internlm2": rms("llama", {}, {}),
     "xverse": rms("llama", {}, {}),
     "arcee": rms("arcee", {}, {}),

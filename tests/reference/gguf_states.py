@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-PERMUTED = ("llama", "internlm2", "xverse", "arcee", "smollm3", "granite", "granitemoe", "olmo")
+PERMUTED = (
+    "mistral3",
+    "llama",
+    "internlm2",
+    "xverse",
+    "arcee",
+    "smollm3",
+    "granite",
+    "granitemoe",
+    "olmo",
+)
 SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
 
 
@@ -57,6 +67,10 @@ def _converted(
         yield name, tensor[0]
     elif name.endswith("e_score_correction_bias"):
         yield name.replace("_correction_bias", "_correction.bias"), tensor
+    elif name.endswith(".expert_bias"):
+        yield f"{name}.bias", tensor
+    elif name.endswith("conv.conv.weight"):
+        yield name, tensor.squeeze(1)
     elif "kv_b_proj" in name:
         by_head = tensor.view(heads, -1, tensor.shape[-1])
         keys, values = by_head.split([config.qk_nope_head_dim, config.v_head_dim], 1)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from streamingllm.models import gguf_family_fields as fields
 from streamingllm.models import gguf_family_names as names
+from streamingllm.models import gguf_hybrid_fields as hybrid_fields
 from streamingllm.models import gguf_norm_fields as norm_fields
 from streamingllm.models.gguf_family import (
     ATTENTION,
@@ -22,11 +23,13 @@ _LAYER_NORM = "attention.layer_norm_epsilon"
 _EPS = (_LAYER_NORM, "layer_norm_eps")
 _EPSILON = (_LAYER_NORM, "layer_norm_epsilon")
 _NORM_EPSILON = (_LAYER_NORM, "norm_epsilon")
+_RMS_NORM_EPS = ("attention.layer_norm_rms_epsilon", "norm_eps")
 _SPARSE = {**DENSE, **EXPERTS}
 _LLAMA = {**DENSE, **names.PAIRS}
 
 _ROPE = {
     "llama": GgufFamily("llama", {**_LLAMA, **EXPERTS}, more=fields.llama),
+    "mistral3": GgufFamily("llama", _LLAMA, more=fields.mistral3),
     "internlm2": GgufFamily("llama", _LLAMA, more=fields.llama),
     "xverse": GgufFamily("llama", _LLAMA, more=fields.llama),
     "arcee": GgufFamily("arcee", _LLAMA, more=fields.llama),
@@ -165,4 +168,22 @@ _LAYER_NORMS = {
         has_head_dim=False,
     ),
 }
-GGUF_FAMILIES: Mapping[str, GgufFamily] = MappingProxyType({**_ROPE, **_LAYER_NORMS})
+_HYBRIDS = {
+    "lfm2": GgufFamily(
+        "lfm2",
+        names.LFM2,
+        names.LFM2_OUTER,
+        epsilon=_RMS_NORM_EPS,
+        more=hybrid_fields.lfm2,
+        has_head_dim=False,
+    ),
+    "lfm2moe": GgufFamily(
+        "lfm2_moe",
+        {**names.LFM2, **names.LFM2_EXPERTS},
+        names.LFM2_OUTER,
+        epsilon=_RMS_NORM_EPS,
+        more=hybrid_fields.lfm2moe,
+        has_head_dim=False,
+    ),
+}
+GGUF_FAMILIES: Mapping[str, GgufFamily] = MappingProxyType({**_ROPE, **_LAYER_NORMS, **_HYBRIDS})

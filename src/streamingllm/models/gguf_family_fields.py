@@ -30,6 +30,19 @@ def llama(metadata: Metadata) -> Fields:
     }
 
 
+def mistral3(metadata: Metadata) -> Fields:
+    """Return Ministral 3's fields, or Llama's if queries are not scaled by their position."""
+    beta = metadata.number("attention.temperature_scale", 0.0)
+    if beta == 0.0:
+        return llama(metadata)
+    rope = rope_parameters(metadata)
+    if rope["rope_type"] != "yarn":
+        raise metadata.missing("rope.scaling.type", rope["rope_type"])
+    scale = metadata.number("rope.scaling.yarn_log_multiplier", 1.0)
+    rope |= {"mscale": 1.0, "mscale_all_dim": scale, "llama_4_scaling_beta": beta}
+    return {"model_type": "ministral3", "sliding_window": None, "rope_parameters": rope}
+
+
 def smollm3(metadata: Metadata) -> Fields:
     """Return SmolLM3's fields; every fourth layer has no positions."""
     layers = range(metadata.num_layers)

@@ -94,9 +94,18 @@ class ArchitectureMetadata:
 
     @property
     def num_kv_heads(self) -> int:
-        """Heads of keys and values."""
-        heads = self.integer("attention.head_count")
-        return self.integer("attention.head_count_kv", heads) or heads
+        """Heads of keys and values, in the layers that have any.
+
+        Raises:
+            ModelLoadError: the file states several numbers above zero.
+        """
+        heads, name = self.integer("attention.head_count"), "attention.head_count_kv"
+        if not isinstance(stated := self.header.metadata.get(self.key(name)), list):
+            return self.integer(name, heads) or heads
+        numbers = {number for number in stated if number != 0}
+        if len(numbers) != 1 or not all(type(n) is int and n > 0 for n in numbers):
+            raise self.missing(name, stated)
+        return int(numbers.pop())
 
     @property
     def head_size(self) -> int:

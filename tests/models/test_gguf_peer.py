@@ -1,0 +1,30 @@
+"""llama.cpp computes the same from the same file, where its bindings are installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from streamingllm import load_model
+from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
+from tests.reference.llama_cpp_answer import answer
+
+pytest.importorskip("xllamacpp")
+CASES = (
+    *("lfm2", "lfm2-adjusted", "lfm2moe", "llama-yarn", "qwen2-yarn", "qwen3", "qwen3moe"),
+    *("gemma3", "glm4moe", "deepseek2", "phi2", "command-r", "mistral3", "mistral3-scaled"),
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_log_probabilities_are_those_of_llama_cpp(case: str, tmp_path: Path) -> None:
+    path = tmp_path / "small.gguf"
+    write_family_gguf(path, case, tied=bool(GGUF_CASES[case].tied), has_tokens=True)
+    prompt = (torch.randperm(69, generator=torch.Generator().manual_seed(2))[:24] + 3).tolist()
+    tokens, theirs = answer(path, prompt, num_tokens=6, vocab_size=72)
+    lm = load_model(path)
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+    torch.testing.assert_close(logits.log_softmax(-1), torch.tensor(theirs), rtol=0, atol=1e-2)
