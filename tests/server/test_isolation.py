@@ -48,6 +48,9 @@ BODIES = {
     "POST /v1/sessions/{session_id}/messages": {"messages": [{"role": "user", "text": "x"}]},
     "POST /v1/sessions/{session_id}/rewind": {"num_turns": 1},
     "POST /v1/sessions/{session_id}/fork": {},
+    "POST /v1/sessions/{session_id}/forget": {"message_ids": ["msg_1"]},
+    "POST /v1/sessions/{session_id}/facts": {"text": "mine now"},
+    "PATCH /v1/sessions/{session_id}/facts/{fact_id}": {"text": "mine now"},
     "POST /v1/conversations/{conversation_id}": {"metadata": {"title": "mine now"}},
     "POST /v1/conversations/{conversation_id}/items": {
         "items": [{"type": "message", "role": "user", "content": "x"}]
@@ -90,6 +93,10 @@ def hers(app: FastAPI, client: TestClient) -> dict[str, str]:
         "answer": answer["choices"][0]["message"]["content"],
         "stream_id": SESSION,
     }
+    told = {"text": f"it is {SECRET}"}
+    fact = client.post(f"/v1/sessions/{SESSION}/facts", json=told, headers=ALICE)
+    assert fact.status_code == 200, fact.text
+    ids["fact_id"] = fact.json()["id"]
     if "/v1/responses" in app.openapi()["paths"]:
         body = {"input": f"my secret is {SECRET}", "max_output_tokens": 16}
         ids["response_id"] = client.post("/v1/responses", json=body, headers=ALICE).json()["id"]

@@ -8,7 +8,8 @@ from torch import Tensor
 class StatelessLayer:
     """Stand in a cache for a layer that neither attends nor carries a state.
 
-    transformers has such a class since 5.23; the members are those that its `Cache` reads.
+    transformers has such a class since 5.23, which is taken instead. The members are those that the
+    `Cache` of earlier releases reads.
     """
 
     supports_early_init = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import nn
@@ -75,7 +76,10 @@ class HybridLayers:
 def _layer(ring: RingLayer | None, num_states: int, num_checkpoints: int) -> CacheLayer:
     if ring is not None:
         return RingAndStateLayer(ring, num_states, num_checkpoints) if num_states else ring
-    return StateLayer(num_states, num_checkpoints) if num_states else StatelessLayer()
+    if num_states:
+        return StateLayer(num_states, num_checkpoints)
+    # transformers looks for its own class when it chooses the layer that a mask is made for.
+    return StatelessLayer() if _DUMMY is None else cast(StatelessLayer, _DUMMY())
 
 
 def hybrid_layers(model: PreTrainedModel) -> HybridLayers | None:

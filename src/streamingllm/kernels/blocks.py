@@ -197,7 +197,8 @@ def _to_region(x: Tensor) -> Tensor:
     """Turn rows [out_features, n] into bytes of tiles in which neighbours are of one column."""
     missing = -len(x) % TILE_ROWS
     whole = torch.cat([x, x.new_zeros(missing, x.shape[1])]) if missing else x
-    tiles = whole.unflatten(0, (-1, TILE_ROWS)).transpose(1, 2).contiguous()
+    tiles = whole.unflatten(0, (-1, TILE_ROWS)).transpose(1, 2)
+    tiles = tiles.clone(memory_format=torch.contiguous_format)  # of no rows too
     region = tiles.view(torch.uint8).flatten(1)
     padding = _whole_lines(region.shape[1]) - region.shape[1]
     return torch.nn.functional.pad(region, (0, padding))
