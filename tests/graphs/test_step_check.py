@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from streamingllm import Engine, SamplingParams, SinkCache, Stream, StreamConfig
 from streamingllm.attention.step_plan import StepPlan
 from streamingllm.graphs import step_check
-from streamingllm.graphs.decode_step import declared_unsupported_reason, unsupported_reason
 from streamingllm.graphs.step_check import check_step
 from streamingllm.graphs.step_module import StepModule
+from streamingllm.graphs.step_support import declared_unsupported_reason, unsupported_reason
 from streamingllm.integration.attach import attachment_of
 from streamingllm.kernels import native
 from tests.reference.families import FAMILIES, model_of

@@ -15,10 +15,10 @@ from transformers import PreTrainedModel
 
 from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.attention.step_plan import RingBuffers
-from streamingllm.graphs import decode_step
-from streamingllm.graphs.decode_step import unsupported_reason
+from streamingllm.graphs import step_support
 from streamingllm.graphs.step_linears import join_siblings
 from streamingllm.graphs.step_module import StepModule
+from streamingllm.graphs.step_support import unsupported_reason
 from streamingllm.integration.checked_cache import AttentionFacts
 from streamingllm.kernels import gpu, native
 from streamingllm.strategies import SinkStrategy
@@ -232,7 +232,7 @@ def test_what_a_gpu_takes(
     monkeypatch.setattr(gpu, "load", lambda: has_triton)
     there = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype)
     facts = AttentionFacts(frozenset({(64, 64)}), ())
-    assert decode_step._kernels_unsupported_reason(there, facts) == reason
+    assert step_support._kernels_unsupported_reason(there, facts) == reason
 
 
 class _Devices(TorchDispatchMode):

@@ -16,7 +16,7 @@ from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.attention import dispatch
 from streamingllm.cache.ring import RingLayer
 from streamingllm.errors import UnsupportedModelError
-from streamingllm.graphs.decode_step import unsupported_reason
+from streamingllm.graphs.step_support import unsupported_reason
 from streamingllm.integration import self_check
 from streamingllm.kernels import native
 from tests.reference.families import model_of

@@ -12,7 +12,7 @@ import torch
 from benchmarks import families_page
 from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.errors import UnsupportedFeatureError, UnsupportedModelError
-from streamingllm.graphs.decode_step import unsupported_reason
+from streamingllm.graphs.step_support import unsupported_reason
 from streamingllm.integration.attach import attachment_of
 from streamingllm.kernels import native
 from tests.sweep.checks import LIMITS, differences, refusal

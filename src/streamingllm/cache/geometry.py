@@ -50,3 +50,11 @@ def layer_geometries(
         else RingGeometry(sinks_of_local, window, undo_size)
         for window in own_windows
     ]
+
+
+def tokens_taken_back(config: StreamConfig) -> int:
+    """Return the tokens that a rewind takes off at most, once eviction has begun.
+
+    One more than may be taken back: going on from there needs the logits of the token before.
+    """
+    return config.max_rewind_tokens + 1 if config.max_rewind_tokens else 0

@@ -13,13 +13,13 @@ from torch import Tensor
 from streamingllm.attention.forward_plan import ForwardPlan
 from streamingllm.attention.plan import Chunk, WindowPlan
 from streamingllm.attention.step_plan import RingBuffers, StepLayout
-from streamingllm.cache.geometry import RingGeometry, layer_geometries
+from streamingllm.cache.geometry import RingGeometry, layer_geometries, tokens_taken_back
 from streamingllm.cache.quantized_ring import QuantizedRingLayer
 from streamingllm.cache.ring import RingLayer
 from streamingllm.cache.slot_copies import ChunkCopies
 from streamingllm.cache.state import CacheState
 from streamingllm.cache.stream_positions import StreamPositions
-from streamingllm.cache.turns import TurnStarts, window_starts
+from streamingllm.cache.turns import window_starts
 from streamingllm.checks import check_integer
 from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError, RewindError
@@ -284,7 +284,7 @@ class RingCache:
         for index, layer in enumerate(self.rings if names else ()):
             layer.load({name: state.buffers[name][index] for name in names})
         self.positions = StreamPositions.from_json(
-            state.positions, lambda turns: _starts(self.config, turns)
+            state.positions, lambda turns: window_starts(self.config, turns)
         )
 
     def clear(self) -> None:
@@ -292,22 +292,7 @@ class RingCache:
         self.positions = new_positions(self.config)
 
 
-def tokens_taken_back(config: StreamConfig) -> int:
-    """Return the tokens that a rewind takes off at most, once eviction has begun.
-
-    One more than may be taken back: going on from there needs the logits of the token before.
-    """
-    return config.max_rewind_tokens + 1 if config.max_rewind_tokens else 0
-
-
 def new_positions(config: StreamConfig) -> StreamPositions:
     """Return the positions of streams that have seen nothing."""
-    starts = _starts(config)
+    starts = window_starts(config)
     return StreamPositions(turns=None if starts is None else [starts])
-
-
-def _starts(config: StreamConfig, turns: list[int] | None = None) -> TurnStarts | None:
-    by_turn = config.eviction == "turn"
-    return window_starts(
-        config.window_size, by_turn=by_turn, grain=config.eviction_grain, starts=turns
-    )

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from streamingllm.config import StreamConfig
+
 _Number = TypeVar("_Number", int, Tensor)
 
 
@@ -104,17 +106,14 @@ class BlockStarts(TurnStarts):
         return self
 
 
-def window_starts(
-    window_size: int, *, by_turn: bool, grain: int, starts: list[int] | None = None
-) -> TurnStarts | None:
-    """Return what says where windows begin; None where they begin anywhere.
+def window_starts(config: StreamConfig, turns: list[int] | None = None) -> TurnStarts | None:
+    """Return what says where the windows of a stream begin; None where they begin anywhere.
 
     Args:
-        window_size: most tokens of a window (m).
-        by_turn: whether whole turns leave.
-        grain: else, tokens that leave together.
-        starts: first tokens of the turns so far.
+        config: of the stream.
+        turns: stream positions of the first tokens of its turns so far.
     """
-    if by_turn:
-        return TurnStarts(window_size, starts)
-    return BlockStarts(window_size, grain) if grain > 1 else None
+    if config.eviction == "turn":
+        return TurnStarts(config.window_size, turns)
+    grain = config.eviction_grain
+    return BlockStarts(config.window_size, grain) if grain > 1 else None

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from streamingllm.engine.slot_pool import SlotPool
 from streamingllm.engine.stream import EngineStream
-from streamingllm.graphs.decode_step import DecodeStep, StepToken, unsupported_reason
+from streamingllm.graphs.decode_step import DecodeStep, StepToken
+from streamingllm.graphs.step_support import unsupported_reason
 from streamingllm.integration.lora import check_adapter, using_adapter
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import run_model

@@ -134,8 +134,6 @@ class Scheduler:
         stream.is_closed = True
         stream.cache_state = None
 
-    # Ends.
-
     def end(
         self, stream: EngineStream, reason: FinishReason, error: Exception | None = None
     ) -> None:
@@ -167,10 +165,7 @@ class Scheduler:
             return
         stream.finish_reason = reason
         stream.is_paused = False
-        unforked, stream.unforked = stream.unforked, []
-        for index, generation in enumerate(unforked, start=1):
-            sample = stream.copy(stream.id, generation)
-            sample.sample_index = index
+        for sample in stream.take_unforked():
             self._outputs.append(sample.output((), "", reason, (), error))
         if reason is FinishReason.FAILED or stream.sample_index > 0:
             self.remove(stream, wipe=reason is FinishReason.FAILED)
@@ -184,8 +179,8 @@ class Scheduler:
         """Do one step; `take_outputs` returns what came of it.
 
         Raises:
-            Exception: the pass of all streams failed; no token of it is counted, so that the next
-                step does it again. A pass of one stream that fails ends that stream only.
+            Exception: the pass of all streams failed, and counts as not done. A pass of one stream
+                that fails ends that stream only.
         """
         self.num_steps += 1
         self.admit()
@@ -220,11 +215,8 @@ class Scheduler:
 
     def _fork_samples(self, stream: EngineStream) -> None:
         """Let the other samples of a prompt run, or wait with a copy of its cache."""
-        unforked, stream.unforked = stream.unforked, []
         state = None
-        for index, generation in enumerate(unforked, start=1):
-            sample = stream.copy(stream.id, generation)
-            sample.sample_index = index
+        for sample in stream.take_unforked():
             stream.samples.append(sample)
             if not self.fork(stream, sample):
                 if state is None and stream.num_seen_tokens:

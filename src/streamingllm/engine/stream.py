@@ -193,6 +193,14 @@ class EngineStream:
         taken = [self.token_tail.pop() for _ in range(num_tokens)]
         return taken[-1:] if feed_again else []
 
+    def take_unforked(self) -> list[EngineStream]:
+        """Return the other samples of the prompt, which have no slot yet."""
+        unforked, self.unforked = self.unforked, []
+        samples = [self.copy(self.id, generation) for generation in unforked]
+        for index, sample in enumerate(samples, start=1):
+            sample.sample_index = index
+        return samples
+
     def copy(self, stream_id: str, generation: GenerationState | None) -> EngineStream:
         """Return a stream without a slot that stands where this one does.
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from streamingllm.attention.forward_plan import ForwardPlan, LayerTurn
+from streamingllm.cache.geometry import tokens_taken_back
 from streamingllm.cache.recurrent_states import RecurrentStates
-from streamingllm.cache.ring_cache import RingCache, tokens_taken_back
+from streamingllm.cache.ring_cache import RingCache
 from streamingllm.cache.state_layer import StateLayer
 from streamingllm.cache.stateful_ring_cache import StatefulRingCache
 from streamingllm.config import StreamConfig

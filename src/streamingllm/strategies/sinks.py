@@ -6,12 +6,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.config import StreamConfig
-from streamingllm.graphs.decode_step import (
-    DecodeStep,
-    StepToken,
-    declared_unsupported_reason,
-    unsupported_reason,
-)
+from streamingllm.graphs.decode_step import DecodeStep, StepToken
+from streamingllm.graphs.step_support import declared_unsupported_reason, unsupported_reason
 from streamingllm.integration.lora import active_adapter
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import LogitsToKeep, Strategy, run_model
