@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import statistics
 import sys
 import time
@@ -87,17 +88,25 @@ def main() -> None:
     parser.add_argument("--questions", type=Path, required=True, help="MT-bench's JSON lines")
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--answer-tokens", type=int, default=48)
+    parser.add_argument("--server", default="", help="what answers and where, for the record")
     parser.add_argument("--session", default=f"bench-{int(time.time())}")
     parser.add_argument("--json", type=Path, required=True)
     asked = parser.parse_args()
     client = openai.OpenAI(base_url=asked.url, api_key="none", max_retries=0, timeout=600)
     history: list[Any] = [{"role": "system", "content": "You are a helpful assistant."}]
+    about = {
+        "server": asked.server,
+        "answer_tokens_at_most": asked.answer_tokens,
+        "versions": {"openai": openai.__version__, "python": platform.python_version()},
+    }
     turns = []
     for number, question in enumerate(questions(asked.questions, asked.turns), 1):
         history.append({"role": "user", "content": question})
         turns.append(turn(client, history, asked.session, asked.answer_tokens))
         sys.stderr.write(f"\r{number} of {asked.turns}")
-        asked.json.write_text(json.dumps({**summary(turns), "each": turns}, indent=2) + "\n")
+        asked.json.write_text(
+            json.dumps({**about, **summary(turns), "each": turns}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":
