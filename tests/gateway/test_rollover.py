@@ -1,4 +1,4 @@
-"""Which messages a rollover leaves out."""
+"""Messages that a rollover leaves out."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ async def tell_secret(manager: SessionManager, **fields: Any) -> str:
 async def asked(
     manager: SessionManager, question: str = QUESTION, *, session_id: str = "here", **fields: Any
 ) -> Recall | None:
-    """What is recalled for a question."""
+    """Recalled text for a question."""
     started = (await turn(manager, request(question, identity=named(session_id), **fields)))[0]
     assert isinstance(started, TurnStarted)
     return started.view.recall

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from streamingllm.checks import check_integer
@@ -66,7 +68,6 @@ class Visible:
 
     Args:
         messages: those that are sent, the pinned head first.
-        num_head: messages of the head, which are always sent.
         first: number, in the request, of the first message after the head that is sent.
         seen_tokens: of all messages of the request, by the estimate.
         visible_tokens: of those that are sent.
@@ -75,7 +76,6 @@ class Visible:
     """
 
     messages: list[Json]
-    num_head: int
     first: int
     seen_tokens: int
     visible_tokens: int
@@ -124,18 +124,15 @@ class Rollover:
         """
         messages: list[Json] = list(body["messages"])
         costs = [self._cost(message) for message in messages]
-        num_head = next(
-            (n for n, one in enumerate(messages) if one.get("role") not in _HEAD_ROLES),
-            len(messages),
-        )
-        fixed = sum(costs[:num_head]) + self._count_of_tools(body)
+        num_head, sums = _num_head(messages), [0, *accumulate(costs)]
+        fixed = sums[num_head] + self._count_of_tools(body)
         limit = int(self.settings.limit * share)
         room = limit - self._answer_room(body) - self.settings.recall_tokens - fixed
         keep = int(limit * self.settings.keep_share) - fixed
         turns = [n for n in range(num_head, len(messages)) if messages[n].get("role") == "user"]
-        firsts = self._firsts(costs, turns, num_head, room, keep)
+        firsts = _firsts(sums, turns, num_head, room, keep)
         first = firsts[-1]
-        size = sum(costs[first:])
+        size = sums[-1] - sums[first]
         if size > room:
             raise InputError(
                 f"messages: the last turn takes about {size} tokens, and a context limit of "
@@ -143,10 +140,9 @@ class Rollover:
             )
         return Visible(
             messages=messages[:num_head] + messages[first:],
-            num_head=num_head,
             first=first,
-            seen_tokens=sum(costs),
-            visible_tokens=sum(costs[:num_head]) + size,
+            seen_tokens=sums[-1],
+            visible_tokens=sums[num_head] + size,
             is_rolled=len(firsts) > 1 and firsts[-2] != first,
             is_long=limit - room + size > self.settings.warm_share * limit,
         )
@@ -158,28 +154,13 @@ class Rollover:
     def after_next_rollover(self, body: Mapping[str, Any], answer: str) -> list[Json]:
         """Return the messages that stay if the user's next turn causes a rollover."""
         messages = [*body["messages"], {"role": "assistant", "content": answer}]
-        num_head = self.visible(body).num_head
-        costs = [self._cost(message) for message in messages]
-        fixed = sum(costs[:num_head]) + self._count_of_tools(body)
+        num_head = _num_head(messages)
+        sums = [0, *accumulate(self._cost(message) for message in messages)]
+        fixed = sums[num_head] + self._count_of_tools(body)
         keep = int(self.settings.limit * self.settings.keep_share) - fixed
         turns = [n for n in range(num_head, len(messages)) if messages[n].get("role") == "user"]
-        first = _rolled(costs, turns, len(messages), keep)
+        first = _rolled(sums, turns, len(messages), keep)
         return messages[:num_head] + messages[first:]
-
-    def _firsts(
-        self, costs: Sequence[int], turns: Sequence[int], num_head: int, room: int, keep: int
-    ) -> list[int]:
-        """Return, for each user's turn so far, the first message after the head that was sent."""
-        first, found = num_head, [num_head]
-        for index, turn in enumerate(turns):
-            is_last = index + 1 == len(turns)
-            end = len(costs) if is_last else turn + 1
-            if sum(costs[first:end]) > room:
-                first = max(first, _rolled(costs, turns[: index + 1], turn, keep))
-            if sum(costs[first:end]) > room:
-                first = turn
-            found.append(first)
-        return found
 
     def _cost(self, message: Mapping[str, Any]) -> int:
         return self._count(text_of(message)) + _MESSAGE_TOKENS
@@ -192,6 +173,36 @@ class Rollover:
         return asked if isinstance(asked, int) else self.settings.answer_tokens
 
 
-def _rolled(costs: Sequence[int], turns: Sequence[int], end: int, keep: int) -> int:
+def _num_head(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many messages of the pinned head come first."""
+    rest = (n for n, one in enumerate(messages) if one.get("role") not in _HEAD_ROLES)
+    return next(rest, len(messages))
+
+
+def _firsts(
+    sums: Sequence[int], turns: Sequence[int], num_head: int, room: int, keep: int
+) -> list[int]:
+    """Return, for each user's turn so far, the first message after the head that was sent.
+
+    Args:
+        sums: tokens before each message, and of all.
+        turns: numbers of the messages that begin a user's turn.
+        num_head: messages of the head.
+        room: tokens that the messages after the head may take.
+        keep: tokens of them that a rollover leaves.
+    """
+    first, found = num_head, [num_head]
+    for index, turn in enumerate(turns):
+        end = len(sums) - 1 if index + 1 == len(turns) else turn + 1
+        if sums[end] - sums[first] > room:
+            first = max(first, _rolled(sums, turns, turn, keep))
+        if sums[end] - sums[first] > room:
+            first = turn
+        found.append(first)
+    return found
+
+
+def _rolled(sums: Sequence[int], turns: Sequence[int], end: int, keep: int) -> int:
     """Return the first of `turns` from which on the messages before `end` take at most `keep`."""
-    return next((turn for turn in turns if sum(costs[turn:end]) <= keep), end)
+    index = bisect_left(turns, sums[end] - keep, key=lambda turn: sums[turn])
+    return min(turns[index], end) if index < len(turns) else end

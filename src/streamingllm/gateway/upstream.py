@@ -19,7 +19,7 @@ _NOT_SENT_ON = frozenset(
         *("content-encoding", "accept-encoding", "date", "server"),
     )
 )
-# How OpenAI, vLLM, llama.cpp, Ollama, SGLang and TGI say that a request is too long.
+# Words by which OpenAI, vLLM, llama.cpp, Ollama, SGLang and TGI say that a request is too long.
 _TOO_LONG = (
     *("context_length_exceeded", "context length", "context size", "context window"),
     *("maximum context", "exceed_context_size", "too many tokens", "input is too long"),
