@@ -21,7 +21,7 @@ SMALL = {
     "character": ["--characters", "1", "--turns", "30", "--facts", "2"],
     "meeting": ["--turns", "24", "--minutes", "0"],
     "repository": ["--tokens", "1500", "--skip", "700", "--every", "400", "--cache-size", "384"],
-    "support_desk": ["--chats", "1", "--turns", "20", "--cache-size", "384"],
+    "support_desk": ["--chats", "1", "--turns", "20", "--cache-size", "1024"],
 }
 BETTER = {  # a figure that the memory must raise, because it counts what is in view
     "book": "quoted sentences recalled",
