@@ -291,3 +291,19 @@ def test_commands_need_no_terminal(folder: Path) -> None:
     assert not commands.is_over
     commands.run("/quit")
     assert commands.is_over
+
+
+def test_a_memory_recalls_in_the_open(folder: Path, talk: Talk) -> None:
+    chat = ["chat", "--model", str(folder), "--system", "Be kind.", "--temperature", "0"]
+    chat += ["--cache-size", "600", "--max-new-tokens", "3", "--memory"]
+    told = ["My hamster is called Napoleon."]
+    told += [f"The weather of day {number} was dull, and nothing happened." for number in range(12)]
+    shown, found = talk(chat, *told, "What is my hamster called?", "Where are crocodiles?")
+    expected = 'recalled: turn 1, user: "My hamster is called Napoleon." (for: hamster, call)'
+    assert shown.count(expected) == 1
+    assert shown.startswith("/help") and "nothing recalled" in shown
+    assert shown.count("not found: nothing about this is visible or in the memory") == 1
+    recalled = [(part["turn"], part["text"]) for part in found["recalled"]]
+    assert (14, told[0]) in recalled
+    assert found["config"]["memory"] is True
+    assert "recalled" not in talk(chat[:-1], "Hello")[1]

@@ -39,6 +39,7 @@ from streamingllm.sessions import DEFAULT_SYSTEM_PROMPT
 from streamingllm.text_files import without_byte_order_mark
 
 if TYPE_CHECKING:
+    from streamingllm.cli.chat_recall import ChatRecall
     from streamingllm.sessions import Conversation
 
 _PROMPT = "> "
@@ -61,6 +62,13 @@ def chat(
         ),
     ] = 512,
     max_new_tokens: Annotated[int, typer.Option(help="Tokens of one answer at most.")] = 512,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory/--no-memory",
+            help="Find what left the window when a message asks about it, and say what was found.",
+        ),
+    ] = False,
     temperature: TemperatureOption = 0.2,
     top_p: TopPOption = 0.9,
     top_k: TopKOption = 0,
@@ -100,6 +108,7 @@ def chat(
         "cache_size": cache_size,
         "max_rewind_tokens": max_rewind_tokens,
         "max_new_tokens": max_new_tokens,
+        "memory": memory,
         **asdict(sampling),
         "quantize": lm.quantization,
         "weights": lm.weights,
@@ -111,12 +120,31 @@ def chat(
         "sampling": sampling,
         "generator": seeded_generator(seed, lm.model.device),
     }
-    last = _talk(conversation, human_console(json), writing)
+    with _recall(memory) as recall:
+        last = _talk(conversation, human_console(json), writing, recall)
+        recalled = {} if recall is None else {"recalled": recall.report}
     if json is not None:
-        write_json(json, {**_report(last), "config": settings, **run_record(seed)})
+        report = {**_report(last), **recalled}
+        write_json(json, {**report, "config": settings, **run_record(seed)})
 
 
-def _talk(conversation: Conversation, console: Console, writing: dict[str, Any]) -> Conversation:
+@contextlib.contextmanager
+def _recall(memory: bool) -> Iterator[ChatRecall | None]:
+    if not memory:
+        yield None
+        return
+    from streamingllm.cli.chat_recall import ChatRecall
+
+    with contextlib.closing(ChatRecall()) as recall:
+        yield recall
+
+
+def _talk(
+    conversation: Conversation,
+    console: Console,
+    writing: dict[str, Any],
+    recall: ChatRecall | None,
+) -> Conversation:
     """Answer what is typed until the user leaves; return the branch that was left."""
     from streamingllm.cli.chat_commands import ChatCommands, is_command
 
@@ -130,8 +158,12 @@ def _talk(conversation: Conversation, console: Console, writing: dict[str, Any])
             if is_command(text):
                 remark(commands.run(text.strip()))
             else:
-                _answer(commands.conversation, text, console, writing)
-                remark(_status(commands.conversation))
+                branch = commands.conversation
+                context = "" if recall is None else recall.before(branch, text)
+                _answer(branch, text, console, {**writing, "context": context})
+                remark(_status(branch))
+                if recall is not None:
+                    remark(recall.describe(branch))
         except StreamingLLMError as error:
             console.print(f"error: {error}", soft_wrap=True)
         except KeyboardInterrupt:

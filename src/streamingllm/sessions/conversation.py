@@ -16,7 +16,7 @@ from streamingllm.sessions.conversation_state import ConversationState
 from streamingllm.sessions.system_prompt import DEFAULT_SYSTEM_PROMPT
 from streamingllm.sessions.template_input import Messages, as_messages
 from streamingllm.sessions.token_log import TokenLog
-from streamingllm.sessions.transcript import Message, Transcript
+from streamingllm.sessions.transcript import ContentPart, Message, Transcript
 from streamingllm.sessions.visibility import Visibility
 from streamingllm.stream import Stream
 from streamingllm.stream.sampling import GREEDY, SamplingParams
@@ -130,6 +130,7 @@ class Conversation:
         max_new_tokens: int = 512,
         sampling: SamplingParams = GREEDY,
         generator: torch.Generator | None = None,
+        context: str = "",
     ) -> Iterator[str]:
         """Prefill what is said and generate the answer, piece by piece.
 
@@ -141,6 +142,7 @@ class Conversation:
             max_new_tokens: upper bound on the answer.
             sampling: how tokens are chosen.
             generator: source of randomness.
+            context: read before the last message, in its turn; the transcript does not have it.
 
         Raises:
             InputError: there is nothing to say.
@@ -150,7 +152,8 @@ class Conversation:
         if not any(message.text for message in messages):
             raise InputError("text is empty; say at least one character")
         self._pieces, self._interrupted = None, False
-        first, ids = self.stream.num_seen_tokens, self._turn_ids(messages)
+        told = [*messages[:-1], _after(context, messages[-1])]
+        first, ids = self.stream.num_seen_tokens, self._turn_ids(told)
         answer = ""
         try:
             if not self._prefill(ids):
@@ -281,3 +284,7 @@ class Conversation:
 
     def _go_back(self, num_turns: int, first: int) -> None:
         self._state.go_back(self.transcript.turn_start(-num_turns), first)
+
+
+def _after(context: str, message: Message) -> Message:
+    return replace(message, parts=(ContentPart(context), *message.parts)) if context else message
