@@ -301,7 +301,7 @@ def test_a_memory_recalls_in_the_open(folder: Path, talk: Talk) -> None:
     shown, found = talk(chat, *told, "What is my hamster called?", "Where are crocodiles?")
     expected = 'recalled: turn 1, user: "My hamster is called Napoleon." (for: hamster, call)'
     assert shown.count(expected) == 1
-    assert shown.startswith("/help") and "nothing recalled" in shown
+    assert "nothing recalled" in shown
     assert shown.count("not found: nothing about this is visible or in the memory") == 1
     recalled = [(part["turn"], part["text"]) for part in found["recalled"]]
     assert (14, told[0]) in recalled

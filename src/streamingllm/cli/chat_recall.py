@@ -42,7 +42,7 @@ class ChatRecall:
         """Return what was recalled for the last message, a line for each text, or that none was."""
         lines = [_line(conversation, part) for part in self._last.texts] or ["nothing recalled"]
         if self._last.is_not_found:
-            lines.append("not found: nothing about this is visible or in the memory; it may be invented")
+            lines.append("not found: nothing about this is visible or in the memory")
         return "\n".join(lines)
 
 
