@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamingllm.errors import ConfigError, InputError
 from streamingllm.memory import Memory, MemorySettings, Recalled
+from streamingllm.memory.passages import passages
 from streamingllm.sessions.sqlite_store import SqliteStore
 
 BIRTHDAY = datetime(2024, 5, 8, 13, 0, tzinfo=UTC)
@@ -233,3 +234,19 @@ def test_wrong_meta_is_refused(memory: Memory, meta: dict[str, object], message:
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{field}={value}"):
         MemorySettings(**{field: value})
+
+
+def test_a_question_that_is_asked_again_does_not_hide_what_answers_it(tmp_path: Path) -> None:
+    told = (
+        "My hamster is called Napoleon.",
+        "Hello! It's great to meet you today, how",
+        "Tell me in one sentence about the number 1.",
+        "1 is a unique number that has no positive integer counterpart.",
+        "What is the name of my hamster?",
+        "The name of your hamster is a friendly and curious ham",
+    )
+    with Memory(tmp_path / "memory.db") as memory:
+        for text in told:
+            memory.append("ada", "user", text)
+        found = passages(memory.search("ada", told[4], 200))
+    assert told[0] in [piece.text for piece in found]

@@ -9,13 +9,13 @@ from streamingllm.memory.records import Recalled
 _OPENING = "[From earlier in this conversation, no longer in view:]"
 _CLOSING = "[End of what was recalled.]"
 _MAX_PASSAGES = 8
-_MIN_SHARE_OF_BEST = 0.4
+_MIN_SHARE_OF_BEST = 0.25
 
 
 def passages(found: Sequence[Recalled]) -> list[Recalled]:
     """Return the best pieces that make up at most eight passages of neighbours.
 
-    Pieces that score below 0.4 of the best one are left out.
+    Pieces that score below a quarter of the best one are left out.
 
     Args:
         found: by one search, the best first.
