@@ -28,11 +28,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its category, and the ids of the turns that answer it."""
+    """A question, its category, the ids of the turns that answer it, and the answer if any."""
 
     text: str
     category: int
     evidence: frozenset[str]
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -64,5 +65,6 @@ def _conversation(record: dict[str, Any]) -> LocomoConversation:
         named = re.findall(r"D\d+:\d+", " ".join(asked.get("evidence", ())))
         evidence = frozenset(named) & known
         if evidence:
-            questions.append(Question(asked["question"], asked["category"], evidence))
+            answer = str(asked.get("answer", ""))
+            questions.append(Question(asked["question"], asked["category"], evidence, answer))
     return LocomoConversation(tuple(turns), tuple(questions))
