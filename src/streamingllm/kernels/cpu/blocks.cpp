@@ -45,7 +45,9 @@ at::Tensor block_linear(const at::Tensor& x, const at::Tensor& blocks, int64_t f
     matmul.unpack_blocks(format, data + i * tile_bytes, dim / kGroup, panel);
   };
   if (x.numel() >= kManyRows * dim) return multiply_many_tiles(x, num_rows, unpack);
-  const QuantizedActivations activations(x, dim);
+  int low_bits = 0;
+  with_format(format, [&]<typename F>() { low_bits = F::kLow; });
+  const QuantizedActivations activations(x, dim, low_bits);
   const auto multiply = [&](int64_t i, float* out, int64_t stride) {
     kernels().multiply_blocks(format, data + i * tile_bytes, activations.get(), out, stride);
   };

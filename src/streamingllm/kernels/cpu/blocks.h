@@ -99,13 +99,15 @@ struct BlockTile {
         high(reinterpret_cast<const int32_t*>(data + at.high)),
         scales(data + at.scales),
         minimums(data + at.minimums),
-        factors(reinterpret_cast<const uint16_t*>(data + at.factors)) {}
+        factors(reinterpret_cast<const uint16_t*>(data + at.factors)),
+        end(data + at.bytes) {}
 
   const int32_t* low;   // [columns / 32][kLow][kRowTile]
   const int32_t* high;  // [columns / 32][kHigh][kRowTile]
   const char* scales;   // [groups][kRowTile], halves or bytes
   const char* minimums;
   const uint16_t* factors;  // [spans][1 or 2][kRowTile]: of scales, of minimums
+  const char* end;
 };
 
 }  // namespace streamingllm

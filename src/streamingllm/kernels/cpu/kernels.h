@@ -137,6 +137,7 @@ struct Activations {
   const float* sums;     // of the values, [batch][num_groups]
   const float* half_sums;    // of scale * code in each half of a group, [batch][num_groups][2]
   const int32_t* code_sums;  // of the codes there
+  const int8_t* bytes;       // of the codes, as `SplitCodes` gives them; null for none
   int64_t batch;
   int64_t num_groups;
 };
@@ -152,6 +153,8 @@ using UnpackBlockRow = void (*)(int64_t format, const char* tile, int row, int64
 using QuantizeActivations = void (*)(const float* x, int64_t num_groups, int16_t* codes,
                                      float* scales, float* sums, float* half_sums,
                                      int32_t* code_sums);
+// Upper and lower bytes of codes, in the order that products with weights of `low_bits` take.
+using SplitCodes = void (*)(const int16_t* codes, int64_t num_groups, int low_bits, int8_t* bytes);
 // out[b][row] = x[b] . w[row] for `count` rows of bfloat16 or float32 weights.
 using MultiplyDense = void (*)(const char* w, Element element, const float* x, int64_t batch,
                                int64_t dim, int64_t count, float* out, int64_t out_stride);
@@ -186,6 +189,7 @@ struct Kernels {
   MultiplyBlocks multiply_blocks;
   UnpackBlockRow unpack_block_row;
   QuantizeActivations quantize_activations;
+  SplitCodes split_codes = nullptr;  // null if products take codes as they are
   MultiplyDense multiply_dense;
   MatmulKernels by_floats, by_pairs;
   NegativeLogLikelihood negative_log_likelihood;

@@ -37,6 +37,7 @@ const Kernels kernels = {
     .multiply_blocks = multiply_blocks,
     .unpack_block_row = unpack_block_row,
     .quantize_activations = quantize_activations,
+    .split_codes = split_codes,
     .multiply_dense = multiply_dense,
     .by_floats = make_matmul_kernels<Floats>(),
     .by_pairs = make_matmul_kernels<Pairs>(),

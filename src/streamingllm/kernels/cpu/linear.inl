@@ -82,6 +82,8 @@ void multiply_quantized(const QuantizedTile& w, const Activations& x, float* out
     multiply_tile<8>(w, x, out, out_stride);
 }
 
+constexpr float kGreatestCode = 127.0f * 256.0f + 127.0f;  // its upper byte is signed
+
 // Sixteen-bit codes of x [num_groups * kGroup] with one scale for each group.
 void quantize_activations(const float* x, int64_t num_groups, int16_t* codes, float* scales,
                           float* sums, float* half_sums, int32_t* code_sums) {
@@ -95,8 +97,8 @@ void quantize_activations(const float* x, int64_t num_groups, int16_t* codes, fl
     const float greatest_size = greatest(top);
     sums[g] = sum(total);
     // A maximum may pass over NaN; a sum does not, and infinity minus itself is NaN too.
-    scales[g] = greatest_size / 32767.0f + (sums[g] - sums[g]);
-    const float inverse = greatest_size == 0.0f ? 0.0f : 32767.0f / greatest_size;
+    scales[g] = greatest_size / kGreatestCode + (sums[g] - sums[g]);
+    const float inverse = greatest_size == 0.0f ? 0.0f : kGreatestCode / greatest_size;
     for (int i = 0; i < kGroup; i += kWidth)
       store_rounded(codes + i, multiply(load(x + i), broadcast(inverse)));
     for (int half = 0; half < 2; ++half) {

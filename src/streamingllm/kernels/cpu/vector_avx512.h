@@ -126,6 +126,28 @@ inline Integers dot_pairs(Integers sum, Integers a, Integers b) {
   return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
 #endif
 }
+#ifdef __AVX512VNNI__
+// sum + a . b in each lane, of four unsigned bytes and four signed ones.
+inline Integers dot_bytes(Integers sum, Integers a, Integers b) {
+  return _mm512_dpbusd_epi32(sum, a, b);
+}
+// x, or the bits of y that are in a mask.
+inline Integers either_of_masked(Integers x, Integers y, Integers mask) {
+  return _mm512_ternarylogic_epi32(x, y, mask, 0xF8);
+}
+inline Integers differing(Integers a, Integers b) { return _mm512_xor_si512(a, b); }
+// The entries that bytes below 16 name.
+inline Integers look_up_bytes(const int8_t* table, Integers x) {
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), x);
+}
+// code = 256 * high + low for 16 codes, at most 127.5 * 256 in size.
+inline void store_halves(const int16_t* codes, int8_t* high, int8_t* low) {
+  const __m256i x = _mm256_loadu_si256((const __m256i*)codes);
+  const __m256i top = _mm256_srai_epi16(_mm256_add_epi16(x, _mm256_set1_epi16(128)), 8);
+  _mm_storeu_si128((__m128i*)high, _mm256_cvtepi16_epi8(top));
+  _mm_storeu_si128((__m128i*)low, _mm256_cvtepi16_epi8(x));  // its lower eight bits
+}
+#endif
 #ifdef __AVX512BF16__
 // sum + a[0] * b[0] + a[1] * b[1] in each lane, of pairs of bfloat16.
 inline Vector dot_bfloat16(Vector sum, Integers a, Integers b) {
