@@ -147,11 +147,15 @@ def _talk(
 ) -> Conversation:
     """Answer what is typed until the user leaves; return the branch that was left."""
     from streamingllm.cli.chat_commands import ChatCommands, is_command
+    from streamingllm.sessions.reasoning import window_warning
 
     def remark(text: str) -> None:
         console.print(text, style="dim", soft_wrap=True)
 
     commands = ChatCommands(conversation, remark)
+    config = conversation.stream.config
+    if warning := window_warning(conversation.lm, config.num_sink_tokens + config.window_size):
+        remark(warning)
     remark("/help lists the commands")
     for text in _typed(console):
         try:

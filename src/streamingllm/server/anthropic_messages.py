@@ -13,7 +13,7 @@ from streamingllm.server.messages import (
     function_tool,
     system_prompt_of,
 )
-from streamingllm.server.reasoning import can_reason, reasoning_switch, reasoning_variables
+from streamingllm.server.reasoning import reasoning_switch, reasoning_variables
 from streamingllm.server.schemas.anthropic import (
     AssistantTurn,
     CountTokensRequest,
@@ -24,6 +24,7 @@ from streamingllm.server.schemas.anthropic import (
     Turn,
     UserTurn,
 )
+from streamingllm.sessions.reasoning import can_reason
 from streamingllm.sessions.transcript import ContentPart, Message, ToolCall
 from streamingllm.sessions.turn import ToolMode
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import platformdirs
@@ -14,8 +15,10 @@ from streamingllm.memory.session_memory import SessionMemory
 from streamingllm.models import LanguageModel
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
+from streamingllm.sessions.reasoning import window_warning
 from streamingllm.sessions.sqlite_store import SqliteStore
 
+_log = logging.getLogger("streamingllm")
 _MIN_SINK_TOKENS = 4
 _DATABASE = "sessions.sqlite"
 _SNAPSHOTS = "snapshots"
@@ -56,6 +59,8 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
         quantize_cache=settings.quantize_cache,
         eviction="turn",  # a session that evicts by token marks no turn
     )
+    if warning := window_warning(lm, settings.cache_size):
+        _log.warning(warning)
     folder = data_folder(settings)
     engine = Engine(
         lm,
