@@ -51,11 +51,24 @@ def comparable(arguments: Arguments) -> bool:
     return not has_nan and not overlapping and all(len(set(s)) == len(s) for s in strides)
 
 
-def assert_same(x: Tensor, y: Tensor, tolerance: float = 0.0) -> None:
+def assert_same(x: Tensor, y: Tensor, tolerance: float = 0.0, least_size: float = 1.0) -> None:
     assert x.shape == y.shape
     x, y = x.detach().double(), y.detach().double()
-    atol = tolerance * max(1.0, float(y.abs().max())) if tolerance and y.numel() else 0.0
+    atol = tolerance * max(least_size, float(y.abs().max())) if tolerance and y.numel() else 0.0
     torch.testing.assert_close(x, y, rtol=tolerance, atol=atol, equal_nan=True)
+
+
+def size_of_terms(name: str, arguments: Arguments) -> float:
+    """Return what the terms of a product add up to in size; 1 for other operators.
+
+    Many rows are multiplied with weights in bfloat16. Spoiled weights may be large and cancel out.
+    """
+    if not name.endswith("linear"):
+        return 1.0
+    x = arguments["x"].detach().float()
+    weight = getattr(reference, name)(**(copied(arguments) | {"x": torch.eye(x.shape[-1])}))
+    sizes = x.abs() @ weight.detach().abs().float()
+    return max(1.0, float(sizes.max()) / 8) if sizes.numel() else 1.0
 
 
 @pytest.mark.parametrize("name", sorted(ARGUMENTS))
@@ -73,7 +86,7 @@ def test_it_computes_the_truth_or_refuses(name: str, data: st.DataObject) -> Non
     if comparable(arguments):
         expected = getattr(reference, name)(**truth)
         for x, y in zip(_tensors(found), _tensors(expected), strict=True):
-            assert_same(x, y, tolerance=3e-2)
+            assert_same(x, y, tolerance=3e-2, least_size=size_of_terms(name, arguments))
         for (_, x), (_, y) in zip(_buffers(ours), _buffers(truth), strict=True):
             assert_same(x, y)
 

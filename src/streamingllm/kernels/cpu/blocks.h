@@ -41,6 +41,7 @@ using Q4_1 = Format<4, 0, 0, 32, Scale::kHalf, true>;
 using Q5_0 = Format<4, 1, 16, 32, Scale::kHalf, false>;
 using Q5_1 = Format<4, 1, 0, 32, Scale::kHalf, true>;
 using Q8_0 = Format<8, 0, 0, 32, Scale::kHalf, false>;
+using Q8_1 = Format<8, 0, 0, 32, Scale::kHalf, true>;  // of kernels/packing.py; no type of files
 using Q2_K = Format<2, 0, 0, 16, Scale::kFactored, true>;
 using Q3_K = Format<2, 1, 4, 16, Scale::kFactored, false>;
 using Q4_K = Format<4, 0, 0, 32, Scale::kFactored, true>;
@@ -101,13 +102,30 @@ struct BlockTile {
         minimums(data + at.minimums),
         factors(reinterpret_cast<const uint16_t*>(data + at.factors)),
         end(data + at.bytes) {}
+  BlockTile(const QuantizedTile& w, int64_t num_columns)
+      : low(w.codes),
+        high(nullptr),
+        scales(reinterpret_cast<const char*>(w.scales)),
+        minimums(reinterpret_cast<const char*>(w.minimums)),
+        factors(nullptr),
+        end(reinterpret_cast<const char*>(w.codes) + num_columns * kRowTile * F::kLow / 8) {}
 
   const int32_t* low;   // [columns / 32][kLow][kRowTile]
   const int32_t* high;  // [columns / 32][kHigh][kRowTile]
   const char* scales;   // [groups][kRowTile], halves or bytes
   const char* minimums;
   const uint16_t* factors;  // [spans][1 or 2][kRowTile]: of scales, of minimums
-  const char* end;
+  const char* end;          // of the tile, where the codes of the next one begin
 };
+
+// Call work(tile) for a tile of kernels/packing.py, whose regions lie apart.
+template <typename Work>
+void with_blocks(const QuantizedTile& w, int64_t num_groups, const Work& work) {
+  const int64_t num_columns = num_groups * kGroup;
+  if (w.bits == 4)
+    w.minimums ? work(BlockTile<Q4_1>(w, num_columns)) : work(BlockTile<Q4_0>(w, num_columns));
+  else
+    w.minimums ? work(BlockTile<Q8_1>(w, num_columns)) : work(BlockTile<Q8_0>(w, num_columns));
+}
 
 }  // namespace streamingllm

@@ -134,7 +134,6 @@ struct QuantizedTile {
 struct Activations {
   const int16_t* codes;  // [batch][num_groups][kGroup]
   const float* scales;   // [batch][num_groups]
-  const float* sums;     // of the values, [batch][num_groups]
   const float* half_sums;    // of scale * code in each half of a group, [batch][num_groups][2]
   const int32_t* code_sums;  // of the codes there
   const int8_t* bytes;       // of the codes, as `SplitCodes` gives them; null for none
@@ -151,8 +150,7 @@ using MultiplyBlocks = void (*)(int64_t format, const char* tile, const Activati
 using UnpackBlockRow = void (*)(int64_t format, const char* tile, int row, int64_t num_columns,
                                 float* out);
 using QuantizeActivations = void (*)(const float* x, int64_t num_groups, int16_t* codes,
-                                     float* scales, float* sums, float* half_sums,
-                                     int32_t* code_sums);
+                                     float* scales, float* half_sums, int32_t* code_sums);
 // Upper and lower bytes of codes, in the order that products with weights of `low_bits` take.
 using SplitCodes = void (*)(const int16_t* codes, int64_t num_groups, int low_bits, int8_t* bytes);
 // out[b][row] = x[b] . w[row] for `count` rows of bfloat16 or float32 weights.

@@ -19,6 +19,10 @@ namespace {
 
 #include "blocks.inl"
 
+#include "byte_codes.inl"
+
+#include "block_products.inl"
+
 #include "windowed.inl"
 
 #include "likelihood.inl"

@@ -74,7 +74,7 @@ at::Tensor quantized_linear(const at::Tensor& x, const at::Tensor& codes, const 
     matmul.unpack_tile(tiles[i], tiles.num_groups, panel);
   };
   if (x.numel() >= kManyRows * dim) return multiply_many_tiles(x, num_rows, unpack);
-  const QuantizedActivations activations(x, dim);
+  const QuantizedActivations activations(x, dim, tiles.bits);
   const auto multiply = [&](int64_t i, float* out, int64_t stride) {
     kernels().multiply_quantized(tiles[i], activations.get(), out, stride);
   };

@@ -66,24 +66,22 @@ class Product {
 // Activations [..., dim] in 16 bits, in buffers that are kept from call to call.
 class QuantizedActivations {
  public:
-  // `low_bits`: of the weights' codes in the first region, for products that take bytes; 0 for others.
-  QuantizedActivations(const at::Tensor& x, int64_t dim, int low_bits = 0)
+  // `low_bits`: of the weights' codes in the first region, for products that take bytes.
+  QuantizedActivations(const at::Tensor& x, int64_t dim, int low_bits)
       : batch_(x.numel() / dim), num_groups_(dim / kGroup) {
     const int64_t count = batch_ * num_groups_;
     codes_.resize(count * kGroup);
     scales_.resize(count);
-    sums_.resize(count);
     half_sums_.resize(2 * count);
     code_sums_.resize(2 * count);
     kernels().quantize_activations(as_floats(x, 1.0, floats_), count, codes_.data(),
-                                   scales_.data(), sums_.data(), half_sums_.data(),
-                                   code_sums_.data());
-    const bool is_split = low_bits > 0 && kernels().split_codes != nullptr;
+                                   scales_.data(), half_sums_.data(), code_sums_.data());
+    const bool is_split = kernels().split_codes != nullptr;
     if (is_split) {
       bytes_.resize(2 * count * kGroup);
       kernels().split_codes(codes_.data(), count, low_bits, bytes_.data());
     }
-    activations_ = {codes_.data(),     scales_.data(), sums_.data(), half_sums_.data(),
+    activations_ = {codes_.data(),     scales_.data(), half_sums_.data(),
                     code_sums_.data(), is_split ? bytes_.data() : nullptr, batch_, num_groups_};
   }
 
@@ -92,7 +90,7 @@ class QuantizedActivations {
  private:
   int64_t batch_, num_groups_;
   Activations activations_;
-  inline static thread_local std::vector<float> floats_, scales_, sums_, half_sums_;
+  inline static thread_local std::vector<float> floats_, scales_, half_sums_;
   inline static thread_local std::vector<int16_t> codes_;
   inline static thread_local std::vector<int32_t> code_sums_;
   inline static thread_local std::vector<int8_t> bytes_;

@@ -104,34 +104,6 @@ void multiply_panel_rows(const int32_t* x, int64_t batch, int64_t dim, const int
   give(last + (kPanel - batch + whole) * kPanelRows, whole, batch - whole);
 }
 
-template <typename Math, int kBits>
-void unpack_lanes(const QuantizedTile& w, int64_t num_groups, int lane, int32_t* panel) {
-  constexpr int kPairs = 16 / kBits;  // in a lane of codes
-  for (int64_t g = 0; g < num_groups; ++g) {
-    const Vector scale = load_half(w.scales + g * kRowTile + lane);
-    const Vector minimum = w.minimums ? load_half(w.minimums + g * kRowTile + lane)
-                           : kBits == 4 ? multiply(scale, broadcast(-8.0f))
-                                        : zero();
-    for (int j = 0; j < kBits; ++j) {
-      const Integers packed = load_integers(w.codes + (g * kBits + j) * kRowTile + lane);
-      for (int p = 0; p < kPairs; ++p, panel += 2 / Math::kPerLane * kPanelRows) {
-        const Integers codes = kBits == 4 ? low_nibbles(packed, 4 * p)
-                               : p == 0   ? even_bytes(packed)
-                                          : odd_bytes(packed);
-        Math::put_neighbours(panel + lane, fused(to_float(low_halves(codes)), scale, minimum),
-                             fused(to_float(high_halves(codes)), scale, minimum));
-      }
-    }
-  }
-}
-
-template <typename Math>
-void unpack_tile(const QuantizedTile& w, int64_t num_groups, int32_t* panel) {
-  for (int lane = 0; lane < kRowTile; lane += kWidth)
-    w.bits == 4 ? unpack_lanes<Math, 4>(w, num_groups, lane, panel)
-                : unpack_lanes<Math, 8>(w, num_groups, lane, panel);
-}
-
 // Call `work` with a number of the type that rows are made of; pairs are made of bfloat16 only.
 template <typename Math, typename Work>
 inline void with_type(Element element, const Work& work) {

@@ -107,9 +107,6 @@ inline Integers broadcast_pair(const int16_t* p) {
   __builtin_memcpy(&pair, p, sizeof pair);
   return _mm256_set1_epi32(pair);
 }
-inline Integers low_nibbles(Integers x, int shift) {
-  return _mm256_and_si256(_mm256_srli_epi32(x, shift), _mm256_set1_epi32(0x000F000F));
-}
 inline Integers shifted_right(Integers x, int bits) { return _mm256_srli_epi32(x, bits); }
 inline Integers shifted_left(Integers x, int bits) { return _mm256_slli_epi32(x, bits); }
 inline Integers both(Integers a, Integers b) { return _mm256_and_si256(a, b); }

@@ -93,9 +93,6 @@ inline Integers broadcast_pair(const int16_t* p) {
   __builtin_memcpy(&pair, p, sizeof pair);
   return _mm512_set1_epi32(pair);
 }
-inline Integers low_nibbles(Integers x, int shift) {
-  return _mm512_and_si512(_mm512_srli_epi32(x, shift), _mm512_set1_epi32(0x000F000F));
-}
 inline Integers shifted_right(Integers x, int bits) { return _mm512_srli_epi32(x, bits); }
 inline Integers shifted_left(Integers x, int bits) { return _mm512_slli_epi32(x, bits); }
 inline Integers both(Integers a, Integers b) { return _mm512_and_si512(a, b); }
