@@ -1,4 +1,4 @@
-"""Packed blocks, rotary tables and refusals, on vLLM's own operators and configs."""
+"""Parts of the plugin on vLLM's own operators and configs."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ class PositionBases:
     """Hold for each request what is subtracted from its stream positions.
 
     A rotary table ends. Before a chunk passes its end, the base moves up as far as the rule
-    allows, and the keys in the window are turned back by the same number of positions.
+    allows. The keys in the window are turned back by the same number of positions.
 
     Args:
         rule: which tokens are visible.
