@@ -38,7 +38,7 @@ def top(logprobs: dict[int, Any]) -> list[tuple[int, float]]:
 
 
 class Counts:
-    """Count blocks of requests, steps and preemptions.
+    """Count blocks of requests and preemptions. vLLM adds a suffix to the ids of requests.
 
     Args:
         scheduler: of the engine.

@@ -87,8 +87,8 @@ class SinkWindowBackend(CPUAttentionBackend):
             UnsupportedDeploymentError: the layer has a window of its own.
         """
         settings = StreamingSettings.read(os.environ)
-        if settings is None or cls.deployment is None:
-            raise UnsupportedDeploymentError("streaming mode was switched off after it was on")
+        assert settings is not None
+        assert cls.deployment is not None
         if type(spec) is not FullAttentionSpec or spec.sliding_window or spec.attention_chunk_size:
             raise UnsupportedDeploymentError(
                 f"kv_cache_spec={spec} is not supported in streaming mode; choose a model whose "

@@ -37,7 +37,7 @@ class StreamingSettings:
     def read(cls, environment: Mapping[str, str]) -> StreamingSettings | None:
         """Return the settings of an environment; None if it sets neither variable.
 
-        Vllm starts its processes with the environment of the first, so each process agrees.
+        Processes that vLLM starts have the environment of the first, so all agree.
 
         Raises:
             UnsupportedDeploymentError: only one is set, or one is not an integer.
