@@ -41,8 +41,8 @@ class Replica:
 
         Steps between two measured numbers of streams are interpolated.
         """
-        known = sorted(self.step_seconds)
-        steps = np.interp(np.arange(1, self.slots + 1), known, [self.step_seconds[s] for s in known])
+        streams, seconds = zip(*sorted(self.step_seconds.items()), strict=True)
+        steps = np.interp(np.arange(1, self.slots + 1), streams, seconds)
         gained = np.concatenate([[0.0], MICRO * tick_seconds / steps])
         return gained.round().astype(np.int64)
 

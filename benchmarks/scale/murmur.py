@@ -1,7 +1,7 @@
 """MurmurHash3 of many short keys at once, as Ray's consistent hashing uses it.
 
-Source: Appleby, MurmurHash3_x64_128; ray.serve.experimental.consistent_hash_router of Ray 2.60 takes
-the first 64 bits under a fixed seed.
+Source: Appleby, MurmurHash3_x64_128. Ray 2.60 takes its first 64 bits under a fixed seed, in
+ray.serve.experimental.consistent_hash_router.
 """
 
 from __future__ import annotations

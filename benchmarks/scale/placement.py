@@ -1,4 +1,4 @@
-"""Replicas chosen by a hash of the session: Ray's ring, rendezvous, and the ring with bounded loads."""
+"""Replicas chosen by a hash of the session: a ring, one with bounded loads, rendezvous."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Placement(Protocol):
     """Choose a replica for each session."""
 
     def set_members(self, members: dict[int, int]) -> None:
-        """Replace the members: each replica's number and how often it was replaced under a new id."""
+        """Replace the members: numbers of replicas, each with the number of its replacements."""
 
     def place(self, sessions: Integers, ongoing: Integers) -> Replicas:
         """Return a replica for each session, -1 if there is none: [N].

@@ -59,8 +59,6 @@ class Sessions:
 
     def leave_home(self, sessions: Integers) -> None:
         """Note the replica that sessions had before their present one."""
-        moved = sessions[
-            (self.home[sessions] != self.where[sessions]) & (self.home[sessions] >= 0)
-        ]
+        moved = sessions[(self.home[sessions] != self.where[sessions]) & (self.home[sessions] >= 0)]
         self.left[moved], self.left_life[moved] = self.home[moved], self.home_life[moved]
         self.left_tick[moved] = self.touched[moved]

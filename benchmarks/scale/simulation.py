@@ -20,6 +20,7 @@ from benchmarks.scale.placement import Placement
 from benchmarks.scale.records import Log
 from benchmarks.scale.sessions import AWAY, CUT, RESTORING, RUNNING, WAITING, Sessions
 
+SAMPLE_TICKS = 25
 _NOBODY: Integers = np.empty(0, dtype=np.int64)
 
 
@@ -72,16 +73,14 @@ class Simulation:
         self.calendar.push(first, np.arange(crowd.sessions))
         self._change(0, Change("join", fleet.first))
 
-    def run(self, sample_ticks: int = 50) -> Log:
-        """Simulate all ticks; sample the state every few of them."""
+    def run(self) -> Log:
+        """Simulate all ticks."""
         for tick in range(self.num_ticks):
             self.step(tick)
-            if tick % sample_ticks == 0:
-                self._sample(tick)
         return self.log
 
     def step(self, tick: int) -> None:
-        """Simulate one tick."""
+        """Simulate one tick; every few of them, take a sample."""
         for change in self._fleet.changes(tick, int(self.ongoing.sum())):
             self._change(tick, change)
         self._gained_total += self.gained[self.busy]
@@ -97,6 +96,8 @@ class Simulation:
         s.phase[ready] = WAITING
         self.waiting = np.concatenate([self.waiting, ready, resident])
         self._start(tick)
+        if tick % SAMPLE_TICKS == 0:
+            self._sample(tick)
 
     def _change(self, tick: int, change: Change) -> None:
         replicas = np.array(change.replicas, dtype=np.int64)
@@ -152,8 +153,9 @@ class Simulation:
         s.home[done], s.home_life[done], s.touched[done] = where, self.life[where], tick
         self.log.counts.finished += len(done)
         self.log.add_turns(
-            session=done, turn=s.turn[done], replica=where.astype(np.int64), arrived=s.arrived[done],
-            started=s.started[done], finished=np.full(len(done), tick), running=s.batch[done],
+            session=done, turn=s.turn[done], replica=where.astype(np.int64),
+            arrived=s.arrived[done], started=s.started[done],
+            finished=np.full(len(done), tick), running=s.batch[done],
             prompt_micro=s.prompt_micro[done], restored=s.restored[done],
         )  # fmt: skip
         now = tick * self.tick_micros

@@ -7,6 +7,7 @@ import heapq
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from benchmarks.scale.crowd import Crowd
 from benchmarks.scale.fleet import Change, Fleet
@@ -177,7 +178,6 @@ class Plain:
                 session = self.sessions[number]
                 machine = self.machines[session.where]
                 if session.phase == "restoring" and session.life == machine.life:
-                    machine.restoring.remove(number)
                     ready.append(number)
                     continue
                 if session.phase == "restoring":
@@ -185,6 +185,8 @@ class Plain:
                     self.counts["cut"] += 1
                 arriving.append(number)
             resident = self.arrive(tick, arriving)
+            for number in ready:
+                self.machines[self.sessions[number].where].restoring.remove(number)
             for number in ready + resident:
                 self.sessions[number].phase = "waiting"
                 self.machines[self.sessions[number].where].queue.append(number)
@@ -233,7 +235,7 @@ class Plain:
 
     def tokens_of_a_tick(self, streams: int) -> int:
         known = sorted(self.replica.step_seconds.items())
-        for (low, fast), (high, slow) in zip(known, known[1:], strict=False):
+        for (low, fast), (high, slow) in pairwise(known):
             if low <= streams <= high:
                 step = fast + (slow - fast) * (streams - low) / (high - low)
                 return round(1e6 * self.tick_seconds / step)
@@ -248,10 +250,9 @@ class Plain:
         if session.home is not None and session.home[0] != session.where:
             session.left = session.home
         session.home = (session.where, self.machines[session.where].life, tick)
-        self.turns.append(
-            (number, session.turn, session.where, session.arrived, session.started, tick)
-            + (session.batch, session.prompt, int(session.restored))
-        )
+        times = (session.arrived, session.started, tick)
+        cost = (session.batch, session.prompt, int(session.restored))
+        self.turns.append((number, session.turn, session.where, *times, *cost))
         now = tick * self.tick_micros
         store = self.store
         self.write_free = max(self.write_free, now)
@@ -289,7 +290,9 @@ class Plain:
             machine = self.machines[where]
             session.where, session.life = where, machine.life
 
-            def holds(place: tuple[int, int, int] | None, at: int = where, life: int = machine.life) -> bool:  # noqa: E501
+            def holds(
+                place: tuple[int, int, int] | None, at: int = where, life: int = machine.life
+            ) -> bool:
                 return place is not None and place[:2] == (at, life) and place[2] > tick - idle
 
             self.counts["takeovers"] += session.home is not None and session.home[0] != where

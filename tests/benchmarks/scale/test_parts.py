@@ -43,7 +43,8 @@ def test_a_crowd_comes_as_often_as_it_says() -> None:
     everyone = np.arange(crowd.sessions)
     pauses = crowd.pause_seconds(0, everyone, everyone % 7 + 1)
     # 1 of 5 turns ends a visit, and the next comes after hours.
-    assert (pauses > 2_000).mean() == pytest.approx(0.2 * np.exp(-2_000 / crowd.gap_seconds), rel=0.02)
+    expected = 0.2 * np.exp(-2_000 / crowd.gap_seconds)
+    assert (pauses > 2_000).mean() == pytest.approx(expected, rel=0.02)
     thinks = pauses[pauses < 2_000]
     assert np.median(thinks) == pytest.approx(crowd.think_seconds, rel=0.05)
     assert pauses.min() == 1.0

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from benchmarks.scale.crowd import Crowd, Wave
-from benchmarks.scale.fleet import AutoscaledFleet, Change, Fleet, PlannedFleet, loss, rolling_restart
+from benchmarks.scale.fleet import (
+    AutoscaledFleet,
+    Change,
+    Fleet,
+    PlannedFleet,
+    loss,
+    rolling_restart,
+)
 from benchmarks.scale.machines import Replica, Store
 from benchmarks.scale.murmur import session_hashes
 from benchmarks.scale.placement import BoundedRing, Placement, Ring
@@ -26,7 +33,7 @@ REPLICA = Replica(
     step_seconds={1: 0.02, 2: 0.03, 4: 0.07},
     prefill_tokens_per_second=200,
     state_bytes=20_000_000,
-    idle_seconds=12,
+    idle_seconds=30,
     link_bytes_per_second=1e8,
     restore_seconds=0.03,
     detect_seconds=1.3,
@@ -100,7 +107,9 @@ def test_it_is_equal_to_a_plain_event_loop(case: str) -> None:
 
 
 def test_the_cases_meet_what_they_are_about() -> None:
-    counts = {case: both(fleet, **options)[0].run().counts for case, (fleet, options) in CASES.items()}
+    counts = {
+        case: both(fleet, **options)[0].run().counts for case, (fleet, options) in CASES.items()
+    }
     assert counts["steady"].cut == counts["steady"].dead_ends == 0
     assert counts["steady"].takeovers == counts["steady"].stale_states == 0
     for case in ("lost and replaced", "all lost", "rolling restart"):
@@ -156,25 +165,36 @@ def test_placements_meet_the_same_crowd() -> None:
     assert all(firsts[0][session] == firsts[1][session] for session in common)
 
 
-def test_waits_are_those_of_queueing_theory() -> None:
-    """A replica whose streams do not slow each other down is a queue M/M/c: Erlang's C formula."""
-    slots, seconds_a_turn, load = 4, 2.0, 0.8
-    rate = load * slots / seconds_a_turn
-    crowd = Crowd(40_000, turns_a_day=1, peak_factor=rate * 86_400 / 40_000, turns_of_a_visit=1,
-                  prompt_tokens=0, answer_tokens=1000)  # fmt: skip
-    replica = Replica(slots, {1: seconds_a_turn / 1000, slots: seconds_a_turn / 1000}, 1e6, 1)
-    simulation = Simulation(
-        crowd, replica, Store(restore="replay", replay_tokens=0), Ring(session_hashes(40_000), 1),
-        PlannedFleet(1), max_replicas=1, seconds=12_000, tick_seconds=0.02, seed=3,
-    )  # fmt: skip
-    columns = simulation.run(10_000).columns()
-    waits = (columns["started"] - columns["arrived"]) * 0.02
-    offered = rate * seconds_a_turn
-    blocked = offered**slots / math.factorial(slots) / (1 - load)
+def erlang_wait(rate: float, slots: int, seconds: float) -> float:
+    """The mean wait of M/M/c, by Erlang's C formula."""
+    offered = rate * seconds
+    blocked = offered**slots / math.factorial(slots) / (1 - offered / slots)
     others = sum(offered**k / math.factorial(k) for k in range(slots))
-    expected = blocked / (others + blocked) / (slots / seconds_a_turn - rate)
-    assert len(waits) == pytest.approx(rate * 12_000, rel=0.03)
-    assert waits.mean() == pytest.approx(expected, rel=0.1)
+    return blocked / (others + blocked) / (slots / seconds - rate)
+
+
+def test_waits_are_those_of_queueing_theory() -> None:
+    """Replicas whose streams do not slow each other down are queues M/M/c."""
+    slots, seconds, replicas, number, tick = 4, 2.0, 500, 400_000, 0.04
+    rate = 0.6 * slots / seconds * replicas / number  # of a session
+    crowd = Crowd(number, turns_a_day=1, peak_factor=rate * 86_400, turns_of_a_visit=1,
+                  prompt_tokens=0, answer_tokens=1000)  # fmt: skip
+    step = seconds / crowd.answer_tokens
+    placement = Ring(session_hashes(number), 1000)
+    simulation = Simulation(
+        crowd, Replica(slots, {1: step, slots: step}, 1e6, 1),
+        Store(restore="replay", replay_tokens=0), placement, PlannedFleet(replicas),
+        max_replicas=replicas, seconds=300, tick_seconds=tick, seed=3,
+    )  # fmt: skip
+    columns = simulation.run().columns()
+    late = columns["arrived"] * tick > 60
+    waits = (columns["started"] - columns["arrived"])[late] * tick
+    placed = placement.place(np.arange(number), simulation.ongoing)
+    rates = np.bincount(placed, minlength=replicas) * rate
+    served = seconds + tick / 2  # a turn ends with a tick
+    expected = [erlang_wait(each, slots, served) for each in rates]
+    assert len(waits) == pytest.approx(rates.sum() * 240, rel=0.03)
+    assert waits.mean() == pytest.approx(np.average(expected, weights=rates), rel=0.1)
 
 
 def test_held_states_are_those_of_recent_turns() -> None:
