@@ -32,8 +32,8 @@ def test_pods_are_pods_of_kubernetes() -> None:
     check_schema(CLAIM)
     for template in templates():
         metadata = {**template["metadata"], "name": "ray"}
-        check_schema({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, **_spec(template)})
         pod = template["spec"]
+        check_schema({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod})
         check_mounts_have_volumes(pod, [])
         assert pod["securityContext"]["runAsNonRoot"]
         for container in pod["containers"]:
@@ -43,10 +43,6 @@ def test_pods_are_pods_of_kubernetes() -> None:
             v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v
         ]
         assert claims == [{"claimName": CLAIM["metadata"]["name"]}]
-
-
-def _spec(template: Manifest) -> Manifest:
-    return {"spec": template["spec"]}
 
 
 def test_variables_and_settings_are_ours() -> None:
