@@ -35,7 +35,7 @@ def plot(found: dict[str, Any], path: str | Path) -> None:
 
 def _draw_balance(axes: Axes, found: dict[str, Any]) -> None:
     names = list(found)
-    place = np.arange(len(names))
+    place = [float(at) for at in range(len(names))]
     axes.bar(place, [found[name]["most_over_mean"] for name in names], color="tab:gray")
     axes.axhline(1, color="black", linewidth=0.8)
     for at, name in zip(place, names, strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +24,7 @@ class Sessions:
     """
 
     def __init__(self, number: int) -> None:
-        def zeros(kind: type[np.generic]) -> NDArray[np.generic]:
+        def zeros(kind: type[np.generic]) -> NDArray[Any]:
             return np.zeros(number, dtype=kind)
 
         self.phase, self.batch = zeros(np.int8), zeros(np.int8)
@@ -48,7 +50,8 @@ class Sessions:
         home = self.home[sessions]
         is_home = (home >= 0) & (home == self.where[sessions])
         is_same = self.home_life[sessions] == lives[home]
-        return is_home & is_same & (self.touched[sessions] > after)
+        found: NDArray[np.bool_] = is_home & is_same & (self.touched[sessions] > after)
+        return found
 
     def num_stale(self, sessions: Integers, lives: NDArray[np.int32], after: int) -> int:
         """Return how many replicas of turns hold an older state than the store's."""
