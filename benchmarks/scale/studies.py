@@ -16,7 +16,7 @@ from benchmarks.scale.placement import Placement, Rendezvous, Ring
 from benchmarks.scale.scenarios import PLACEMENTS, SCENARIOS, Size, outcome, prepared
 
 VIRTUAL_NODES = (1, 10, 100, 1000)
-LOADS = (0.7, 0.8)
+LOADS = (0.6, 0.7, 0.8)
 _RENDEZVOUS_SESSIONS = 1_000_000  # its cost is sessions times replicas
 _SWEEP_SECONDS, _SWEEP_FROM_SECONDS = 600.0, 400.0
 
