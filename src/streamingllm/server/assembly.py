@@ -15,7 +15,12 @@ from streamingllm.memory.session_memory import SessionMemory
 from streamingllm.models import LanguageModel
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
+from streamingllm.sessions.postgres_store import PostgresStore
 from streamingllm.sessions.reasoning import window_warning
+from streamingllm.sessions.snapshot_files import SnapshotFiles, SnapshotFolder
+from streamingllm.sessions.snapshot_objects import SnapshotObjects
+from streamingllm.sessions.sql_leases import SqlLeases
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.sqlite_store import SqliteStore
 
 _log = logging.getLogger("streamingllm")
@@ -40,12 +45,15 @@ def data_folder(settings: ServerSettings) -> Path:
     return folder
 
 
-def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
-    """Return a manager of the sessions in the data folder, with an engine of its own.
+def assemble(
+    lm: LanguageModel, settings: ServerSettings, *, lease_seconds: float | None = None
+) -> SessionManager:
+    """Return a manager of the sessions in the store, with an engine of its own.
 
     Args:
         lm: to serve.
         settings: of the server.
+        lease_seconds: of leases, where several processes serve the store; None for one process.
 
     Raises:
         ConfigError: a setting is out of range for this model or machine.
@@ -61,7 +69,6 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
     )
     if warning := window_warning(lm, settings.cache_size):
         _log.warning(warning)
-    folder = data_folder(settings)
     engine = Engine(
         lm,
         config,
@@ -74,8 +81,11 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
     try:
         if settings.compile:
             engine.compile()
-        store = SqliteStore(folder / _DATABASE, snapshots=folder / _SNAPSHOTS, is_exclusive=True)
+        store = open_store(settings, is_shared=lease_seconds is not None)
         recaller = _memory(store, settings)
+        leases = None
+        if lease_seconds is not None:
+            leases = SqlLeases(store, lease_seconds=lease_seconds)
     except BaseException:
         engine.close()
         raise
@@ -89,11 +99,41 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
         cache_size=settings.cache_size,
         max_pinned_tokens=settings.pinned_bound,
         recaller=recaller,
+        leases=leases,
     )
 
 
-def _memory(store: SqliteStore, settings: ServerSettings) -> SessionMemory | None:
+def open_store(settings: ServerSettings, *, is_shared: bool = False) -> SqlStore:
+    """Return the store of sessions that settings name.
+
+    Args:
+        settings: of the server.
+        is_shared: other processes open it as well.
+
+    Raises:
+        ConfigError: a package that it needs is not installed.
+        SessionConflictError: another process has it to itself.
+        SnapshotError: it cannot be opened.
+    """
+    files: SnapshotFiles
+    if "://" in settings.snapshots:
+        files = SnapshotObjects(settings.snapshots)
+    else:
+        folder = Path(settings.snapshots or data_folder(settings) / _SNAPSHOTS)
+        files = SnapshotFolder(folder, is_shared=is_shared)
+    if settings.database:
+        return PostgresStore(settings.database, snapshots=files)
+    path = data_folder(settings) / _DATABASE
+    return SqliteStore(path, snapshots=files, is_exclusive=not is_shared)
+
+
+def _memory(store: SqlStore, settings: ServerSettings) -> SessionMemory | None:
     """Return the memory of a store if it is to recall; one that is there follows in any case."""
+    if not isinstance(store, SqliteStore):
+        if settings.memory:
+            store.close()
+            raise ConfigError("memory=True needs sessions in a file; leave out database or memory")
+        return None
     try:
         if not settings.memory and not SessionMemory.is_in(store):
             return None

@@ -26,7 +26,7 @@ class Database(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name it in messages."""
         ...
 
     @property

@@ -129,6 +129,11 @@ class SessionManager(MemoryAdmin):
         self._num_running = 0
         self.on_turn: tuple[Callable[[TurnReport], None], ...] = ()
 
+    @property
+    def holder(self) -> str:
+        """Name of this process among those that share the store; "" if none do."""
+        return "" if self._table.ownership is None else self._table.ownership.holder
+
     # Turns.
 
     def respond(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
@@ -171,7 +176,7 @@ class SessionManager(MemoryAdmin):
         finally:
             if session is not None:
                 await asyncio.shield(self._residency.rest(session))
-                if self.settings.snapshot_after_seconds == 0.0:
+                if self._table.ownership is not None:  # whoever goes on has little to replay
                     self._residency.snapshot_soon(session)
 
     def complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
@@ -257,6 +262,7 @@ class SessionManager(MemoryAdmin):
                     await asyncio.sleep(0.05)
         if self._table.ownership is not None:
             await self._table.ownership.stop()
+        await self._residency.finish_snapshots()
         await self._residency.snapshot_idle(0.0)
         await self.engine.close()
         self.store.close()

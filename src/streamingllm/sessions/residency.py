@@ -258,6 +258,11 @@ class ResidencyPolicy:
         self._writing.add(task)  # the event loop holds tasks by weak references only
         task.add_done_callback(self._writing.discard)
 
+    async def finish_snapshots(self) -> None:
+        """Wait for the snapshots that are being written."""
+        if self._writing:
+            await asyncio.wait(self._writing)
+
     async def _snapshot_between_turns(self, session: Session) -> None:
         async with session.lock:
             if not session.is_deleted:

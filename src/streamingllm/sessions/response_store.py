@@ -99,6 +99,13 @@ class ResponseStore:
             raise _not_found(response_id)
         return ResponseRecord(*found[0])
 
+    def session_of(self, response_id: str) -> str | None:
+        """Return the session of a response of any owner; None if it is not stored."""
+        find = "SELECT session FROM responses WHERE id = ?"
+        with self._database.reading():
+            found = self._database.run(find, response_id)
+        return str(found[0][0]) if found else None
+
     def delete(self, owner: str, response_id: str) -> None:
         """Delete a response of an owner, with its events.
 

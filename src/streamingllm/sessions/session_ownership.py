@@ -40,6 +40,11 @@ class SessionOwnership:
         self.on_lost: Callable[[Session], Awaitable[None]] = _nothing
         self.on_loaded: Callable[[Session], Awaitable[None]] = _nothing
 
+    @property
+    def holder(self) -> str:
+        """Name of this process among those that share the store."""
+        return self._leases.holder
+
     async def hold(self, session_key: str) -> int:
         """Take the lease of a session unless it is here; return the session's epoch.
 

@@ -1,4 +1,4 @@
-"""Leases and journalled turns in the database of a store."""
+"""Keep leases and journalled turns in the database of a store."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from streamingllm.sessions.exclusive_lock import lock_exclusively
 from streamingllm.sessions.session_search import SessionSearch
-from streamingllm.sessions.snapshot_files import SnapshotFiles
+from streamingllm.sessions.snapshot_files import SnapshotFiles, SnapshotFolder
 from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.sqlite_database import SqliteDatabase
 
@@ -20,7 +20,7 @@ class SqliteStore(SqlStore):
         path: of the database.
         mode: "create" makes a missing one, "write" and "read" need one that is there.
         journal: "wal" for many writers; "delete" leaves one file behind when it is closed.
-        snapshots: folder of snapshots; None keeps them in the database.
+        snapshots: folder of snapshots, or files; None keeps them in the database.
         is_searchable: index messages that are not indexed yet; an index that is there is kept.
         is_exclusive: refuse another process that opens the database exclusively.
 
@@ -47,7 +47,7 @@ class SqliteStore(SqlStore):
                 undo.callback(lock_exclusively(path).release)
             database = SqliteDatabase(path, mode, journal)
             undo.callback(database.close)
-            files = SnapshotFiles(snapshots) if isinstance(snapshots, Path) else snapshots
+            files = SnapshotFolder(snapshots) if isinstance(snapshots, Path) else snapshots
             with database.reading():
                 search = SessionSearch(database.connection)
             super().__init__(database, search, files)

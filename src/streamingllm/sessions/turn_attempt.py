@@ -1,4 +1,4 @@
-"""One attempt at a turn that may be repeated elsewhere: its ids, its time, what was sent of it."""
+"""Describe an attempt at a turn that may be repeated elsewhere: its ids, its time, its past."""
 
 from __future__ import annotations
 
