@@ -29,6 +29,8 @@ from streamingllm.server.encoders.common import to_json
 from streamingllm.server.errors import ApiError, error_body
 from streamingllm.server.sse import sse_event
 
+ATTEMPTS_HEADER = b"x-streamingllm-attempts"
+REPEATED = b": repeated elsewhere\n\n"  # a comment, which clients pass over
 _TURNS = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"))
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 _IDEMPOTENCY = "idempotency-key"
@@ -154,6 +156,7 @@ class _Answer:
         self._has_started = False  # the client has the status
         self._whole = bytearray()
         self._ids: list[int] = []
+        self._num_attempts = 1
 
     def take_ids(self) -> tuple[int, ...]:
         """Return the ids of the answer in this attempt."""
@@ -162,6 +165,7 @@ class _Answer:
     def begin_again(self) -> None:
         """Forget what was not sent, before another attempt."""
         self.holder, self._start = "", None
+        self._num_attempts += 1
         self._whole.clear()
         self._ids.clear()
         self._splice.begin_again()
@@ -176,8 +180,11 @@ class _Answer:
             self._start = part
             if self._has_started and not _is_stream(part):
                 raise StreamDiffersError("The engine died, and the turn cannot be repeated")
-            if _is_stream(part) and not self._has_started:
-                await self._send_start(part)
+            if _is_stream(part):
+                if self._has_started:
+                    await self._send_body(REPEATED, is_last=False)
+                else:
+                    await self._send_start(part)
             return
         self._ids.extend(part.token_ids)
         assert self._start is not None
@@ -204,7 +211,7 @@ class _Answer:
 
     async def _send_start(self, start: AnswerStart) -> None:
         self._has_started = True
-        headers = [*start.headers]
+        headers = [*start.headers, (ATTEMPTS_HEADER, str(self._num_attempts).encode())]
         await self._send(
             {"type": "http.response.start", "status": start.status, "headers": headers}
         )

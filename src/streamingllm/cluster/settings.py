@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from streamingllm.errors import ConfigError
 
@@ -60,3 +62,24 @@ class ClusterSettings:
                 f"max_replicas={self.max_replicas} is less than replicas={self.replicas}; choose "
                 "a greater"
             )
+
+
+def cluster_settings(fields: Mapping[str, Any]) -> ClusterSettings:
+    """Return settings from options, whose bytes may be written as 500MB or 2GB.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    values = dict(fields)
+    if "resident_bytes" in values:
+        try:
+            values["resident_bytes"] = int(
+                TypeAdapter(ByteSize).validate_python(values["resident_bytes"])
+            )
+        except ValidationError as error:
+            raise ConfigError(
+                f"resident_bytes={values['resident_bytes']!r} is no size; write 500MB or 2GB"
+            ) from error
+    return ClusterSettings(**values)
