@@ -102,9 +102,10 @@ def _run(lm: Any, settings: ServerSettings, listening: socket, json: bool) -> No
     import asyncio
 
     from streamingllm.server.app import create_app
-    from streamingllm.server.assembly import assemble, data_folder
+    from streamingllm.server.assembly import assemble
     from streamingllm.server.json_log import log_to_stderr
     from streamingllm.server.running import serve as run
+    from streamingllm.server.session_store import data_folder
 
     log_to_stderr(settings.log_level, shows_user_text=settings.log_user_text)
 

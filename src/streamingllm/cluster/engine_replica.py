@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -13,23 +14,12 @@ from streamingllm.cluster.forwarding import (
     ReplicaGreeting,
     ReplicaPart,
 )
-from streamingllm.cluster.settings import ClusterSettings
-from streamingllm.errors import ConfigError
+from streamingllm.cluster.settings import ClusterSettings, check_for_cluster
 from streamingllm.models import load_model
 from streamingllm.server.app import create_app
 from streamingllm.server.assembly import assemble
 from streamingllm.server.json_log import log_to_stderr
 from streamingllm.server.settings import ServerSettings
-
-
-def check_for_cluster(settings: ServerSettings) -> None:
-    """Refuse settings that several engines on one store cannot honour.
-
-    Raises:
-        ConfigError: a memory is asked for, whose index one process keeps.
-    """
-    if settings.memory:
-        raise ConfigError("memory=True is not supported in a cluster; leave it out")
 
 
 class EngineReplica:
@@ -68,8 +58,9 @@ class EngineReplica:
         """Yield the name of this engine and the answer to a request."""
         self._start()
         yield ReplicaGreeting(self._manager.holder)
-        async for part in call_app(self._app, request, attempt):
-            yield part
+        async with contextlib.aclosing(call_app(self._app, request, attempt)) as parts:
+            async for part in parts:
+                yield part
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return what the number of engines depends on; Ray Serve calls this."""

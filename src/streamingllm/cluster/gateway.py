@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -25,7 +26,6 @@ from streamingllm.cluster.forwarding import (
 from streamingllm.cluster.routing_key import routing_key
 from streamingllm.cluster.stream_splice import StreamDiffersError, StreamSplice
 from streamingllm.server.answers import refuse
-from streamingllm.server.encoders.common import to_json
 from streamingllm.server.errors import ApiError, error_body
 from streamingllm.server.sse import sse_event
 
@@ -206,7 +206,7 @@ class _Answer:
             await refuse(self._scope, self._receive, self._send, error)
             return
         is_anthropic = self._request.path.startswith("/v1/messages")
-        body = to_json(error_body("anthropic" if is_anthropic else "openai", error))
+        body = json.dumps(error_body("anthropic" if is_anthropic else "openai", error))
         await self._send_body(sse_event(body, "error" if is_anthropic else None), is_last=True)
 
     async def _send_start(self, start: AnswerStart) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from streamingllm.cluster.autoscaling import ResidentBytesPolicy
-from streamingllm.cluster.engine_replica import EngineReplica
+from streamingllm.cluster.forwarding import ForwardedAttempt, ForwardedRequest, ReplicaPart
 from streamingllm.cluster.gateway import Gateway
 from streamingllm.cluster.ray_replicas import RayReplicas
 from streamingllm.cluster.settings import ClusterSettings
-from streamingllm.server.assembly import open_store
+from streamingllm.server.session_store import open_store
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.response_store import ResponseStore
 
@@ -28,11 +30,28 @@ _UNBOUNDED = 10_000  # engines queue turns themselves; a refusal would move a se
 _HEALTH_SECONDS = 1.0
 
 
-class _Engine(EngineReplica):
-    """Close when Ray Serve has drained this replica."""
+class _Engine:
+    """Run an engine as a replica of Ray Serve, and close it once that has drained it."""
+
+    def __init__(
+        self, settings: ServerSettings, cluster: ClusterSettings, cache_dir: Path | None
+    ) -> None:
+        from streamingllm.cluster.engine_replica import EngineReplica  # torch; gateways have none
+
+        self._replica = EngineReplica(settings, cluster, cache_dir)
+
+    async def handle(
+        self, request: ForwardedRequest, attempt: ForwardedAttempt
+    ) -> AsyncGenerator[ReplicaPart, None]:
+        async with contextlib.aclosing(self._replica.handle(request, attempt)) as parts:
+            async for part in parts:
+                yield part
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        return await self._replica.record_autoscaling_stats()
 
     async def __del__(self) -> None:
-        await asyncio.shield(self.close())
+        await asyncio.shield(self._replica.close())
 
 
 class _Gateway:

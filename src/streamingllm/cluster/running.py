@@ -11,9 +11,8 @@ from pathlib import Path
 import ray
 from ray import serve
 
-from streamingllm.cluster.engine_replica import check_for_cluster
 from streamingllm.cluster.ray_app import cluster_app
-from streamingllm.cluster.settings import ClusterSettings
+from streamingllm.cluster.settings import ClusterSettings, check_for_cluster
 from streamingllm.errors import ConfigError, first_line
 from streamingllm.server.settings import ServerSettings
 

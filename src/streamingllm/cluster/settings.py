@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamingllm.server.settings import ServerSettings
 
 _LEAST = {
     "replicas": 1,
@@ -62,6 +65,16 @@ class ClusterSettings:
                 f"max_replicas={self.max_replicas} is less than replicas={self.replicas}; choose "
                 "a greater"
             )
+
+
+def check_for_cluster(settings: ServerSettings) -> None:
+    """Refuse settings that several engines on one store cannot honour.
+
+    Raises:
+        ConfigError: a memory is asked for, whose index one process keeps.
+    """
+    if settings.memory:
+        raise ConfigError("memory=True is not supported in a cluster; leave it out")
 
 
 def cluster_settings(fields: Mapping[str, Any]) -> ClusterSettings:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-
-import platformdirs
 
 from streamingllm.config import StreamConfig
 from streamingllm.engine import AsyncEngine, Engine
@@ -13,36 +10,16 @@ from streamingllm.errors import ConfigError
 from streamingllm.memory.encoder import load_encoder
 from streamingllm.memory.session_memory import SessionMemory
 from streamingllm.models import LanguageModel
+from streamingllm.server.session_store import open_store
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
-from streamingllm.sessions.postgres_store import PostgresStore
 from streamingllm.sessions.reasoning import window_warning
-from streamingllm.sessions.snapshot_files import SnapshotFiles, SnapshotFolder
-from streamingllm.sessions.snapshot_objects import SnapshotObjects
 from streamingllm.sessions.sql_leases import SqlLeases
 from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.sqlite_store import SqliteStore
 
 _log = logging.getLogger("streamingllm")
 _MIN_SINK_TOKENS = 4
-_DATABASE = "sessions.sqlite"
-_SNAPSHOTS = "snapshots"
-
-
-def data_folder(settings: ServerSettings) -> Path:
-    """Return the folder of sessions and snapshots, made if it is missing.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-    folder = Path(settings.data_dir or platformdirs.user_data_dir("streamingllm"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigError(
-            f"data_dir={str(folder)!r} cannot be made ({error.strerror}); name another folder"
-        ) from error
-    return folder
 
 
 def assemble(
@@ -101,30 +78,6 @@ def assemble(
         recaller=recaller,
         leases=leases,
     )
-
-
-def open_store(settings: ServerSettings, *, is_shared: bool = False) -> SqlStore:
-    """Return the store of sessions that settings name.
-
-    Args:
-        settings: of the server.
-        is_shared: other processes open it as well.
-
-    Raises:
-        ConfigError: a package that it needs is not installed.
-        SessionConflictError: another process has it to itself.
-        SnapshotError: it cannot be opened.
-    """
-    files: SnapshotFiles
-    if "://" in settings.snapshots:
-        files = SnapshotObjects(settings.snapshots)
-    else:
-        folder = Path(settings.snapshots or data_folder(settings) / _SNAPSHOTS)
-        files = SnapshotFolder(folder, is_shared=is_shared)
-    if settings.database:
-        return PostgresStore(settings.database, snapshots=files)
-    path = data_folder(settings) / _DATABASE
-    return SqliteStore(path, snapshots=files, is_exclusive=not is_shared)
 
 
 def _memory(store: SqlStore, settings: ServerSettings) -> SessionMemory | None:
