@@ -63,6 +63,7 @@ async def run_broken(
     every_nth_node: int,
     seed: int,
     max_seconds: float,
+    scales: bool,
 ) -> dict[str, Any]:
     """Kill and scale under the sessions; return what was measured."""
     rng, is_over = random.Random(seed), asyncio.Event()
@@ -86,7 +87,7 @@ async def run_broken(
                 say(f"kill {number + 1} of {num_kills}: two engines after {ready:.1f} s")
             scaling = {
                 f"to {count}": round(await asyncio.to_thread(nodes.scale, count), 2)
-                for count in (3, 1, 2)
+                for count in ((3, 1, 2) if scales else ())
             }
         finally:
             is_over.set()
@@ -160,6 +161,7 @@ def main(
     think_seconds: Annotated[float, typer.Option(help="Mean pause of a session.")] = 10.0,
     max_tokens: Annotated[int, typer.Option(help="Tokens of an answer.")] = 24,
     max_seconds: Annotated[float, typer.Option(help="No kill begins after so long.")] = 3600.0,
+    scales: Annotated[bool, typer.Option(help="Scale to 3, 1 and 2 engines at the end.")] = True,
     database: Annotated[
         str, typer.Option(help="PostgreSQL database; a SQLite file without one.")
     ] = "",
@@ -190,6 +192,7 @@ def main(
                     every_nth_node=every_nth_node,
                     seed=seed,
                     max_seconds=max_seconds,
+                    scales=scales,
                 )
             )
             restores = nodes.restores()
