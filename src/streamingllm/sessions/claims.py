@@ -83,9 +83,11 @@ class Claims:
             async with self._changed(claim, request, alignment, pinned):
                 yield claim
         finally:
-            if self._table.ownership is not None:
-                await asyncio.shield(self._table.ownership.end_turn(session))
-            session.lock.release()
+            try:
+                if self._table.ownership is not None:
+                    await asyncio.shield(self._table.ownership.end_turn(session))
+            finally:
+                session.lock.release()
 
     async def _begun(self, request: TurnRequest) -> tuple[Session, Alignment]:
         """Lock a session; where several processes share the store, compare its lease as well."""

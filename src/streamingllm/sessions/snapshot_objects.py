@@ -9,6 +9,7 @@ from typing import Any
 from streamingllm.errors import ConfigError, SnapshotError, first_line
 from streamingllm.sessions.snapshot_files import SHARED_SWEEP_SECONDS, snapshot_name
 
+_OBJECT_STORES = {"s3", "gs", "gcs", "abfs", "az", "oss", "memory"}
 _HINT = "pip install 'streamingllm[cluster]' and the package of fsspec for its protocol"
 
 
@@ -36,6 +37,9 @@ class SnapshotObjects:
             raise ConfigError(
                 f"snapshots={url!r} cannot be used ({first_line(error)}); {_HINT}"
             ) from error
+        protocols = self._files.protocol
+        named = {protocols} if isinstance(protocols, str) else {*protocols}
+        self._shows_whole_files = bool(named & _OBJECT_STORES)
         try:
             self._files.makedirs(self._folder, exist_ok=True)
         except Exception as error:  # each protocol has errors of its own
@@ -44,12 +48,13 @@ class SnapshotObjects:
     def write(self, session_id: str, content: bytes) -> str:
         """Write a file and return its name; see `SnapshotFiles`."""
         name = snapshot_name(session_id)
-        partial = self._path(f"{name}.partial")
+        first = self._path(name if self._shows_whole_files else f"{name}.partial")
         try:
-            self._files.pipe_file(partial, content)
-            self._files.mv(partial, self._path(name))
+            self._files.pipe_file(first, content)
+            if not self._shows_whole_files:
+                self._files.mv(first, self._path(name))
         except Exception as error:
-            raise SnapshotError(f"{partial}: cannot be written ({first_line(error)})") from error
+            raise SnapshotError(f"{first}: cannot be written ({first_line(error)})") from error
         return name
 
     def read(self, name: str) -> bytes:
