@@ -1,4 +1,4 @@
-"""Deploy a cluster on Ray Serve: engines, and gateways before them."""
+"""Define the deployments of Ray Serve: engines, and gateways before them."""
 
 from __future__ import annotations
 
