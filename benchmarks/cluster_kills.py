@@ -12,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import random
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +35,7 @@ from tests.reference.tiny_chat import write_tiny_chat
 _CONNECTIONS = 512
 _TIMEOUT_SECONDS = 300.0
 _LONGEST_PAUSE_SECONDS = 3.0
+_KNOWN_SECONDS = 1.0  # until the death of an engine is known
 
 
 def settings_of(model: Path, data: Path, port: int, database: str) -> ServerSettings:
@@ -54,7 +57,7 @@ def settings_of(model: Path, data: Path, port: int, database: str) -> ServerSett
     )
 
 
-async def run_broken(
+def run_broken(
     nodes: TwoNodes,
     sessions: Sequence[TalkingSession],
     url: str,
@@ -65,35 +68,41 @@ async def run_broken(
     max_seconds: float,
     scales: bool,
 ) -> dict[str, Any]:
-    """Kill and scale under the sessions; return what was measured."""
-    rng, is_over = random.Random(seed), asyncio.Event()
+    """Kill and scale under the sessions, which talk in a thread; return what was measured."""
+    rng, is_over = random.Random(seed), threading.Event()
     kills: list[dict[str, Any]] = []
+    scaling: dict[str, float] = {}
     began = time.perf_counter()
-    async with client(url) as http:
-        talks = [asyncio.create_task(session.talk(http, is_over)) for session in sessions]
+    with ThreadPoolExecutor(1) as pool:
+        talking = pool.submit(asyncio.run, talk_all(url, sessions, is_over))
         try:
             for number in range(num_kills):
                 if time.perf_counter() - began > max_seconds:
                     break
-                await asyncio.sleep(rng.random() * _LONGEST_PAUSE_SECONDS)
+                time.sleep(rng.random() * _LONGEST_PAUSE_SECONDS)
                 is_node = every_nth_node > 0 and number % every_nth_node == every_nth_node - 1
-                kill = nodes.kill_node if is_node else nodes.kill_engine
-                moment = time.perf_counter()
-                await asyncio.to_thread(kill, rng)
-                await asyncio.sleep(1.0)  # until its death is known
-                ready = 1.0 + await asyncio.to_thread(nodes.wait, 2)
+                (nodes.kill_node if is_node else nodes.kill_engine)(rng)
+                time.sleep(_KNOWN_SECONDS)
+                ready = _KNOWN_SECONDS + nodes.wait(2)
                 kills.append({"what": "node" if is_node else "engine", "ready_seconds": ready})
-                kills[-1]["at"] = moment
                 say(f"kill {number + 1} of {num_kills}: two engines after {ready:.1f} s")
-            scaling = {
-                f"to {count}": round(await asyncio.to_thread(nodes.scale, count), 2)
-                for count in ((3, 1, 2) if scales else ())
-            }
+            for count in (3, 1, 2) if scales else ():
+                scaling[f"to {count}"] = round(nodes.scale(count), 2)
+                say(f"{count} engines after {scaling[f'to {count}']} s")
         finally:
             is_over.set()
-            await asyncio.gather(*talks)
-        lost = [name for session in sessions if (name := await differing(http, session))]
-    return {"kills": kills, "scaling_seconds": scaling, "sessions_stored_otherwise": lost}
+        different = talking.result()
+    return {"kills": kills, "scaling_seconds": scaling, "sessions_stored_otherwise": different}
+
+
+async def talk_all(
+    url: str, sessions: Sequence[TalkingSession], is_over: threading.Event
+) -> list[str]:
+    """Let sessions talk until it is over; return those whose stored messages are others."""
+    async with client(url) as http:
+        await asyncio.gather(*(session.talk(http, is_over) for session in sessions))
+        names = [await differing(http, session) for session in sessions]
+    return [name for name in names if name is not None]
 
 
 async def differing(http: httpx2.AsyncClient, session: TalkingSession) -> str | None:
@@ -183,17 +192,15 @@ def main(
         settings = settings_of(model, folder / "data", port, database)
         with TwoNodes(settings) as nodes:
             say(f"two engines after {nodes.scale(2):.1f} s")
-            result = asyncio.run(
-                run_broken(
-                    nodes,
-                    talking,
-                    f"http://127.0.0.1:{port}",
-                    num_kills=kills,
-                    every_nth_node=every_nth_node,
-                    seed=seed,
-                    max_seconds=max_seconds,
-                    scales=scales,
-                )
+            result = run_broken(
+                nodes,
+                talking,
+                f"http://127.0.0.1:{port}",
+                num_kills=kills,
+                every_nth_node=every_nth_node,
+                seed=seed,
+                max_seconds=max_seconds,
+                scales=scales,
             )
             restores = nodes.restores()
         say("the same questions without a kill")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class TalkingSession:
     max_tokens: int
     turns: list[Turn] = field(default_factory=list)
 
-    async def talk(self, http: httpx2.AsyncClient, is_over: asyncio.Event) -> None:
+    async def talk(self, http: httpx2.AsyncClient, is_over: threading.Event) -> None:
         """Ask until it is over; the last turn ends."""
         rng = random.Random(self.seed)
         await asyncio.sleep(rng.random() * self.think_seconds)
