@@ -8,8 +8,9 @@ from typer.testing import CliRunner
 
 from streamingllm.cli.app import app
 from streamingllm.cluster.autoscaling import ResidentBytesPolicy, engines_wanted
-from streamingllm.cluster.settings import ClusterSettings, cluster_settings
+from streamingllm.cluster.settings import ClusterSettings, check_for_cluster, cluster_settings
 from streamingllm.errors import ConfigError
+from streamingllm.server.settings import ServerSettings
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,13 @@ from streamingllm.errors import ConfigError
 def test_a_wrong_setting_is_refused_by_name(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cluster_settings(fields)
+
+
+@pytest.mark.parametrize("fields", [{"memory": True}, {"port": 0}])
+def test_what_a_cluster_cannot_honour_is_refused_by_name(fields: dict[str, int]) -> None:
+    (name,) = fields
+    with pytest.raises(ConfigError, match=f"{name}=.* is not supported in a cluster"):
+        check_for_cluster(ServerSettings(**fields))
 
 
 def test_sizes_are_written_for_people() -> None:

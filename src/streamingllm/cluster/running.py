@@ -16,6 +16,7 @@ from streamingllm.cluster.settings import ClusterSettings, check_for_cluster
 from streamingllm.errors import ConfigError, first_line
 from streamingllm.server.settings import ServerSettings
 
+_APP = "streamingllm"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -36,7 +37,7 @@ def deploy(
     if not ray.is_initialized():
         _connect(cluster)
     serve.start(http_options={"host": settings.host, "port": settings.port})
-    serve.run(cluster_app(settings, cluster, cache_dir), name="streamingllm", route_prefix="/")
+    serve.run(cluster_app(settings, cluster, cache_dir), name=_APP, route_prefix="/")
 
 
 def serve_until_signal(
@@ -56,16 +57,16 @@ def serve_until_signal(
     Raises:
         ConfigError: see `deploy`.
     """
-    with _signalled() as is_over:
+    try:
         deploy(settings, cluster, cache_dir)
-        try:
+        with _signalled() as is_over:  # Ray has replaced the handlers that there were
             on_ready(settings.port)
             is_over.wait()
-        finally:
-            serve.delete("streamingllm")
-            if not cluster.ray_address:
-                serve.shutdown()
-                ray.shutdown()
+        serve.delete(_APP)
+    finally:
+        if not cluster.ray_address:
+            serve.shutdown()
+            ray.shutdown()
 
 
 def _connect(cluster: ClusterSettings) -> None:

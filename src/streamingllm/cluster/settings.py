@@ -71,8 +71,10 @@ def check_for_cluster(settings: ServerSettings) -> None:
     """Refuse settings that several engines on one store cannot honour.
 
     Raises:
-        ConfigError: a memory is asked for, whose index one process keeps.
+        ConfigError: a memory is asked for, whose index one process keeps, or any free port.
     """
+    if settings.port == 0:
+        raise ConfigError("port=0 is not supported in a cluster; choose a port")
     if settings.memory:
         raise ConfigError("memory=True is not supported in a cluster; leave it out")
 
