@@ -57,6 +57,14 @@ class SessionConflictError(StreamingLLMError):
     """A session exists already, or another writer has changed it since it was read."""
 
 
+class StaleLeaseError(SessionConflictError):
+    """Another process has taken over a session since this one has used it."""
+
+
+class SessionBusyError(SessionConflictError):
+    """Another process runs a turn of the session."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line with text of an error's message, else the name of its class.
 

@@ -1,24 +1,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from streamingllm.errors import ConfigError, ResponseNotFoundError, SessionConflictError
 from streamingllm.sessions.response_store import ResponseRecord, ResponseStore
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.sql_store import SqlStore
 from tests.sessions.test_sqlite_store import turn
 
 FAR = time.time() + 1e9
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    with SqliteStore(tmp_path / "sessions.db") as store:
-        yield store
 
 
 def record(
@@ -39,7 +32,7 @@ def ids_of(responses: ResponseStore, owner: str, *wanted: str) -> list[str]:
     return found
 
 
-def test_a_response_is_kept_and_replaced(store: SqliteStore) -> None:
+def test_a_response_is_kept_and_replaced(store: SqlStore) -> None:
     responses = ResponseStore(store.database)
     running = record("r")
     responses.put(running)
@@ -53,7 +46,7 @@ def test_a_response_is_kept_and_replaced(store: SqliteStore) -> None:
         responses.delete("ada", "r")
 
 
-def test_a_response_of_another_owner_is_a_missing_one(store: SqliteStore) -> None:
+def test_a_response_of_another_owner_is_a_missing_one(store: SqlStore) -> None:
     responses = ResponseStore(store.database)
     responses.put(record("r"))
     for attempt in (responses.get, responses.delete):
@@ -69,7 +62,7 @@ def test_a_response_of_another_owner_is_a_missing_one(store: SqliteStore) -> Non
     assert responses.get("ada", "r") == record("r")
 
 
-def test_the_oldest_responses_make_room(store: SqliteStore) -> None:
+def test_the_oldest_responses_make_room(store: SqlStore) -> None:
     responses = ResponseStore(store.database, max_responses=3)
     for number in range(3):
         responses.put(record(f"r{number}"))
@@ -83,7 +76,7 @@ def test_the_oldest_responses_make_room(store: SqliteStore) -> None:
         ResponseStore(store.database, max_responses=0)
 
 
-def test_an_expired_response_is_not_found(store: SqliteStore) -> None:
+def test_an_expired_response_is_not_found(store: SqlStore) -> None:
     responses = ResponseStore(store.database)
     responses.put(record("old", expires=10.0))
     responses.put(record("new"))
@@ -93,7 +86,7 @@ def test_an_expired_response_is_not_found(store: SqliteStore) -> None:
     assert responses.count() == 1
 
 
-def test_a_stream_of_events_resumes_after_a_number(store: SqliteStore) -> None:
+def test_a_stream_of_events_resumes_after_a_number(store: SqlStore) -> None:
     responses = ResponseStore(store.database)
     with pytest.raises(ResponseNotFoundError):
         responses.append_events("r", 0, ["a"])
@@ -108,7 +101,7 @@ def test_a_stream_of_events_resumes_after_a_number(store: SqliteStore) -> None:
 
 
 @pytest.mark.parametrize("owner", ["ada", ""])
-def test_a_deleted_session_takes_its_responses_along(store: SqliteStore, owner: str) -> None:
+def test_a_deleted_session_takes_its_responses_along(store: SqlStore, owner: str) -> None:
     responses = ResponseStore(store.database)
     key = f"{owner or '-'}/s"
     store.create(key, owner=owner)
@@ -121,7 +114,9 @@ def test_a_deleted_session_takes_its_responses_along(store: SqliteStore, owner: 
     assert ids_of(responses, "bob", "other owner") == ["other owner"]
 
 
-def test_a_turn_and_its_response_are_durable_together(store: SqliteStore) -> None:
+def test_a_turn_and_its_response_are_durable_together(
+    store: SqlStore, open_store: Callable[[], SqlStore]
+) -> None:
     responses = ResponseStore(store.database)
     epoch = store.create("s")
     with pytest.raises(ZeroDivisionError), store.transaction():
@@ -133,6 +128,6 @@ def test_a_turn_and_its_response_are_durable_together(store: SqliteStore) -> Non
     with store.transaction():
         store.commit_turn("s", epoch, turn(0, 0, 3))
         responses.put(record("r"))
-    with SqliteStore(store.path) as other:
-        assert ResponseStore(other.database).get("ada", "r") == record("r")
-        assert other.summary("s").epoch == 1
+    other = open_store()
+    assert ResponseStore(other.database).get("ada", "r") == record("r")
+    assert other.summary("s").epoch == 1

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,12 @@ from hypothesis import strategies as st
 
 from streamingllm.errors import InputError
 from streamingllm.sessions import Message
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.store import TurnCommit
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    with SqliteStore(tmp_path / "sessions.db") as store:
-        yield store
-
-
-def say(store: SqliteStore, session_id: str, *texts: str, owner: str = "", keep: int = 0) -> None:
+def say(store: SqlStore, session_id: str, *texts: str, owner: str = "", keep: int = 0) -> None:
     if keep == 0:
         store.create(session_id, owner=owner)
     epoch = store.summary(session_id).epoch
@@ -28,11 +22,11 @@ def say(store: SqliteStore, session_id: str, *texts: str, owner: str = "", keep:
     store.commit_turn(session_id, epoch, TurnCommit(keep, 0, said, array("I")))
 
 
-def found(store: SqliteStore, query: str, owner: str = "") -> list[str]:
+def found(store: SqlStore, query: str, owner: str = "") -> list[str]:
     return sorted(summary.id for summary in store.list(owner, query=query))
 
 
-def test_sessions_are_found_by_words_of_one_message(store: SqliteStore) -> None:
+def test_sessions_are_found_by_words_of_one_message(store: SqlStore) -> None:
     say(store, "a", "The old Lighthouse", "stands on a cliff")
     say(store, "b", "A lighthouse on a cliff: well-known, Café")
     say(store, "c", "lighthouse", owner="bob")
@@ -48,7 +42,7 @@ def test_sessions_are_found_by_words_of_one_message(store: SqliteStore) -> None:
     assert [s.id for s in store.list("", query="lighthouse", after=pages[0].cursor)] == ["a"]
 
 
-def test_words_that_were_taken_back_are_not_found(store: SqliteStore) -> None:
+def test_words_that_were_taken_back_are_not_found(store: SqlStore) -> None:
     say(store, "a", "first", "second")
     store.fork("a", "", "b", 2, 0, settings={})
     say(store, "a", "third", keep=1)
@@ -68,7 +62,7 @@ def test_words_that_were_taken_back_are_not_found(store: SqliteStore) -> None:
 @settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_no_query_is_a_syntax_error(store: SqliteStore, query: str) -> None:
+def test_no_query_is_a_syntax_error(store: SqlStore, query: str) -> None:
     store.list("", query=query)
 
 

@@ -4,7 +4,7 @@ import random
 import subprocess
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,10 @@ from streamingllm.errors import (
     StreamingLLMError,
 )
 from streamingllm.sessions import Message, ToolCall
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.sqlite_store import SqliteStore
 from streamingllm.sessions.store import SessionStore, Snapshot, TurnCommit
 from streamingllm.sessions.transcript import ContentPart
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteStore]:
-    with SqliteStore(tmp_path / "sessions.db") as store:
-        yield store
 
 
 def message(first: int, stop: int, text: str = "Hi") -> Message:
@@ -48,7 +43,7 @@ def turn(num_messages: int, num_tokens: int, *lengths: int) -> TurnCommit:
     return TurnCommit(num_messages, num_tokens, tuple(messages), ids)
 
 
-def test_it_is_a_session_store(store: SqliteStore) -> None:
+def test_it_is_a_session_store(store: SqlStore) -> None:
     any_store: SessionStore = store
     epoch = any_store.create("a", {"title": "Ä"})
     asked = Message(
@@ -103,17 +98,19 @@ def test_turns_come_and_go_as_in_plain_lists(data: st.DataObject) -> None:
             assert found.summary.epoch == epoch
 
 
-def test_the_epoch_keeps_a_second_writer_out(store: SqliteStore) -> None:
+def test_the_epoch_keeps_a_second_writer_out(
+    store: SqlStore, open_store: Callable[[], SqlStore]
+) -> None:
     epoch = store.create("a", {})
-    with SqliteStore(store.path) as other:
-        assert other.commit_turn("a", epoch, turn(0, 0, 3)) == 1
-        for write in (
-            lambda: store.commit_turn("a", epoch, turn(0, 0, 5)),
-            lambda: store.put_snapshot("a", epoch, Snapshot(0, b"")),
-        ):
-            with pytest.raises(SessionConflictError, match="another writer has changed it"):
-                write()
-        assert len(other.get("a").token_log) == 3
+    other = open_store()
+    assert other.commit_turn("a", epoch, turn(0, 0, 3)) == 1
+    for write in (
+        lambda: store.commit_turn("a", epoch, turn(0, 0, 5)),
+        lambda: store.put_snapshot("a", epoch, Snapshot(0, b"")),
+    ):
+        with pytest.raises(SessionConflictError, match="another writer has changed it"):
+            write()
+    assert len(other.get("a").token_log) == 3
     with pytest.raises(SessionConflictError, match="session_id='a' exists"):
         store.create("a", {})
 
@@ -127,7 +124,7 @@ def test_the_epoch_keeps_a_second_writer_out(store: SqliteStore) -> None:
         TurnCommit(0, 0, (message(0, 4),), array("I", [1, 2, 3])),
     ],
 )
-def test_a_turn_that_does_not_fit_changes_nothing(wrong: TurnCommit, store: SqliteStore) -> None:
+def test_a_turn_that_does_not_fit_changes_nothing(wrong: TurnCommit, store: SqlStore) -> None:
     epoch = store.create("a", {})
     with pytest.raises(InputError, match="do not fit"):
         store.commit_turn("a", epoch, wrong)
@@ -136,7 +133,7 @@ def test_a_turn_that_does_not_fit_changes_nothing(wrong: TurnCommit, store: Sqli
     assert store.get("a").summary.epoch == epoch
 
 
-def test_a_transaction_is_whole_or_nothing(store: SqliteStore) -> None:
+def test_a_transaction_is_whole_or_nothing(store: SqlStore) -> None:
     epoch = store.create("a", {})
     with pytest.raises(ZeroDivisionError), store.transaction():
         epoch = store.commit_turn("a", epoch, turn(0, 0, 3))

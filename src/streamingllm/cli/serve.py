@@ -9,7 +9,7 @@ from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from streamingllm.cli.loading import load_shown, use_threads
-from streamingllm.cli.serve_options import with_setting_options
+from streamingllm.cli.serve_options import cluster_fields, with_setting_options
 from streamingllm.errors import ConfigError
 from streamingllm.server.setting_fields import facts_of
 from streamingllm.server.settings import setting_fields
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from streamingllm.server.settings import ServerSettings
 
 _HINT = "pip install 'streamingllm[server]'"
+_CLUSTER_HINT = "pip install 'streamingllm[cluster]'"
 
 
 @with_setting_options
@@ -30,6 +31,8 @@ def serve(
     from the TOML file of `--config` (`port = 8081`). Lists are repeated flags, or `a, b` in the
     environment. Sizes are written as `500MB` or `2GB`.
 
+    With `--cluster`, several engines on Ray share one store; see docs/cluster.md.
+
     Example: `streamingllm serve --cache-size 2048 --data-dir ~/chats --api-key "$KEY"`
     """
     try:
@@ -37,9 +40,13 @@ def serve(
     except ImportError as error:
         raise ConfigError(f"serve needs {error.name}, which is missing; run {_HINT}") from error
     given = {name: value for name, value in flags.items() if value not in (None, [])}
+    of_cluster, given = cluster_fields(given)
     settings = load_settings(given, config)
     if print_settings:
         _print(settings, json)
+        return
+    if of_cluster:
+        _serve_cluster(settings, of_cluster, cache_dir, json)
         return
     from streamingllm.server.running import listen
 
@@ -55,13 +62,50 @@ def serve(
     _run(lm, settings, listening, json)
 
 
+def _serve_cluster(
+    settings: ServerSettings, fields: dict[str, Any], cache_dir: Path | None, json: bool
+) -> None:
+    """Serve with several engines.
+
+    Raises:
+        ConfigError: `--cluster` is not set, a value is out of range, or a package is missing.
+    """
+    if not fields.pop("cluster", False):
+        raise ConfigError(f"{next(iter(fields))} needs a cluster; set --cluster as well")
+    from streamingllm.cluster.settings import cluster_settings
+
+    cluster = cluster_settings(fields)
+    try:
+        from streamingllm.cluster.running import serve_until_signal
+    except ImportError as error:
+        raise ConfigError(
+            f"--cluster needs {error.name}, which is missing; run {_CLUSTER_HINT}"
+        ) from error
+
+    def on_ready(port: int) -> None:
+        facts = {
+            "url": f"http://{settings.host}:{port}",
+            "model": settings.model,
+            "replicas": cluster.replicas,
+            "max_replicas": cluster.max_replicas or cluster.replicas,
+        }
+        line = (
+            f"streamingllm serves {facts['model']} at {facts['url']} ({facts['replicas']} engines)"
+        )
+        sys.stdout.write((json_format.dumps(facts) if json else line) + "\n")
+        sys.stdout.flush()
+
+    serve_until_signal(settings, cluster, cache_dir, on_ready)
+
+
 def _run(lm: Any, settings: ServerSettings, listening: socket, json: bool) -> None:
     import asyncio
 
     from streamingllm.server.app import create_app
-    from streamingllm.server.assembly import assemble, data_folder
+    from streamingllm.server.assembly import assemble
     from streamingllm.server.json_log import log_to_stderr
     from streamingllm.server.running import serve as run
+    from streamingllm.server.session_store import data_folder
 
     log_to_stderr(settings.log_level, shows_user_text=settings.log_user_text)
 

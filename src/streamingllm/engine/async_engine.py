@@ -53,6 +53,7 @@ class AsyncEngine:
         params: SamplingParams = GREEDY,
         *,
         deadline: float | None = None,
+        forced_ids: Sequence[int] = (),
     ) -> AsyncGenerator[StepOutput, None]:
         """Let a stream read a prompt and generate; closing the iterator aborts.
 
@@ -62,6 +63,7 @@ class AsyncEngine:
                 where the stream stands.
             params: sampling parameters.
             deadline: seconds from now after which the text ends.
+            forced_ids: token ids with which the first sample begins, whatever is probable.
 
         Yields:
             outputs of each step, up to the one with a `finish_reason`; for `params.n` samples, up
@@ -75,7 +77,7 @@ class AsyncEngine:
         if isinstance(prompt, str):
             is_beginning = not await self._call(partial(self._engine.num_tokens, stream_id))
         ids = await asyncio.to_thread(inputs.encode, prompt, is_beginning=is_beginning)
-        generations = await asyncio.to_thread(inputs.generations, params)
+        generations = await asyncio.to_thread(inputs.generations, params, forced_ids)
         submit = partial(
             self._engine.submit_prepared, stream_id, ids, generations, deadline=deadline
         )

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from streamingllm.engine.forced_tokens import ForcedTokens
 from streamingllm.engine.grammar import GrammarCompiler
 from streamingllm.errors import InputError
 from streamingllm.models import LanguageModel
 from streamingllm.stream.generation_state import GenerationState
+from streamingllm.stream.grammar import TokenMatcher
 from streamingllm.stream.sampling import SamplingParams
 
 
@@ -69,8 +71,14 @@ class InputProcessor:
             )
         return list(ids)
 
-    def generations(self, params: SamplingParams) -> list[GenerationState]:
+    def generations(
+        self, params: SamplingParams, forced_ids: Sequence[int] = ()
+    ) -> list[GenerationState]:
         """Return the state of each of `params.n` samples; sample i has the seed `seed` + i.
+
+        Args:
+            params: sampling parameters.
+            forced_ids: token ids with which the first sample begins.
 
         Raises:
             InputError: the grammar is wrong, or a token id is out of the vocabulary.
@@ -79,11 +87,14 @@ class InputProcessor:
         self.check_ids("logit_bias", [*params.logit_bias])
         self.check_ids("stop_token_ids", [*params.stop_token_ids])
         matcher = None if params.grammar is None else self._grammars.matcher(params.grammar)
+        forced = self.check_ids("forced_ids", forced_ids)
         states = []
         for index in range(params.n):
             seed = None if params.seed is None else (params.seed + index) % 2**63
             own = replace(params, n=1, seed=seed)
-            own_matcher = None if matcher is None else matcher.clone()
+            own_matcher: TokenMatcher | None = None if matcher is None else matcher.clone()
+            if forced_ids and index == 0:
+                own_matcher = ForcedTokens(forced, self._vocab_size, own_matcher)
             states.append(GenerationState(self._lm, own, self._window_size, own_matcher))
         return states
 

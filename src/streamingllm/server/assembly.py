@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-
-import platformdirs
 
 from streamingllm.config import StreamConfig
 from streamingllm.engine import AsyncEngine, Engine
@@ -13,39 +10,27 @@ from streamingllm.errors import ConfigError
 from streamingllm.memory.encoder import load_encoder
 from streamingllm.memory.session_memory import SessionMemory
 from streamingllm.models import LanguageModel
+from streamingllm.server.session_store import open_store
 from streamingllm.server.settings import ServerSettings
 from streamingllm.sessions.manager import SessionManager
 from streamingllm.sessions.reasoning import window_warning
+from streamingllm.sessions.sql_leases import SqlLeases
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.sqlite_store import SqliteStore
 
 _log = logging.getLogger("streamingllm")
 _MIN_SINK_TOKENS = 4
-_DATABASE = "sessions.sqlite"
-_SNAPSHOTS = "snapshots"
 
 
-def data_folder(settings: ServerSettings) -> Path:
-    """Return the folder of sessions and snapshots, made if it is missing.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-    folder = Path(settings.data_dir or platformdirs.user_data_dir("streamingllm"))
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigError(
-            f"data_dir={str(folder)!r} cannot be made ({error.strerror}); name another folder"
-        ) from error
-    return folder
-
-
-def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
-    """Return a manager of the sessions in the data folder, with an engine of its own.
+def assemble(
+    lm: LanguageModel, settings: ServerSettings, *, lease_seconds: float | None = None
+) -> SessionManager:
+    """Return a manager of the sessions in the store, with an engine of its own.
 
     Args:
         lm: to serve.
         settings: of the server.
+        lease_seconds: of leases, where several processes serve the store; None for one process.
 
     Raises:
         ConfigError: a setting is out of range for this model or machine.
@@ -61,7 +46,6 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
     )
     if warning := window_warning(lm, settings.cache_size):
         _log.warning(warning)
-    folder = data_folder(settings)
     engine = Engine(
         lm,
         config,
@@ -74,8 +58,11 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
     try:
         if settings.compile:
             engine.compile()
-        store = SqliteStore(folder / _DATABASE, snapshots=folder / _SNAPSHOTS, is_exclusive=True)
+        store = open_store(settings, is_shared=lease_seconds is not None)
         recaller = _memory(store, settings)
+        leases = None
+        if lease_seconds is not None:
+            leases = SqlLeases(store, lease_seconds=lease_seconds)
     except BaseException:
         engine.close()
         raise
@@ -89,11 +76,17 @@ def assemble(lm: LanguageModel, settings: ServerSettings) -> SessionManager:
         cache_size=settings.cache_size,
         max_pinned_tokens=settings.pinned_bound,
         recaller=recaller,
+        leases=leases,
     )
 
 
-def _memory(store: SqliteStore, settings: ServerSettings) -> SessionMemory | None:
+def _memory(store: SqlStore, settings: ServerSettings) -> SessionMemory | None:
     """Return the memory of a store if it is to recall; one that is there follows in any case."""
+    if not isinstance(store, SqliteStore):
+        if settings.memory:
+            store.close()
+            raise ConfigError("memory=True needs sessions in a file; leave out database or memory")
+        return None
     try:
         if not settings.memory and not SessionMemory.is_in(store):
             return None

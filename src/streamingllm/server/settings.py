@@ -115,6 +115,12 @@ class ServerSettings:
     data_dir: str = _storage(
         "", "text", "Folder of sessions and snapshots.", "./chats",
         default_text="the user's data folder")
+    database: str = _storage(
+        "", "text", "PostgreSQL database of the sessions, which several servers share.",
+        "postgresql://user@host/name", default_text="a file in data_dir", is_secret=True)
+    snapshots: str = _storage(
+        "", "text", "Folder or fsspec URL of snapshots.", "s3://bucket/snapshots",
+        default_text="a folder in data_dir")
     host_memory: int = _storage(
         1 << 30, "bytes", "Bound on the states of idle sessions in memory.", "4GB", "bytes")
     disk: int = _storage(8 << 30, "bytes", "Bound on the snapshots on disk.", "50GB", "bytes")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from uuid import uuid4
 
 from streamingllm.engine import StepOutput
 from streamingllm.finish_reason import FinishReason
@@ -17,6 +16,7 @@ from streamingllm.sessions.answer_parser import (
 )
 from streamingllm.sessions.transcript import ContentPart, Message, ToolCall
 from streamingllm.sessions.turn import SampleEnded, TextDelta, ToolCallDelta
+from streamingllm.sessions.turn_attempt import new_id
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Answer:
             self._reasonings.append(part.text)
             return TextDelta(self.sample, part.text, is_reasoning=True)
         if isinstance(part, CallStarted):
-            call = self._calls[part.number] = _Call(f"call_{uuid4().hex[:24]}", part.name)
+            call = self._calls[part.number] = _Call(new_id("call_", 24), part.name)
             if self.hidden and call.name == self.hidden:
                 return None
             return ToolCallDelta(self.sample, part.number, call.id, call.name, "", is_first=True)

@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from streamingllm.errors import InputError, SessionNotFoundError
+from streamingllm.errors import InputError, SessionConflictError, SessionNotFoundError
 from streamingllm.sessions.pinning import Pinning, said_in
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_archive import SessionArchive
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.session_table import SessionTable, new_session_id
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.turn import TurnRequest
+from streamingllm.sessions.turn_attempt import current_attempt
 
 _SYSTEM = "system"
 Tools = Sequence[Mapping[str, Any]]
@@ -35,7 +36,7 @@ class Branching:
     def __init__(
         self,
         table: SessionTable,
-        store: SqliteStore,
+        store: SqlStore,
         pinning: Pinning,
         residency: ResidencyPolicy,
         settings: SessionSettings,
@@ -125,18 +126,27 @@ class Branching:
         branch.place.num_streamed = branch.place.num_agreeing = 0
         branch.truncate(num_messages)
         if session.epoch is not None and is_stored:
-            branch.epoch = await asyncio.to_thread(
-                self._store.fork,
-                session.key,
-                session.owner,
-                branch.key,
-                branch.num_stored_messages,
-                branch.num_stored_tokens,
-                settings=branch.settings(),
-            )
+            try:
+                await self._store_branch(session, branch)
+            except SessionConflictError:
+                if current_attempt() is None:
+                    raise
+                return await self._table.get(branch.owner, branch.id)  # of an earlier attempt
         await self._residency.branch(session, branch)
         self._table.add(branch)
         return branch
+
+    async def _store_branch(self, session: Session, branch: Session) -> None:
+        branch.epoch = await asyncio.to_thread(
+            self._store.fork,
+            session.key,
+            session.owner,
+            branch.key,
+            branch.num_stored_messages,
+            branch.num_stored_tokens,
+            settings=branch.settings(),
+        )
+        await self._table.own(branch)
 
     async def keep_old_branch(self, session: Session) -> Session:
         """Keep what an edit is going to replace as a branch of its own, and return that."""

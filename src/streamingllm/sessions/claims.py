@@ -7,15 +7,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from streamingllm.errors import InputError, SessionConflictError, SessionNotFoundError
+from streamingllm.errors import (
+    InputError,
+    SessionConflictError,
+    SessionNotFoundError,
+    StaleLeaseError,
+)
 from streamingllm.sessions.branching import Branching
 from streamingllm.sessions.checkpoint import Checkpoint
 from streamingllm.sessions.history_digest import history_digests
 from streamingllm.sessions.matching import Alignment, align, num_system_messages
 from streamingllm.sessions.pinning import Pinning
+from streamingllm.sessions.repeated_turn import alignment_again, journalled_turn
 from streamingllm.sessions.session import Session
-from streamingllm.sessions.session_table import SessionTable
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.session_table import SessionTable, new_session_id
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import TurnRequest
 
@@ -49,7 +55,7 @@ class Claims:
     def __init__(
         self,
         table: SessionTable,
-        store: SqliteStore,
+        store: SqlStore,
         branching: Branching,
         pinning: Pinning,
         check: Callable[[TurnRequest, tuple[Message, ...]], Awaitable[None]],
@@ -68,7 +74,7 @@ class Claims:
             SessionNotFoundError: the request names a session or a message that is not there.
             InputError: the request has no message.
         """
-        session, alignment = await self._locked(request)
+        session, alignment = await self._begun(request)
         claim = Claim(session, alignment.new)
         try:
             # What is refused here leaves the session as it was.
@@ -77,7 +83,28 @@ class Claims:
             async with self._changed(claim, request, alignment, pinned):
                 yield claim
         finally:
-            session.lock.release()
+            try:
+                if self._table.ownership is not None:
+                    await asyncio.shield(self._table.ownership.end_turn(session))
+            finally:
+                session.lock.release()
+
+    async def _begun(self, request: TurnRequest) -> tuple[Session, Alignment]:
+        """Lock a session; where several processes share the store, compare its lease as well."""
+        while True:
+            session, alignment = await self._locked(request)
+            if self._table.ownership is None:
+                return session, alignment
+            try:
+                turn = journalled_turn(request, session, alignment)
+                await self._table.ownership.begin_turn(session, turn)
+            except StaleLeaseError:  # the session is read again
+                session.lock.release()
+            except BaseException:
+                session.lock.release()
+                raise
+            else:
+                return session, alignment
 
     @asynccontextmanager
     async def _changed(
@@ -106,6 +133,8 @@ class Claims:
             raise
 
     async def _locked(self, request: TurnRequest) -> tuple[Session, Alignment]:
+        if (repeated := await self._repeated(request)) is not None:
+            return repeated
         kind = request.identity.kind
         if request.is_side_task or kind == "new":
             session = await self._created(request)
@@ -116,6 +145,33 @@ class Claims:
         if kind == "point":
             return await self._at_point(request)
         return await self._matched(request)
+
+    async def _repeated(self, request: TurnRequest) -> tuple[Session, Alignment] | None:
+        """Lock the session of an earlier attempt at a turn, at the place where that began."""
+        attempt, ownership = request.attempt, self._table.ownership
+        if attempt is None or ownership is None or not attempt.may_be_journalled:
+            return None
+        turn = await ownership.journalled(attempt.turn_id)
+        if turn is None:
+            return None
+        owner, _, session_id = turn.session_id.partition("/")
+        if owner != (request.owner or "-"):
+            raise SessionNotFoundError(f"session_id={session_id!r} is not there")
+        session = await self._held(request.owner, session_id)
+        try:
+            return session, alignment_again(turn, request, session)
+        except BaseException:
+            session.lock.release()
+            raise
+
+    async def _held(self, owner: str, session_id: str) -> Session:
+        """Return a session whose lock is held now."""
+        while True:
+            session = await self._table.get(owner, session_id)
+            await session.lock.acquire()
+            if not session.is_deleted:
+                return session
+            session.lock.release()
 
     async def _named(self, request: TurnRequest) -> tuple[Session, Alignment]:
         while True:
@@ -132,10 +188,9 @@ class Claims:
             session.lock.release()
 
     async def _at_point(self, request: TurnRequest) -> tuple[Session, Alignment]:
-        session = await self._table.get(request.owner, request.identity.id)
-        await session.lock.acquire()
+        session = await self._held(request.owner, request.identity.id)
         number = session.transcript.number_of(request.identity.after)
-        if session.is_deleted or number is None:
+        if number is None:
             session.lock.release()
             raise SessionNotFoundError(
                 f"message_id={request.identity.after!r} is not there any more; name a later one"
@@ -218,17 +273,23 @@ class Claims:
     ) -> Session:
         if not request.messages:
             raise InputError("messages is empty; send at least one message")
-        return await self._branching.create(
-            request.owner,
-            session_id,
-            group=group,
-            system_prompt=request.system_prompt,
-            tools=request.tools,
-            variables=request.template_variables,
-            eviction=request.eviction,
-            metadata=request.metadata,
-            is_stored=request.is_stored and not request.is_side_task,
-        )
+        new_id = session_id or new_session_id()
+        try:
+            return await self._branching.create(
+                request.owner,
+                new_id,
+                group=group,
+                system_prompt=request.system_prompt,
+                tools=request.tools,
+                variables=request.template_variables,
+                eviction=request.eviction,
+                metadata=request.metadata,
+                is_stored=request.is_stored and not request.is_side_task,
+            )
+        except SessionConflictError:
+            if session_id is not None or request.attempt is None:
+                raise
+            return await self._table.get(request.owner, new_id)  # of an earlier attempt
 
 
 def without_answer(request: TurnRequest) -> TurnRequest:

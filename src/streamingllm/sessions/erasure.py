@@ -14,7 +14,7 @@ from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session import Session, StreamPlace
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.snapshot_shelf import SnapshotShelf
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn_input import TurnInput
@@ -59,7 +59,7 @@ class Erasure:
     def __init__(
         self,
         table: SessionTable,
-        store: SqliteStore,
+        store: SqlStore,
         templates: TemplateCache,
         pinning: Pinning,
         residency: ResidencyPolicy,

@@ -15,7 +15,7 @@ from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.session_types import ManagerStats
 from streamingllm.sessions.snapshot_shelf import SnapshotShelf
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.sql_store import SqlStore
 
 _PERIOD_SECONDS = 1.0
 _EXPIRE_SECONDS = 60.0
@@ -37,7 +37,7 @@ class Housekeeping:
     def __init__(
         self,
         table: SessionTable,
-        store: SqliteStore,
+        store: SqlStore,
         responses: ResponseStore,
         residency: ResidencyPolicy,
         settings: SessionSettings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 
 from streamingllm.engine import AsyncEngine
 from streamingllm.models import LanguageModel
@@ -21,6 +22,8 @@ from streamingllm.sessions.recall import Recaller
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session import Session
+from streamingllm.sessions.session_lease import SessionLeases
+from streamingllm.sessions.session_ownership import SessionOwnership
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.session_types import (
@@ -28,11 +31,12 @@ from streamingllm.sessions.session_types import (
     TextRequest,
 )
 from streamingllm.sessions.snapshot_shelf import SnapshotShelf
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.text_runner import TextRunner
 from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import SessionView, TurnEvent, TurnRequest
+from streamingllm.sessions.turn_attempt import current_attempt
 from streamingllm.sessions.turn_params import TurnParams
 from streamingllm.sessions.turn_recall import TurnRecall
 from streamingllm.sessions.turn_report import TurnReport, TurnWatch
@@ -56,6 +60,7 @@ class SessionManager(MemoryAdmin):
         cache_size: of a stream.
         max_pinned_tokens: longest pinned prefix.
         recaller: a memory that puts back what left the window.
+        leases: of sessions, where several processes share the store.
 
     Attributes:
         on_turn: called with the report of each turn that has ended, if it was accepted.
@@ -65,7 +70,7 @@ class SessionManager(MemoryAdmin):
         self,
         engine: AsyncEngine,
         lm: LanguageModel,
-        store: SqliteStore,
+        store: SqlStore,
         settings: SessionSettings,
         *,
         num_slots: int,
@@ -73,8 +78,11 @@ class SessionManager(MemoryAdmin):
         cache_size: int,
         max_pinned_tokens: int,
         recaller: Recaller | None = None,
+        leases: SessionLeases | None = None,
     ) -> None:
-        table, shelf = SessionTable(store, cache_size), SnapshotShelf(store, settings.disk_bytes)
+        ownership = None if leases is None else SessionOwnership(leases)
+        table = SessionTable(store, cache_size, ownership=ownership)
+        shelf = SnapshotShelf(store, settings.disk_bytes, is_shared=leases is not None)
         self._templates = TemplateCache(lm)
         residency = ResidencyPolicy(
             engine,
@@ -84,6 +92,8 @@ class SessionManager(MemoryAdmin):
             bytes_per_stream=bytes_per_stream,
             window_size=cache_size,
         )
+        if ownership is not None:
+            ownership.on_lost, ownership.on_loaded = residency.drop, shelf.follow
         has_search = settings.has_memory_tool and recaller is not None
         pinning = Pinning(self._templates, residency, max_pinned_tokens, has_search=has_search)
         branching = Branching(table, store, pinning, residency, settings, cache_size=cache_size)
@@ -119,6 +129,11 @@ class SessionManager(MemoryAdmin):
         self._num_running = 0
         self.on_turn: tuple[Callable[[TurnReport], None], ...] = ()
 
+    @property
+    def holder(self) -> str:
+        """Name of this process among those that share the store; "" if none do."""
+        return "" if self._table.ownership is None else self._table.ownership.holder
+
     # Turns.
 
     def respond(self, request: TurnRequest) -> AsyncGenerator[TurnEvent, None]:
@@ -136,6 +151,7 @@ class SessionManager(MemoryAdmin):
             UnsupportedFeatureError: the chat template has no place for a message or a tool.
         """
         watch = TurnWatch(request.owner)
+        request = replace(request, attempt=current_attempt())
         return in_own_task(self._watched(watch, self._respond(request, watch)))
 
     async def _respond(
@@ -160,6 +176,8 @@ class SessionManager(MemoryAdmin):
         finally:
             if session is not None:
                 await asyncio.shield(self._residency.rest(session))
+                if self._table.ownership is not None:  # whoever goes on has little to replay
+                    self._residency.snapshot_soon(session)
 
     def complete(self, request: TextRequest) -> AsyncGenerator[TurnEvent, None]:
         """Go on from a text, without a chat template and without a session; see `respond`."""
@@ -232,6 +250,8 @@ class SessionManager(MemoryAdmin):
     def start(self) -> None:
         """Begin to write snapshots of idle sessions and to delete expired ones."""
         self._housekeeping.start()
+        if self._table.ownership is not None:
+            self._table.ownership.start()
 
     async def close(self, *, drain_seconds: float = 0.0) -> None:
         """Let running turns end, write snapshots, close the engine and the store."""
@@ -240,6 +260,9 @@ class SessionManager(MemoryAdmin):
             async with asyncio.timeout(drain_seconds or None):
                 while self._num_running and drain_seconds:
                     await asyncio.sleep(0.05)
+        if self._table.ownership is not None:
+            await self._table.ownership.stop()
+        await self._residency.finish_snapshots()
         await self._residency.snapshot_idle(0.0)
         await self.engine.close()
         self.store.close()

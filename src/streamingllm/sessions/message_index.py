@@ -16,3 +16,19 @@ class MessageIndex(Protocol):
     def remove(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
         """Note messages that were deleted; their session is still there."""
         ...
+
+
+class WordSearch(MessageIndex, Protocol):
+    """Find sessions by words of their messages."""
+
+    def condition(self, query: str, owner: str | None) -> tuple[str, list[str]]:
+        """Return a condition of SQL on sessions, and its values.
+
+        It holds for sessions with a message that has all words of the query. The last word may be
+        the beginning of one.
+
+        Args:
+            query: words.
+            owner: of the sessions; None for all.
+        """
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -62,6 +63,7 @@ class ResidencyPolicy:
         )
         self.slots = SlotQueue(num_slots, settings.max_waiting, self._free_slot)
         self.device: OrderedDict[str, Session] = OrderedDict()
+        self._writing: set[asyncio.Task[None]] = set()
 
     @property
     def num_on_host(self) -> int:
@@ -249,6 +251,22 @@ class ResidencyPolicy:
             state = await self._engine.export_state(place.stream_id)
         if state is not None:
             await self._shelf.put(session, place.num_streamed, state)
+
+    def snapshot_soon(self, session: Session) -> None:
+        """Write a snapshot of a session between its turns, in a task of its own."""
+        task = asyncio.create_task(self._snapshot_between_turns(session))
+        self._writing.add(task)  # the event loop holds tasks by weak references only
+        task.add_done_callback(self._writing.discard)
+
+    async def finish_snapshots(self) -> None:
+        """Wait for the snapshots that are being written."""
+        if self._writing:
+            await asyncio.wait(self._writing)
+
+    async def _snapshot_between_turns(self, session: Session) -> None:
+        async with session.lock:
+            if not session.is_deleted:
+                await self.snapshot(session)
 
     async def snapshot_idle(self, idle_seconds: float) -> None:
         """Write snapshots of the sessions that have been idle for so long."""

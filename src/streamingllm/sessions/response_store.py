@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 
 from streamingllm.checks import check_integer
 from streamingllm.errors import ResponseNotFoundError, SessionConflictError
-from streamingllm.sessions.sqlite_database import SqliteDatabase
+from streamingllm.sessions.database import Database
 
 _COLUMNS = (
     "id, owner, session, message, status, body, input_items, created_seconds, expires_seconds"
@@ -46,7 +46,7 @@ class ResponseRecord:
 class ResponseStore:
     """Keep a bounded number of responses, and the events of those that can be resumed.
 
-    Calls within `SqliteStore.transaction` become durable together with the turn. Methods may be
+    Calls within `SqlStore.transaction` become durable together with the turn. Methods may be
     called from any thread.
 
     Args:
@@ -57,7 +57,7 @@ class ResponseStore:
         ConfigError: `max_responses` is less than 1.
     """
 
-    def __init__(self, database: SqliteDatabase, *, max_responses: int = 10_000) -> None:
+    def __init__(self, database: Database, *, max_responses: int = 10_000) -> None:
         check_integer("max_responses", max_responses, 1)
         self._database = database
         self._max_responses = max_responses
@@ -72,7 +72,7 @@ class ResponseStore:
         with self._database.transaction():
             written = self._database.run(
                 f"INSERT INTO responses ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                f"ON CONFLICT (id) DO UPDATE SET {changed} WHERE owner = excluded.owner "
+                f"ON CONFLICT (id) DO UPDATE SET {changed} WHERE responses.owner = excluded.owner "
                 "RETURNING 1",
                 *astuple(record),
             )
@@ -98,6 +98,13 @@ class ResponseStore:
         if not found:
             raise _not_found(response_id)
         return ResponseRecord(*found[0])
+
+    def session_of(self, response_id: str) -> str | None:
+        """Return the session of a response of any owner; None if it is not stored."""
+        find = "SELECT session FROM responses WHERE id = ?"
+        with self._database.reading():
+            found = self._database.run(find, response_id)
+        return str(found[0][0]) if found else None
 
     def delete(self, owner: str, response_id: str) -> None:
         """Delete a response of an owner, with its events.
@@ -129,9 +136,10 @@ class ResponseStore:
             for is_ascii in (False, True)
         ]
         condition = (
-            "owner = ? AND session = ? AND EXISTS (SELECT 1 FROM json_each(?) AS word WHERE "
-            "instr(body, word.value) OR instr(input_items, word.value) OR EXISTS (SELECT 1 FROM "
-            "response_events WHERE response = responses.id AND instr(event, word.value)))"
+            f"owner = ? AND session = ? AND EXISTS (SELECT 1 FROM {self._database.words_of_json} "
+            "WHERE instr(body, word.value) > 0 OR instr(input_items, word.value) > 0 OR EXISTS "
+            "(SELECT 1 FROM response_events WHERE response = responses.id AND "
+            "instr(event, word.value) > 0))"
         )
         with self._database.transaction():
             return self._delete(condition, owner, session_id, json.dumps(written))
@@ -158,7 +166,8 @@ class ResponseStore:
                 raise _not_found(response_id)
             for number, event in enumerate(events, start=first_number):
                 self._database.run(
-                    "INSERT OR REPLACE INTO response_events VALUES (?, ?, ?)",
+                    "INSERT INTO response_events VALUES (?, ?, ?) "
+                    "ON CONFLICT (response, number) DO UPDATE SET event = excluded.event",
                     response_id,
                     number,
                     event,
@@ -178,7 +187,7 @@ class ResponseStore:
         return delete_responses(self._database, condition, *values)
 
 
-def delete_responses(database: SqliteDatabase, condition: str, *values: object) -> int:
+def delete_responses(database: Database, condition: str, *values: object) -> int:
     """Delete the responses that a condition of SQL holds for, with their events.
 
     Returns:

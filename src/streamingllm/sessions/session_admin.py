@@ -17,7 +17,7 @@ from streamingllm.sessions.session_archive import export_session, import_session
 from streamingllm.sessions.session_table import SessionTable
 from streamingllm.sessions.session_types import SessionDetail, SessionInfo, SessionPage
 from streamingllm.sessions.snapshot_shelf import SnapshotShelf
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.store import SessionSummary
 from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import SessionView
@@ -42,7 +42,7 @@ class SessionAdmin:
         self,
         engine: AsyncEngine,
         lm: LanguageModel,
-        store: SqliteStore,
+        store: SqlStore,
         table: SessionTable,
         branching: Branching,
         residency: ResidencyPolicy,
@@ -212,11 +212,12 @@ class SessionAdmin:
 
     @contextlib.asynccontextmanager
     async def _held(self, owner: str, session_id: str) -> AsyncGenerator[Session, None]:
-        session = await self._table.get(owner, session_id)
-        async with session.lock:
-            if session.is_deleted:
-                raise SessionNotFoundError(f"session_id={session_id!r} is not there")
-            yield session
+        while True:
+            session = await self._table.get(owner, session_id)
+            async with session.lock:
+                if not session.is_deleted:
+                    yield session
+                    return
 
     async def _commit_changed(self, session: Session) -> None:
         await self._table.commit(session)

@@ -72,7 +72,7 @@ class SessionSearch:
             raise InputError("query: the store has no index; open it with is_searchable=True")
         words = [word.replace('"', '""') for word in query.replace("\0", " ").split()]
         if not words:
-            return "1", []
+            return "TRUE", []
         # Within quotation marks nothing is syntax.
         wanted = "text : (" + " ".join(f'"{word}"' for word in words) + "*)"
         if owner is not None:

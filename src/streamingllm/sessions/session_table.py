@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
-from uuid import uuid4
 
 from streamingllm.errors import InputError, SessionConflictError, SessionNotFoundError
 from streamingllm.sessions.facts import Fact
 from streamingllm.sessions.session import Session, session_key
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.session_ownership import SessionOwnership
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.store import StoredSession, TurnCommit
+from streamingllm.sessions.turn_attempt import new_id
 
 _ID = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 def new_session_id() -> str:
     """Return an id that nobody can guess."""
-    return f"sess_{uuid4().hex}"
+    return new_id("sess_")
 
 
 def check_session_id(session_id: str) -> None:
@@ -43,10 +45,18 @@ class SessionTable:
         store: of durable sessions.
         cache_size: tokens that a stream can see.
         max_resting: sessions without a stream that stay in memory.
+        ownership: of sessions, where several processes share the store.
     """
 
-    def __init__(self, store: SqliteStore, cache_size: int, max_resting: int = 256) -> None:
+    def __init__(
+        self,
+        store: SqlStore,
+        cache_size: int,
+        max_resting: int = 256,
+        ownership: SessionOwnership | None = None,
+    ) -> None:
         self._store = store
+        self.ownership = ownership
         self._cache_size = cache_size
         self._max_resting = max_resting
         self._sessions: OrderedDict[str, Session] = OrderedDict()
@@ -72,7 +82,7 @@ class SessionTable:
         lock = self._loading.setdefault(key, asyncio.Lock())
         async with lock:
             try:
-                session = self._sessions.get(key)
+                session = await self._current(key)
                 if session is None:
                     stored = await asyncio.to_thread(self._stored, owner, session_id)
                     session = self._sessions.get(key)  # if it was created meanwhile
@@ -80,11 +90,35 @@ class SessionTable:
                     session = _loaded(owner, session_id, stored)
                     session.cache_size = self._cache_size
                     self._sessions[key] = session
+                    if self.ownership is not None:
+                        await self.ownership.on_loaded(session)
             finally:
                 self._loading.pop(key, None)
         self._sessions.move_to_end(key)
         self._shrink()
         return session
+
+    async def _current(self, key: str) -> Session | None:
+        """Return a session in memory if it is as it is stored; its lease is held then."""
+        session = self._sessions.get(key)
+        if self.ownership is None or (session is not None and not session.is_stored):
+            return session
+        if session is None:
+            with contextlib.suppress(SessionNotFoundError):  # whoever loads it says so
+                await self.ownership.hold(key)
+            return None
+        try:
+            if await self.ownership.is_current(session):
+                return session
+        except SessionNotFoundError:
+            pass
+        self.forget(session)
+        return None
+
+    async def own(self, session: Session) -> None:
+        """Take the lease of a session that was stored just now."""
+        if self.ownership is not None:
+            session.epoch = await self.ownership.hold(session.key)
 
     async def create(
         self,
@@ -121,6 +155,7 @@ class SessionTable:
                 group=session.group,
                 settings=session.settings(),
             )
+            await self.own(session)
         except BaseException:
             self.forget(session)
             raise

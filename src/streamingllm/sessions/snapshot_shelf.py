@@ -9,7 +9,7 @@ from collections import OrderedDict
 from streamingllm.engine import StreamState
 from streamingllm.errors import SessionConflictError, SessionNotFoundError, SnapshotError
 from streamingllm.sessions.session import Session
-from streamingllm.sessions.sqlite_store import SqliteStore
+from streamingllm.sessions.sql_store import SqlStore
 from streamingllm.sessions.store import Snapshot
 
 _log = logging.getLogger("streamingllm.sessions")
@@ -21,18 +21,19 @@ class SnapshotShelf:
     Args:
         store: of the sessions.
         max_bytes: bound on the bytes of all snapshots.
+        is_shared: other processes write to the store; the bound is on snapshots of this one.
 
     Attributes:
         nbytes: bytes of all snapshots, those that are being written included.
     """
 
-    def __init__(self, store: SqliteStore, max_bytes: int) -> None:
+    def __init__(self, store: SqlStore, max_bytes: int, *, is_shared: bool = False) -> None:
         self._store = store
         self._max_bytes = max_bytes
         self._lock = asyncio.Lock()
         self._shelved: OrderedDict[str, tuple[int, int]] = OrderedDict()  # id -> tokens, bytes
         self.nbytes = 0
-        for record in store.snapshots():  # the oldest first
+        for record in () if is_shared else store.snapshots():  # the oldest first
             self._shelved[record.session_id] = (record.num_tokens, record.nbytes)
             self.nbytes += record.nbytes
 
@@ -85,6 +86,14 @@ class SnapshotShelf:
         if session.key in self._shelved:
             self._forget(session.key)
             await asyncio.to_thread(self._store.drop_snapshot, session.key)
+
+    async def follow(self, session: Session) -> None:
+        """Look up the snapshot of a session, which another process may have written."""
+        record = await asyncio.to_thread(self._store.snapshot_record, session.key)
+        self._forget(session.key)
+        if record is not None:
+            self._shelved[session.key] = (record.num_tokens, record.nbytes)
+            self.nbytes += record.nbytes
 
     def taken_back(self, session_id: str, num_tokens: int) -> None:
         """Note that the store deleted a snapshot of more tokens, as `commit_turn` does."""

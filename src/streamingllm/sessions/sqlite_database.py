@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,16 +16,21 @@ from streamingllm.sessions.sqlite_schema import open_database
 
 
 class SqliteDatabase:
-    """Run transactions of any thread, one at a time.
+    """Run transactions of any thread, one at a time; a `Database`.
 
     Args:
         path: of the database.
         mode: "create" makes a missing one, "write" and "read" need one that is there.
         journal: "wal" for many writers; "delete" leaves one file behind when it is closed.
 
+    Attributes:
+        words_of_json: see `Database`.
+
     Raises:
         SnapshotError: the file cannot be opened, or is no database of this release.
     """
+
+    words_of_json = "json_each(?) AS word"
 
     def __init__(
         self,
@@ -33,6 +39,7 @@ class SqliteDatabase:
         journal: Literal["wal", "delete"],
     ) -> None:
         self.path = path
+        self.name = str(path)
         self.connection = open_database(path, mode, journal)
         self._lock = threading.RLock()
         self._is_open = False  # whether a transaction is
@@ -47,6 +54,13 @@ class SqliteDatabase:
     def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement within a transaction and return its rows."""
         return [*self.connection.execute(statement, values)]
+
+    def seconds(self) -> float:
+        """Return the time since 1970."""
+        return time.time()
+
+    def lock(self, name: str) -> None:
+        """Bar transactions that lock the same name; one of SQLite bars all others anyway."""
 
     def after_commit(self, action: Callable[[], object]) -> None:
         """Do something once the open transaction is durable; not at all if it is not."""

@@ -7,9 +7,9 @@ import json
 import apsw
 
 from streamingllm.errors import InputError
-from streamingllm.sessions.sqlite_rows import SessionRows, digest_of, scope_of
-from streamingllm.sessions.sqlite_summaries import SummaryRows
+from streamingllm.sessions.session_rows import SessionRows, digest_of, scope_of
 from streamingllm.sessions.store import SessionSummary
+from streamingllm.sessions.summary_rows import SummaryRows
 
 _OLD_TABLES = ("sessions", "messages", "tokens", "snapshots", "parts")
 

@@ -242,6 +242,14 @@ class SessionStore(Protocol):
         """
         ...
 
+    def raise_epoch(self, session_id: str) -> int:
+        """Let writers that know the epoch of a session be refused; return the new one.
+
+        Raises:
+            SessionNotFoundError: there is none of that id.
+        """
+        ...
+
     def put_snapshot(self, session_id: str, epoch: int, snapshot: Snapshot) -> None:
         """Replace the snapshot of a session.
 
@@ -263,6 +271,10 @@ class SessionStore(Protocol):
 
     def drop_snapshot(self, session_id: str) -> None:
         """Delete the snapshot of a session, if there is one."""
+        ...
+
+    def snapshot_record(self, session_id: str) -> SnapshotRecord | None:
+        """Describe the snapshot of a session; None if there is none."""
         ...
 
     def snapshots(self) -> Sequence[SnapshotRecord]:

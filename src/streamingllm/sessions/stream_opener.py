@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 
 from streamingllm.engine import AsyncEngine, StreamState
@@ -66,6 +67,7 @@ class StreamOpener:
         self._moves["host", "device"] += 1
 
     async def _open_from_disk(self, session: Session) -> bool:
+        began = time.perf_counter()
         snapshot = await self._shelf.get(session)
         if snapshot is None:
             return False
@@ -87,6 +89,8 @@ class StreamOpener:
             num_evicted=state.num_evicted_tokens,
         )
         self._moves["disk", "device"] += 1
+        taken = 1000 * (time.perf_counter() - began)
+        _log.info("a session of %d tokens was restored in %.1f ms", snapshot.num_tokens, taken)
         return True
 
     async def _open_from_tail(self, session: Session) -> None:

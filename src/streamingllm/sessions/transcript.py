@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 from streamingllm.errors import InputError
 from streamingllm.sessions.shared_log import SharedLog
+from streamingllm.sessions.turn_attempt import new_id
 
 _TEXT = "text"
 
@@ -47,7 +47,7 @@ class ToolCall:
 
 def new_message_id() -> str:
     """Return an id that no other message has."""
-    return f"msg_{uuid4().hex}"
+    return new_id("msg_")
 
 
 @dataclass(frozen=True)

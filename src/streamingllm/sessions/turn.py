@@ -9,6 +9,7 @@ from typing import Any, Literal
 from streamingllm.finish_reason import FinishReason
 from streamingllm.sessions.recall import Recall
 from streamingllm.sessions.transcript import Message, ToolCall
+from streamingllm.sessions.turn_attempt import TurnAttempt
 from streamingllm.stream.next_token import TokenLogprobs
 from streamingllm.stream.sampling import SamplingParams
 
@@ -55,6 +56,7 @@ class TurnRequest:
         is_side_task: whether the turn leaves its session as it is (titles, tags, follow-ups).
         deadline: seconds from now after which the answer ends.
         metadata: of a session that is created.
+        attempt: at a turn that may be repeated elsewhere; None where turns are not.
     """
 
     owner: str
@@ -73,6 +75,7 @@ class TurnRequest:
     is_side_task: bool = False
     deadline: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    attempt: TurnAttempt | None = None
 
 
 @dataclass(frozen=True)

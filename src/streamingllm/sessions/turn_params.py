@@ -14,8 +14,9 @@ from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_settings import SessionSettings
 from streamingllm.sessions.template_cache import TemplateCache
 from streamingllm.sessions.tool_choice import answer_grammar
-from streamingllm.sessions.transcript import Message, new_message_id
+from streamingllm.sessions.transcript import Message
 from streamingllm.sessions.turn import TurnRequest
+from streamingllm.sessions.turn_attempt import new_id
 from streamingllm.sessions.turn_input import TurnInput
 from streamingllm.stream.sampling import SamplingParams
 
@@ -96,7 +97,7 @@ class TurnParams:
             Answer(
                 sample,
                 parser_for(self._lm, tools, variables=session.variables),
-                new_message_id(),
+                new_id("msg_", purpose="answer"),
                 prefill,
                 hidden=SEARCH_MEMORY if may_search(session.tools) else "",
             )

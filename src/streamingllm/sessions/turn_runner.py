@@ -178,7 +178,14 @@ class TurnRunner:
         if session.eviction == "turn":
             await self._mark_turns(session, stream_id)
         seconds = turn.request.deadline or self._settings.turn_seconds
-        outputs = self._engine.generate(stream_id, missing, params, deadline=seconds)
+        attempt = turn.request.attempt
+        outputs = self._engine.generate(
+            stream_id,
+            missing,
+            params,
+            deadline=seconds,
+            forced_ids=attempt.sent_ids if attempt is not None else (),
+        )
         turn.has_submitted = True
         place.extend(len(missing))
         async with contextlib.aclosing(outputs):
@@ -186,6 +193,8 @@ class TurnRunner:
                 if output.sample_index == 0:
                     session.token_log.extend(output.token_ids)
                     place.extend(len(output.token_ids))
+                    if attempt is not None:
+                        attempt.on_ids(output.token_ids)
                     self._note_usage(session, output.usage)
                 for event in answers[output.sample_index].add(output):
                     yield event

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from streamingllm.errors import StreamingLLMError
 from streamingllm.finish_reason import FinishReason
@@ -80,8 +79,3 @@ def forgetting(event: TurnStarted | TurnEnded, **fields: Any) -> dict[str, Any]:
 def to_json(value: Any) -> str:
     """Return JSON without spaces."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def new_id(prefix: str) -> str:
-    """Return an id that nothing else has."""
-    return f"{prefix}{uuid4().hex}"

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from streamingllm.finish_reason import FinishReason
 from streamingllm.server.errors import ApiError
@@ -24,6 +23,7 @@ from streamingllm.sessions.turn import (
     TurnStarted,
     TurnUsage,
 )
+from streamingllm.sessions.turn_attempt import new_id, turn_seconds
 
 Event = dict[str, Any]
 _ENDS = {
@@ -46,8 +46,8 @@ class ResponseBuilder:
 
     facts: dict[str, Any]
     token_texts: TokenTexts | None = None
-    id: str = field(default_factory=lambda: f"resp_{uuid4().hex}")
-    created_at: int = field(default_factory=lambda: int(time.time()))
+    id: str = field(default_factory=lambda: new_id("resp_"))
+    created_at: int = field(default_factory=lambda: int(turn_seconds()))
     status: str = "in_progress"
     view: SessionView | None = None
     answer_id: str | None = None
@@ -144,12 +144,12 @@ class ResponseBuilder:
         part: dict[str, Any]
         if kind == "reasoning":
             part = {"type": "reasoning_text", "text": ""}
-            item = {"type": kind, "id": f"rs_{uuid4().hex}", "summary": [], "content": []}
+            item = {"type": kind, "id": new_id("rs_"), "summary": [], "content": []}
         else:
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             item = {
                 "type": kind,
-                "id": self.answer_id or f"msg_{uuid4().hex}",
+                "id": self.answer_id or new_id("msg_"),
                 "status": "in_progress",
                 "role": "assistant",
                 "content": [],

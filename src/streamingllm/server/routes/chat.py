@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -15,7 +14,6 @@ from streamingllm.server.encoders.chat import (
     chat_completion,
     error_event,
 )
-from streamingllm.server.encoders.common import new_id
 from streamingllm.server.identity import identity_of
 from streamingllm.server.messages import chat_messages, chat_tools, split_system_prompt
 from streamingllm.server.reasoning import reasoning_variables
@@ -27,6 +25,7 @@ from streamingllm.server.served_model import check_model, fingerprint
 from streamingllm.server.token_texts import TokenTexts
 from streamingllm.server.turns import answered_turn, streamed_turn
 from streamingllm.sessions.turn import ToolMode, TurnRequest
+from streamingllm.sessions.turn_attempt import new_id, turn_seconds
 
 router = APIRouter(tags=["chat"])
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -50,7 +49,7 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     turn = _turn_request(request, body)
     facts = ChatFacts(
         id=new_id("chatcmpl-"),
-        created=int(time.time()),
+        created=int(turn_seconds()),
         model=model,
         fingerprint=fingerprint(request),
         num_samples=turn.params.n,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -17,7 +16,6 @@ from streamingllm.server.encoders.common import (
     TurnOutcome,
     collect,
     first_event,
-    new_id,
     to_json,
 )
 from streamingllm.server.encoders.completions import PromptEncoder, sum_of, text_forgetting
@@ -30,6 +28,7 @@ from streamingllm.server.token_texts import TokenTexts
 from streamingllm.server.turns import guarded, while_connected
 from streamingllm.sessions.session_types import TextRequest
 from streamingllm.sessions.turn import TurnEvent, TurnStarted
+from streamingllm.sessions.turn_attempt import new_id, turn_seconds
 
 router = APIRouter(tags=["completions"])
 MAX_AT_ONCE = 8
@@ -65,7 +64,7 @@ class _Completion:
         self._envelope = {
             "id": new_id("cmpl-"),
             "object": "text_completion",
-            "created": int(time.time()),
+            "created": int(turn_seconds()),
             "model": check_model(request, body.model),
             "system_fingerprint": fingerprint(request),
         }

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Body, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from streamingllm.errors import SessionNotFoundError
-from streamingllm.server.encoders.common import new_id
 from streamingllm.server.errors import ApiError
 from streamingllm.server.messages import split_system_prompt
 from streamingllm.server.responses.items import items_of, read_input
@@ -22,6 +21,7 @@ from streamingllm.server.schemas.conversations import (
 from streamingllm.sessions.manager import SessionManager
 from streamingllm.sessions.session_types import SessionDetail, SessionInfo
 from streamingllm.sessions.transcript import Message
+from streamingllm.sessions.turn_attempt import new_id
 
 router = APIRouter(tags=["conversations"])
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from streamingllm.server.description import EVENT_STREAM, TURN_HEADERS, turn_headers
-from streamingllm.server.encoders.common import new_id, to_json
+from streamingllm.server.encoders.common import to_json
 from streamingllm.server.errors import ApiError
 from streamingllm.server.forgetting import view_headers
 from streamingllm.server.responses.builder import Event, ResponseBuilder
@@ -31,6 +31,7 @@ from streamingllm.server.served_model import check_model
 from streamingllm.server.sse import SseResponse, sse_event
 from streamingllm.server.token_texts import TokenTexts
 from streamingllm.server.turns import VISIBILITY_EVENT, shows_visibility, while_connected
+from streamingllm.sessions.turn_attempt import new_id
 
 router = APIRouter(tags=["responses"])
 _DONE = sse_event("[DONE]")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from streamingllm.errors import InputError
+from streamingllm.sessions.database import Database
+from streamingllm.sessions.session_rows import digest_of
 from streamingllm.sessions.snapshot_files import SnapshotFiles
-from streamingllm.sessions.sqlite_database import SqliteDatabase
-from streamingllm.sessions.sqlite_rows import digest_of
 from streamingllm.sessions.store import Snapshot, SnapshotRecord
 
 _PART_BYTES = 4 << 20  # a row holds less than a gigabyte
@@ -21,7 +21,7 @@ class SnapshotRows:
         files: where contents go; None keeps them in the database.
     """
 
-    def __init__(self, database: SqliteDatabase, files: SnapshotFiles | None) -> None:
+    def __init__(self, database: Database, files: SnapshotFiles | None) -> None:
         self._database = database
         self._files = files
         if files is not None:
@@ -80,6 +80,13 @@ class SnapshotRows:
         find = "SELECT 1 FROM snapshots WHERE session = ? AND num_tokens > ?"
         if self._database.run(find, session_id, num_tokens):
             self.delete(session_id)
+
+    def record(self, session_id: str) -> SnapshotRecord | None:
+        """Describe the snapshot of a session; None if there is none."""
+        find = "SELECT session, num_tokens, num_bytes FROM snapshots WHERE session = ?"
+        for row in self._database.run(find, session_id):
+            return SnapshotRecord(*row)
+        return None
 
     def records(self) -> list[SnapshotRecord]:
         """Return what snapshots there are, those of sessions that changed last at the end."""

@@ -8,9 +8,8 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
-import apsw
-
 from streamingllm.errors import InputError
+from streamingllm.sessions.database import SqlConnection
 from streamingllm.sessions.history_digest import next_digest
 from streamingllm.sessions.message_index import MessageIndex
 from streamingllm.sessions.message_json import message_from_json, message_to_json
@@ -34,7 +33,7 @@ class SessionRows:
 
     def __init__(
         self,
-        database: apsw.Connection,
+        database: SqlConnection,
         session_id: str,
         indexes: Sequence[MessageIndex] = (),
         *,

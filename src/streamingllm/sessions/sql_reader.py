@@ -1,70 +1,41 @@
-"""Sessions of one SQLite database, read."""
+"""Sessions of one database, read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
-from typing import Literal, Self
+from contextlib import AbstractContextManager
+from typing import Self
 
 from streamingllm.errors import InputError, SessionNotFoundError
-from streamingllm.sessions.exclusive_lock import lock_exclusively
-from streamingllm.sessions.message_index import MessageIndex
-from streamingllm.sessions.session_search import SessionSearch
+from streamingllm.sessions.database import Database
+from streamingllm.sessions.message_index import MessageIndex, WordSearch
+from streamingllm.sessions.session_rows import SessionRows, digest_of, scope_of
 from streamingllm.sessions.snapshot_files import SnapshotFiles
-from streamingllm.sessions.sqlite_database import SqliteDatabase
-from streamingllm.sessions.sqlite_rows import SessionRows, digest_of, scope_of
-from streamingllm.sessions.sqlite_snapshots import SnapshotRows
-from streamingllm.sessions.sqlite_summaries import NEWEST_FIRST, SummaryRows, cursor_of
+from streamingllm.sessions.snapshot_rows import SnapshotRows
 from streamingllm.sessions.store import SessionSummary, Snapshot, SnapshotRecord, StoredSession
+from streamingllm.sessions.summary_rows import NEWEST_FIRST, SummaryRows, cursor_of
 from streamingllm.sessions.token_log import TokenLog
 from streamingllm.sessions.transcript import Transcript
 
 _MAX_CANDIDATES = 8
 
 
-class SqliteReader:
-    """Open a database of sessions and read it.
+class SqlReader:
+    """Read the sessions of a database.
 
     Args:
-        path: of the database.
-        mode: "create" makes a missing one, "write" and "read" need one that is there.
-        journal: "wal" for many writers; "delete" leaves one file behind when it is closed.
-        snapshots: folder of snapshots; None keeps them in the database.
-        is_searchable: index messages that are not indexed yet; an index that is there is kept.
-        is_exclusive: refuse another process that opens the database exclusively.
-
-    Raises:
-        SessionConflictError: `is_exclusive`, and another process serves the database.
-        SnapshotError: the file cannot be opened, or is no database of this release.
+        database: with the tables of sessions.
+        search: of words in messages.
+        files: where contents of snapshots go; None keeps them in the database.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        mode: Literal["create", "write", "read"] = "create",
-        journal: Literal["wal", "delete"] = "wal",
-        snapshots: Path | None = None,
-        is_searchable: bool = True,
-        is_exclusive: bool = False,
-    ) -> None:
-        self.path = path
-        with ExitStack() as undo:
-            if is_exclusive:
-                undo.callback(lock_exclusively(path).release)
-            self.database = SqliteDatabase(path, mode, journal)
-            undo.callback(self.database.close)
-            self._summaries = SummaryRows(self.database.connection)
-            files = None if snapshots is None else SnapshotFiles(snapshots)
-            with self.database.reading():
-                self._snapshots = SnapshotRows(self.database, files)
-                self._search = SessionSearch(self.database.connection)
-            self.indexes: list[MessageIndex] = [self._search]
-            if is_searchable and mode != "read":
-                with self.database.transaction():
-                    self._search.create()
-            self._open = undo.pop_all()
+    def __init__(self, database: Database, search: WordSearch, files: SnapshotFiles | None) -> None:
+        self.database = database
+        self._summaries = SummaryRows(database.connection)
+        self._search = search
+        self.indexes: list[MessageIndex] = [search]
+        with database.reading():
+            self._snapshots = SnapshotRows(database, files)
 
     def __enter__(self) -> Self:
         return self
@@ -74,10 +45,10 @@ class SqliteReader:
 
     def close(self) -> None:
         """Close the database."""
-        self._open.close()
+        self.database.close()
 
     def transaction(self) -> AbstractContextManager[None]:
-        """Make all calls in the body durable together; see `SqliteDatabase.transaction`."""
+        """Make all calls in the body durable together; see `Database.transaction`."""
         return self.database.transaction()
 
     def get(self, session_id: str, owner: str | None = None) -> StoredSession:
@@ -108,7 +79,7 @@ class SqliteReader:
         query: str | None = None,
     ) -> Sequence[SessionSummary]:
         """Return the sessions that changed last; see `SessionStore`."""
-        matching = ("1", ()) if query is None else self._search.condition(query, owner)
+        matching = ("TRUE", ()) if query is None else self._search.condition(query, owner)
         place = None if after is None else cursor_of(after)
         with self.database.reading():
             return self._summaries.newest(owner, limit, place, matching)
@@ -153,11 +124,16 @@ class SqliteReader:
         with self.database.reading():
             return self._snapshots.records()
 
+    def snapshot_record(self, session_id: str) -> SnapshotRecord | None:
+        """Describe the snapshot of a session; None if there is none."""
+        with self.database.reading():
+            return self._snapshots.record(session_id)
+
     def _rows(self, session_id: str) -> SessionRows:
         return SessionRows(self.database.connection, session_id, self.indexes)
 
     def _summary(self, session_id: str, owner: str | None = None) -> SessionSummary:
         summary = self._summaries.get(session_id)
         if summary is None or owner not in (None, summary.owner):
-            raise SessionNotFoundError(f"session_id={session_id!r} is not in {self.path}")
+            raise SessionNotFoundError(f"session_id={session_id!r} is not in {self.database.name}")
         return summary

@@ -6,16 +6,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import apsw
-
 from streamingllm.errors import InputError
-from streamingllm.sessions.sqlite_rows import digest_of
+from streamingllm.sessions.database import SqlConnection
+from streamingllm.sessions.session_rows import digest_of
 from streamingllm.sessions.store import SessionSummary
 
 _COLUMNS = (
     "id, epoch, num_messages, num_tokens, created_seconds, updated_seconds, metadata, owner, chat, "
     "settings, num_pinned, parent, num_shared, digest"
 )
+_CHANGED = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[1:])
 _FAMILY = """
 WITH RECURSIVE family (id, parent) AS (
     SELECT id, parent FROM sessions WHERE id = ?
@@ -37,7 +37,7 @@ class SummaryRows:
         database: of the sessions.
     """
 
-    def __init__(self, database: apsw.Connection) -> None:
+    def __init__(self, database: SqlConnection) -> None:
         self._database = database
 
     def get(self, session_id: str) -> SessionSummary | None:
@@ -84,7 +84,8 @@ class SummaryRows:
         metadata, settings = _json(summary.metadata), _json(summary.settings)
         marks = ", ".join("?" for _ in _COLUMNS.split(","))
         self._database.execute(
-            f"INSERT OR REPLACE INTO sessions ({_COLUMNS}) VALUES ({marks})",
+            f"INSERT INTO sessions ({_COLUMNS}) VALUES ({marks}) "
+            f"ON CONFLICT (id) DO UPDATE SET {_CHANGED}",
             (
                 summary.id,
                 summary.epoch,
