@@ -50,14 +50,9 @@ def losses_by_column(
 
 def _block_sums(decoder: Decoder, texts: Tensor, sinks: int, window: int) -> Sums:
     size = texts.shape[1] + (decoder.arm.sink == "token")
-    distances = cache_distances(size, sinks, window)
-    blocks = [
-        block
-        for text in texts
-        for block in nll_of(decoder, text, distances)[2 * decoder.arm.trained_length :].split(
-            _BLOCK
-        )
-    ]
+    distances, skipped = cache_distances(size, sinks, window), 2 * decoder.arm.trained_length
+    late = [nll_of(decoder, text, distances)[skipped:] for text in texts]
+    blocks = [block for nll in late for block in nll.split(_BLOCK)]
     return sums_of([(float(block.sum()), float(len(block))) for block in blocks])
 
 

@@ -43,11 +43,11 @@ def sink_kind(config: Any) -> str | None:
 def class_with_sinks(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
     """Return a subclass, of the same name, whose models have the sinks that their config names."""
 
-    def __init__(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
+    def initialize(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
         model_class.__init__(self, config, *args, **kwargs)
         _add_sinks(self)
 
-    names = {"__init__": __init__, "__module__": model_class.__module__}
+    names = {"__init__": initialize, "__module__": model_class.__module__}
     return type(model_class.__name__, (model_class,), names)
 
 
@@ -73,7 +73,8 @@ def plain_attention(
     Args:
         module: the model's attention layer.
         query: [batch, num_heads, seq, head_dim].
-        key, value: [batch, num_kv_heads, keys, head_dim].
+        key: [batch, num_kv_heads, keys, head_dim].
+        value: [batch, num_kv_heads, keys, value_dim].
         attention_mask: added to scores, [batch, 1, seq, keys]; None for none.
         scaling: factor of the scores; 1 / sqrt(head_dim) if None.
         dropout: share of the weights that training sets to 0.

@@ -31,8 +31,7 @@ def build_decoder(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedMod
         model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype)
         return model
     kind: Any = decoder_class(config)
-    model = kind._from_config(deepcopy(config), dtype=dtype)
-    return model
+    return kind._from_config(deepcopy(config), dtype=dtype)  # type: ignore[no-any-return]
 
 
 def check_sinks_used(unexpected: Iterable[str], folder: Path) -> None:
