@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from benchmarks.pretraining.decoder import SINKS, Arm, Decoder
 from benchmarks.pretraining.export import save_checkpoint
 from benchmarks.pretraining.streaming import cache_distances
 from benchmarks.pretraining.training import held_out_ids, train, with_sink_token
-from streamingllm import Stream, StreamConfig, load_model
+from streamingllm import Engine, SamplingParams, Stream, StreamConfig, load_model
+from streamingllm.errors import RewindError, StreamingLLMError
+from streamingllm.evaluation.sink_metric import sink_scores
 from streamingllm.models import LanguageModel
 
 ARMS = [*(("rope", sink) for sink in SINKS), ("nope", "none")]
@@ -20,16 +24,30 @@ SMALL = {"width": 32, "num_layers": 2, "num_heads": 2, "trained_length": 16}
 NUM_SINKS, WINDOW = 2, 6
 
 
-@pytest.fixture(scope="module", params=ARMS, ids="-".join)
-def trained(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Decoder, Path]:
-    """A decoder after a few steps, whose sinks are not what they began with; its checkpoint."""
-    encoding, sink = request.param
-    decoder = train(Arm(encoding, sink, **SMALL), steps=10, batch_size=4, learning_rate=0.03)
-    folder = tmp_path_factory.mktemp("checkpoint")
+@dataclass(frozen=True)
+class Trained:
+    """A plain decoder, and what was loaded from its checkpoint."""
+
+    decoder: Decoder
+    folder: Path
+    lm: LanguageModel
+
+
+def make(encoding: str, sink: str, folder: Path) -> Trained:
+    """Train a few steps, after which sinks are not what they began with; save and load."""
+    decoder = train(Arm(encoding, sink, **SMALL), steps=6, batch_size=4, learning_rate=0.03)
     save_checkpoint(decoder, folder)
-    return decoder, folder
+    return Trained(decoder, folder, load_model(folder, quantize="none"))
+
+
+@pytest.fixture(scope="module", params=ARMS, ids="-".join)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return make(*request.param, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def with_token(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return make("rope", "token", tmp_path_factory.mktemp("checkpoint"))
 
 
 def plain_logits(decoder: Decoder, ids: Tensor, num_sinks: int, window: int) -> Tensor:
@@ -41,20 +59,106 @@ def plain_logits(decoder: Decoder, ids: Tensor, num_sinks: int, window: int) -> 
         return decoder(read[None], distances)[0, int(has_token) :]
 
 
-@pytest.mark.parametrize("passes", [[40], [1] * 40, [7, 1, 1, 20, 11]], ids=["one", "steps", "mix"])
-def test_streamed_logits_equal_the_plain_decoder(
-    trained: tuple[Decoder, Path], passes: list[int]
-) -> None:
-    decoder, folder = trained
-    ids = held_out_ids(40)
-    stream = Stream(load_model(folder, quantize="none"), StreamConfig(NUM_SINKS, WINDOW))
-    found = torch.cat([stream.feed(part) for part in ids.split(passes)])
-    expected = plain_logits(decoder, ids, NUM_SINKS, WINDOW)
+def close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    assert stream.num_seen_tokens == 40
-    assert stream.num_cached_tokens == NUM_SINKS + WINDOW == stream.cache_size
 
 
-def loaded(folder: Path) -> LanguageModel:
-    """Return the model of a checkpoint in float32."""
-    return load_model(folder, quantize="none")
+def test_streamed_logits_equal_the_plain_decoder(trained: Trained) -> None:
+    ids, config = held_out_ids(36), StreamConfig(NUM_SINKS, WINDOW)
+    expected = plain_logits(trained.decoder, ids, NUM_SINKS, WINDOW)
+    for passes in ([36], [7, *[1] * 12, 17]):
+        stream = Stream(trained.lm, config)
+        close(torch.cat([stream.feed(part) for part in ids.split(passes)]), expected)
+        assert stream.num_seen_tokens == 36
+        assert stream.num_cached_tokens == NUM_SINKS + WINDOW == stream.cache_size
+
+
+def test_a_model_by_itself_computes_its_sinks_too(trained: Trained) -> None:
+    ids = held_out_ids(14)
+    read = with_sink_token(ids) if trained.decoder.arm.sink == "token" else ids
+    with torch.inference_mode():
+        close(trained.lm.model(read[None]).logits, trained.decoder(read[None]))
+    dense = Stream(trained.lm, StreamConfig(strategy="dense")).feed(ids)
+    close(dense, plain_logits(trained.decoder, ids, 0, 14))
+
+
+def test_the_sink_metric_sees_the_weights_of_the_decoder(trained: Trained) -> None:
+    ids = held_out_ids(14)[None]
+    read = with_sink_token(ids) if trained.decoder.arm.sink == "token" else ids
+    with torch.inference_mode():
+        shown = trained.decoder.attention_weights(read)
+    first = torch.stack([weights[0, :, 1:, 0].double().mean(-1) for weights in shown])
+    torch.testing.assert_close(sink_scores(trained.lm.model, ids)[..., 0], first, rtol=0, atol=1e-6)
+
+
+def test_a_sink_token_stays_without_other_sinks(with_token: Trained) -> None:
+    ids = held_out_ids(30)
+    expected = plain_logits(with_token.decoder, ids, 0, WINDOW)
+    for strategy in ("sinks", "window"):
+        stream = Stream(with_token.lm, StreamConfig(0, WINDOW, strategy=strategy))
+        close(stream.feed(ids), expected)
+        assert (stream.num_seen_tokens, stream.num_cached_tokens) == (30, WINDOW)
+        assert stream.first_visible_position == 30 - WINDOW
+
+
+def test_recomputation_begins_with_the_sink_token(with_token: Trained) -> None:
+    ids = held_out_ids(12)
+    found = Stream(with_token.lm, StreamConfig(0, 5, strategy="recompute")).feed(ids)
+    for end in (3, 12):
+        read = with_sink_token(ids[max(0, end - 5) : end])
+        with torch.inference_mode():
+            close(found[end - 1], with_token.decoder(read[None])[0, -1])
+
+
+def test_streams_with_a_sink_token_rewind_fork_and_restore(
+    with_token: Trained, tmp_path: Path
+) -> None:
+    ids, config = held_out_ids(30), StreamConfig(NUM_SINKS, WINDOW)
+    expected = plain_logits(with_token.decoder, ids, NUM_SINKS, WINDOW)
+    stream = Stream(with_token.lm, config)
+    stream.feed(ids[:5])
+    with pytest.raises(RewindError, match="only 5"):
+        stream.rewind(6)
+    stream.rewind(5)
+    assert stream.num_seen_tokens == 0
+    close(stream.feed(ids[:20]), expected[:20])
+    stream.rewind(4)
+    close(stream.next_logits, expected[15])
+    stream.snapshot(tmp_path / "stream")
+    for other in (stream.fork(), Stream.restore(with_token.lm, tmp_path / "stream")):
+        assert other.num_seen_tokens == 16
+        close(other.feed(ids[16:]), expected[16:])
+
+
+def test_an_engine_puts_the_sink_token_first(with_token: Trained) -> None:
+    ids, config = held_out_ids(20).tolist(), StreamConfig(0, WINDOW)
+    alone = Stream(with_token.lm, config)
+    alone.feed(torch.tensor(ids))
+    expected = list(alone.generate(6))
+    params = SamplingParams(max_new_tokens=6, ignore_eos=True)
+    with Engine(with_token.lm, config, max_streams=2) as engine:
+        completions = engine.generate([ids, ids[:9]], params)
+        assert list(completions[0].token_ids) == expected
+        name = engine.open_stream()
+        engine.submit(name, ids, SamplingParams(max_new_tokens=1, ignore_eos=True))
+        while engine.state(name) != "idle":
+            engine.step()
+        assert engine.usage(name).num_prompt_tokens == 20
+        assert engine.usage(name).num_cached_tokens == WINDOW
+        copy = engine.open_stream(state=engine.export_state(name))
+        engine.submit(copy, [], SamplingParams(max_new_tokens=5, ignore_eos=True))
+        outputs = []
+        while engine.state(copy) != "idle":
+            outputs += [t for o in engine.step() if o.stream_id == copy for t in o.token_ids]
+        assert outputs == expected[1:]
+
+
+def test_sinks_that_the_configuration_does_not_explain_are_refused(tmp_path: Path) -> None:
+    decoder = Decoder(Arm("rope", "logit", **SMALL))
+    save_checkpoint(decoder, tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    for value, message in ((None, "names no attention_sink"), ("sofmax1", "'sofmax1' is unknown")):
+        path.write_text(json.dumps(config | {"attention_sink": value}))
+        with pytest.raises(StreamingLLMError, match=message):
+            load_model(tmp_path, quantize="none")

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.errors import InputError
+from streamingllm.inputs import sink_token_rows
 from streamingllm.integration.trained_sinks import plain_implementation
 
 THRESHOLD = 0.3
@@ -21,7 +22,8 @@ def sink_scores(model: PreTrainedModel, ids: Tensor, num_positions: int = NUM_TO
 
     Args:
         model: its attention runs in plain PyTorch for the length of this call.
-        ids: int64, [batch, seq], the beginnings of texts, longer than `num_positions`.
+        ids: int64, [batch, seq], the beginnings of texts, longer than `num_positions`. A model's
+            sink token is put before them, and is the first position.
         num_positions: first positions to score.
 
     Returns:
@@ -37,6 +39,8 @@ def sink_scores(model: PreTrainedModel, ids: Tensor, num_positions: int = NUM_TO
             f"ids has shape {tuple(ids.shape)}; give texts [batch, seq] of more than "
             f"{num_positions} tokens"
         )
+    if (first := sink_token_rows(model, len(ids))) is not None:
+        ids = torch.cat((first, ids), dim=1)
     with _eager(model), torch.no_grad():
         shown = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
     if not shown or any(layer is None for layer in shown):
