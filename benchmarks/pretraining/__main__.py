@@ -34,17 +34,17 @@ ARMS = (*((encoding, "none") for encoding in ENCODINGS), *(("rope", sink) for si
 
 def main(
     json_file: Annotated[Path, typer.Option("--json", help="File of the results.")],
-    steps: Annotated[int, typer.Option(help="Of training.")] = 600,
+    steps: Annotated[int, typer.Option(help="Of training.")] = 1000,
     seeds: Annotated[int, typer.Option(help="Models of each arm.")] = 3,
-    batch_size: Annotated[int, typer.Option(help="Samples of a step.")] = 16,
+    batch_size: Annotated[int, typer.Option(help="Samples of a step.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="At its highest.")] = 1e-2,
     width: Annotated[int, typer.Option(help="Of the decoder.")] = 64,
     num_layers: Annotated[int, typer.Option(help="Of the decoder.")] = 3,
     num_heads: Annotated[int, typer.Option(help="Of each layer.")] = 4,
-    trained_length: Annotated[int, typer.Option(help="Bytes of a sample.")] = 128,
-    cache_size: Annotated[int, typer.Option(help="Entries of every cache.")] = 96,
+    trained_length: Annotated[int, typer.Option(help="Bytes of a sample.")] = 64,
+    cache_size: Annotated[int, typer.Option(help="Entries of every cache.")] = 48,
     num_texts: Annotated[int, typer.Option(help="That each model reads.")] = 8,
-    num_tokens: Annotated[int, typer.Option(help="Bytes of each text.")] = 512,
+    num_tokens: Annotated[int, typer.Option(help="Bytes of each text.")] = 384,
     num_bytes: Annotated[int, typer.Option(help="Most that is trained on.")] = 4_000_000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     save: Annotated[

@@ -42,7 +42,8 @@ def make(encoding: str, sink: str, folder: Path) -> Trained:
 
 @pytest.fixture(scope="module", params=ARMS, ids="-".join)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    return make(*request.param, tmp_path_factory.mktemp("checkpoint"))
+    encoding, sink = request.param
+    return make(encoding, sink, tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="module")
