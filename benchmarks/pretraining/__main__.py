@@ -29,7 +29,7 @@ from benchmarks.pretraining.training import held_out_texts, train
 from streamingllm.cli.output import write_json
 from streamingllm.cli.run_record import run_record
 
-ARMS = (*((encoding, "none") for encoding in ENCODINGS), *(("rope", sink) for sink in SINKS[1:]))
+ARMS = (*(("rope", sink) for sink in SINKS), *((other, "none") for other in ENCODINGS[1:]))
 
 
 def main(

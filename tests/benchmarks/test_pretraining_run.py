@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.pretraining import __main__ as script
+from benchmarks.pretraining import page
 from benchmarks.pretraining.decoder import SINK_TOKEN, Arm, Decoder
 from benchmarks.pretraining.measures import attention_to_first, losses_by_column
 from benchmarks.pretraining.streaming import cache_distances
@@ -69,7 +70,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
         return Decoder(arm).eval()
 
     monkeypatch.setattr(script, "train", initial)
-    path, sizes = tmp_path / "rows.json", {"num_texts": 1, "num_tokens": 48, "cache_size": 12}
+    path, sizes = tmp_path / "rows.json", {"num_texts": 1, "num_tokens": 96, "cache_size": 12}
     script.main(path, seeds=1, steps=1, **SMALL, **sizes)
     assert trained == [(*arm, 0) for arm in script.ARMS]
     script.main(path, seeds=2, steps=1, **SMALL, **sizes, save=tmp_path / "models")
@@ -80,5 +81,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert found["summary"]["rope, gate"]["nll"]["0+12"]["mean"] == pytest.approx(sum(values) / 2)
     config = load_model(tmp_path / "models" / "rope-gate-seed-1").model.config
     assert config.attention_sink == "gate"
+    assert len([*page.arm_rows(found)]) == len([*page.sink_rows(found)]) == 2 + len(script.ARMS)
+    assert all(row.endswith("of 2 |") for row in [*page.claim_rows(found)][2:])
     script.main(path, seeds=1, steps=2, **SMALL, **sizes)  # of another config: all anew
     assert len(json.loads(path.read_text())["rows"]) == len(script.ARMS)
