@@ -9,18 +9,26 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.pretraining.decoder import SINKS, Arm, Decoder
 from benchmarks.pretraining.export import save_checkpoint
 from benchmarks.pretraining.streaming import cache_distances
-from benchmarks.pretraining.training import held_out_ids, train, with_sink_token
+from benchmarks.pretraining.training import held_out_ids, train
+from benchmarks.pretraining.training import with_sink_token as after_sink_token
 from streamingllm import Engine, SamplingParams, Stream, StreamConfig, load_model
-from streamingllm.errors import RewindError, StreamingLLMError
+from streamingllm.errors import InputError, RewindError, StreamingLLMError, UnsupportedFeatureError
 from streamingllm.evaluation.sink_metric import sink_scores
+from streamingllm.inputs import with_sink_token
+from streamingllm.integration.trained_sinks import PLAIN
 from streamingllm.models import LanguageModel
 
 ARMS = [*(("rope", sink) for sink in SINKS), ("nope", "none")]
 SMALL = {"width": 32, "num_layers": 2, "num_heads": 2, "trained_length": 16}
+TINY_LLAMA = {
+    "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+    "num_attention_heads": 1, "num_key_value_heads": 1,
+}  # fmt: skip
 NUM_SINKS, WINDOW = 2, 6
 
 
@@ -54,7 +62,7 @@ def with_token(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 def plain_logits(decoder: Decoder, ids: Tensor, num_sinks: int, window: int) -> Tensor:
     """Return the logits after each token under cache distances, a sink token in addition."""
     has_token = decoder.arm.sink == "token"
-    read = with_sink_token(ids) if has_token else ids
+    read = after_sink_token(ids) if has_token else ids
     distances = cache_distances(len(read), num_sinks + has_token, window)
     with torch.inference_mode():
         return decoder(read[None], distances)[0, int(has_token) :]
@@ -76,16 +84,28 @@ def test_streamed_logits_equal_the_plain_decoder(trained: Trained) -> None:
 
 def test_a_model_by_itself_computes_its_sinks_too(trained: Trained) -> None:
     ids = held_out_ids(14)
-    read = with_sink_token(ids) if trained.decoder.arm.sink == "token" else ids
+    read = after_sink_token(ids) if trained.decoder.arm.sink == "token" else ids
     with torch.inference_mode():
         close(trained.lm.model(read[None]).logits, trained.decoder(read[None]))
     dense = Stream(trained.lm, StreamConfig(strategy="dense")).feed(ids)
     close(dense, plain_logits(trained.decoder, ids, 0, 14))
 
 
+def test_attention_without_sinks_is_refused(trained: Trained) -> None:
+    model = trained.lm.model
+    if getattr(model.config, "attention_sink", None) is None:
+        return
+    try:
+        model.set_attn_implementation("sdpa")
+        with pytest.raises(UnsupportedFeatureError, match="would leave out attention_sink"):
+            model(held_out_ids(4)[None])
+    finally:
+        model.set_attn_implementation(PLAIN)
+
+
 def test_the_sink_metric_sees_the_weights_of_the_decoder(trained: Trained) -> None:
     ids = held_out_ids(14)[None]
-    read = with_sink_token(ids) if trained.decoder.arm.sink == "token" else ids
+    read = after_sink_token(ids) if trained.decoder.arm.sink == "token" else ids
     with torch.inference_mode():
         shown = trained.decoder.attention_weights(read)
     first = torch.stack([weights[0, :, 1:, 0].double().mean(-1) for weights in shown])
@@ -102,11 +122,22 @@ def test_a_sink_token_stays_without_other_sinks(with_token: Trained) -> None:
         assert stream.first_visible_position == 30 - WINDOW
 
 
+def test_positions_of_other_sinks_move_by_the_sink_token(with_token: Trained) -> None:
+    config = StreamConfig(2, WINDOW, sink_positions=(1, 4))
+    moved = with_sink_token(config, with_token.lm.model)
+    assert (moved.sink_positions, moved.window_size) == ((0, 2, 5), WINDOW)
+    other = LlamaForCausalLM(LlamaConfig(**TINY_LLAMA))
+    assert with_sink_token(config, other) == config
+    other.config.sink_token_id = 8
+    with pytest.raises(InputError, match="sink_token_id=8 is no token of llama; choose one of 0"):
+        Stream(other, config)
+
+
 def test_recomputation_begins_with_the_sink_token(with_token: Trained) -> None:
     ids = held_out_ids(12)
     found = Stream(with_token.lm, StreamConfig(0, 5, strategy="recompute")).feed(ids)
     for end in (3, 12):
-        read = with_sink_token(ids[max(0, end - 5) : end])
+        read = after_sink_token(ids[max(0, end - 5) : end])
         with torch.inference_mode():
             close(found[end - 1], with_token.decoder(read[None])[0, -1])
 

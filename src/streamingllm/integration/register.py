@@ -9,9 +9,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from streamingllm.attention.forward_plan import ForwardPlan, active_plan
 from streamingllm.errors import UnsupportedModelError
-from streamingllm.integration.trained_sinks import gated
+from streamingllm.integration.trained_sinks import STREAMING, gated
 
-IMPLEMENTATION = "streamingllm"
+IMPLEMENTATION = STREAMING
 
 
 def stream_attention(

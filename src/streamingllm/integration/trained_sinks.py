@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
-from streamingllm.errors import ConfigError, UnsupportedModelError
+from streamingllm.errors import ConfigError, UnsupportedFeatureError, UnsupportedModelError
 
 KINDS = ("softmax1", "logit", "gate")
-PLAIN = "streamingllm_plain"
+PLAIN, STREAMING = "streamingllm_plain", "streamingllm"
 _Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -144,7 +144,17 @@ def _add_weights(layer: Any, kind: str, num_heads: int) -> None:
 
 
 def _with_arguments(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Arguments:
-    """Hand the sinks to the attention function as models with sinks of their own do."""
+    """Hand the sinks to the attention function as models with sinks of their own do.
+
+    Raises:
+        UnsupportedFeatureError: the model was set to an attention that takes no sinks.
+    """
+    implementation = layer.config._attn_implementation
+    if implementation not in (PLAIN, STREAMING):
+        raise UnsupportedFeatureError(
+            f"attn_implementation={implementation!r} would leave out attention_sink="
+            f"{layer.sink_kind!r}; set {PLAIN!r}"
+        )
     hidden_states = kwargs.get("hidden_states", args[0] if args else None)
     assert isinstance(hidden_states, Tensor)
     if layer.sink_kind == "gate":
