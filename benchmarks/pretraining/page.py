@@ -72,6 +72,8 @@ def claim_rows(found: Results) -> Iterator[str]:
     yield "|---|---|---|"
     for arm, column, expected, claim, paper in claims:
         rows = [row for name, row in found["rows"].items() if name.startswith(f"{arm}, seed")]
+        if not rows:
+            continue
         above = [list(row["above_last"].values())[column] for row in rows]
         shown = sum(
             x["low"] > 0 if expected == "worse" else x["low"] > -_CLOSE and x["high"] < _CLOSE
