@@ -9,7 +9,7 @@ python -m benchmarks.families_page
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,10 +39,21 @@ def page(text: str) -> str:
         sweep, before = read("sweep.json"), read("sweep-before.json")
         tables["counts"] = count_rows(before["counts"], sweep["counts"])
         tables["streams"] = stream_rows(sweep["families"])
+    return between_marks(text, tables, "families.md")
+
+
+def between_marks(text: str, tables: Mapping[str, Iterable[str]], page_name: str) -> str:
+    """Return a page whose tables, each between two marks, are made of other rows.
+
+    Args:
+        text: of the page.
+        tables: rows by the name in the marks.
+        page_name: for the error.
+    """
     for name, rows in tables.items():
         begin, end = f"<!-- begin {name} -->\n", f"<!-- end {name} -->"
         if text.count(begin) != 1 or text.count(end) != 1:
-            raise ValueError(f"docs/families.md has not one pair of marks for {name!r}")
+            raise ValueError(f"docs/{page_name} has not one pair of marks for {name!r}")
         head, rest = text.split(begin)
         text = head + begin + "\n".join(rows) + "\n" + end + rest.split(end)[1]
     return text

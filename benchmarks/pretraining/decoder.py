@@ -16,6 +16,8 @@ from torch.nn import functional
 ENCODINGS = ("rope", "alibi", "xpos", "nope", "learned")
 SINKS = ("none", "token", "softmax1", "logit", "gate")
 SINK_TOKEN = 256  # follows the bytes
+VOCAB_SIZE = 257
+ROPE_THETA = 100.0
 HIDDEN = -1  # the distance of a key that a query does not see
 
 
@@ -52,7 +54,7 @@ class Positions(nn.Module):
         self.arm = arm
         pair = torch.arange(arm.head_size // 2, dtype=torch.float64)
         pairs = len(pair)
-        self.inv_freq = 100.0 ** (-pair / pairs)
+        self.inv_freq = ROPE_THETA ** (-pair / pairs)
         # Sun et al. (arXiv 2212.10554), section 3.1: zeta = (i / pairs + 0.4) / 1.4.
         self.log_decay = ((pair / pairs + 0.4) / 1.4).log() / arm.trained_length
         self.slopes = 2.0 ** (-8 * torch.arange(1, arm.num_heads + 1) / arm.num_heads)
@@ -68,9 +70,9 @@ class Positions(nn.Module):
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         """Return the scores of a text at positions 0, 1, 2..., [batch, heads, seq, seq]."""
         encoding, seq = self.arm.encoding, q.shape[2]
-        positions = torch.arange(seq, dtype=torch.float64)
+        positions = torch.arange(seq, dtype=torch.float64, device=q.device)
         if encoding in ("rope", "xpos"):
-            growth = self.log_decay if encoding == "xpos" else torch.zeros_like(self.log_decay)
+            growth = self.log_decay.to(q.device) * (encoding == "xpos")
             q = self._turned(q, positions, growth)
             k = self._turned(k, positions, -growth)
         found = q @ k.mT
@@ -93,23 +95,24 @@ class Positions(nn.Module):
             if encoding == "alibi":
                 found = found - math.sqrt(self.arm.head_size) * self._penalty(distances)
             return found
-        found = torch.zeros(*q.shape[:3], k.shape[2], dtype=q.dtype)
+        found = q.new_zeros(*q.shape[:3], k.shape[2])
         (q1, q2), (k1, k2) = q.chunk(2, dim=-1), k.chunk(2, dim=-1)
-        for pair, freq in enumerate(self.inv_freq):
+        for pair, freq in enumerate(self.inv_freq.tolist()):
             a, b = q1[..., pair, None], q2[..., pair, None]
             c, d = k1[..., pair][:, :, None], k2[..., pair][:, :, None]
             angles = distances.double() * freq
-            size = (distances * self.log_decay[pair]).exp() if encoding == "xpos" else 1.0
+            decay = float(self.log_decay[pair])
+            size = (distances.double() * decay).exp() if encoding == "xpos" else 1.0
             cos, sin = (size * angles.cos()).to(q.dtype), (size * angles.sin()).to(q.dtype)
             found += (a * c + b * d) * cos + (a * d - b * c) * sin
         return found
 
     def _penalty(self, distances: Tensor) -> Tensor:
-        return (self.slopes[:, None, None] * distances).float()
+        return (self.slopes.to(distances.device)[:, None, None] * distances).float()
 
     def _turned(self, x: Tensor, positions: Tensor, growth: Tensor) -> Tensor:
         size = (positions[:, None] * growth).exp()
-        angles = positions[:, None] * self.inv_freq
+        angles = positions[:, None] * self.inv_freq.to(positions.device)
         cos, sin = (angles.cos() * size).to(x.dtype), (angles.sin() * size).to(x.dtype)
         first, second = x.chunk(2, dim=-1)
         return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
@@ -131,31 +134,34 @@ class Layer(nn.Module):
         if arm.sink == "gate":
             self.gate = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, positions: Positions, distances: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Positions, distances: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the output [batch, seq, width], and the weights [batch, heads, seq, seq]."""
         arm, normed = self.arm, self.norms[0](x)
         parts = self.qkv(normed).unflatten(-1, (3, arm.num_heads, arm.head_size))
         q, k, v = parts.permute(2, 0, 3, 1, 4)
         if distances is None:
             scores = positions.scores(q, k)
-            unseen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+            seen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device)
+            unseen = ~seen.tril()
         else:
             scores, unseen = positions.scores_at(q, k, distances), distances < 0
         scores = (scores / math.sqrt(arm.head_size)).masked_fill(unseen, -torch.inf)
-        y = (self._weights(scores) @ v).transpose(1, 2).flatten(2)
+        weights = self._weights(scores)
+        y = (weights @ v).transpose(1, 2).flatten(2)
         if arm.sink == "gate":
             y = y * self.gate(normed).sigmoid()
         x = x + self.out(y)
         a, b = self.up(self.norms[1](x)).chunk(2, dim=-1)
-        grown: Tensor = x + self.down(functional.silu(a) * b)
-        return grown
+        return x + self.down(functional.silu(a) * b), weights
 
     def _weights(self, scores: Tensor) -> Tensor:
         """Return the softmax of scores; a sink's logit joins its denominator."""
         if self.arm.sink not in ("softmax1", "logit"):
             return scores.softmax(-1)
-        logits = (
-            torch.zeros(self.arm.num_heads) if self.arm.sink == "softmax1" else self.sink_logits
-        )
+        zeros = scores.new_zeros(self.arm.num_heads)
+        logits = zeros if self.arm.sink == "softmax1" else self.sink_logits
         extra = logits[:, None, None].expand(*scores.shape[:3], 1)
         return torch.cat((scores, extra), dim=-1).softmax(-1)[..., :-1]
 
@@ -170,11 +176,11 @@ class Decoder(nn.Module):
     def __init__(self, arm: Arm) -> None:
         super().__init__()
         self.arm = arm
-        self.embed = nn.Embedding(257, arm.width)
+        self.embed = nn.Embedding(VOCAB_SIZE, arm.width)
         self.positions = Positions(arm)
         self.layers = nn.ModuleList(Layer(arm) for _ in range(arm.num_layers))
         self.norm = nn.RMSNorm(arm.width)
-        self.head = nn.Linear(arm.width, 257, bias=False)
+        self.head = nn.Linear(arm.width, VOCAB_SIZE, bias=False)
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.normal_(parameter, std=0.05)
@@ -190,10 +196,21 @@ class Decoder(nn.Module):
                 text read as in training.
             places: learned positions of the tokens, [seq]; else 0, 1, 2...
         """
-        if places is None:
-            places = torch.arange(ids.shape[1])
-        x = self.positions.inputs(self.embed(ids), places)
-        for layer in self.layers:
-            x = layer(x, self.positions, distances)
+        x, _ = self._run(ids, distances, places)
         logits: Tensor = self.head(self.norm(x))
         return logits
+
+    def attention_weights(self, ids: Tensor) -> list[Tensor]:
+        """Return each layer's weights [batch, heads, seq, seq] of texts read as in training."""
+        return self._run(ids, None, None)[1]
+
+    def _run(
+        self, ids: Tensor, distances: Tensor | None, places: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        if places is None:
+            places = torch.arange(ids.shape[1], device=ids.device)
+        x, shown = self.positions.inputs(self.embed(ids), places), []
+        for layer in self.layers:
+            x, weights = layer(x, self.positions, distances)
+            shown.append(weights)
+        return x, shown

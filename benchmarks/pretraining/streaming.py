@@ -36,7 +36,7 @@ def nll_of(decoder: Decoder, ids: Tensor, distances: Tensor) -> Tensor:
     """
     inputs = with_sink_token(ids) if decoder.arm.sink == "token" else ids
     with torch.inference_mode():
-        logits = decoder(inputs[None], distances)[0]
+        logits = decoder(inputs[None], distances.to(ids.device))[0]
     return functional.cross_entropy(logits[-len(ids) : -1], ids[1:], reduction="none")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from streamingllm.config import StreamConfig
 from streamingllm.errors import InputError
 
 
@@ -34,6 +35,48 @@ def model_of(model: PreTrainedModel | HasModel) -> PreTrainedModel:
             "what load_model returned"
         )
     return found
+
+
+def sink_token_of(model: PreTrainedModel) -> int | None:
+    """Return the token that a model was trained to see before each text; None if it has none.
+
+    `sink_token_id` of the configuration names it. Streams feed it themselves and never evict it.
+
+    Raises:
+        InputError: the model has no such token.
+
+    Source: Xiao et al. (arXiv 2309.17453), section 3.3.
+    """
+    token: object = getattr(model.config.get_text_config(), "sink_token_id", None)
+    if token is None:
+        return None
+    if not isinstance(token, int) or not 0 <= token < vocab_size_of(model):
+        raise InputError(
+            f"sink_token_id={token!r} is no token of {model.config.model_type}; choose one of 0 "
+            f"to {vocab_size_of(model) - 1}"
+        )
+    return token
+
+
+def with_sink_token(config: StreamConfig, model: PreTrainedModel) -> StreamConfig:
+    """Return a config with one more sink, the first, if a model has a token for it.
+
+    The first n tokens of the text stay cached too, and the window is as long as before.
+    """
+    if sink_token_of(model) is None:
+        return config
+    moved = config.sink_positions
+    if moved is not None:
+        moved = (0, *(position + 1 for position in moved))
+    return replace(config, num_sink_tokens=config.num_sink_tokens + 1, sink_positions=moved)
+
+
+def sink_token_rows(model: PreTrainedModel, num_streams: int) -> Tensor | None:
+    """Return what each stream begins with, int64, [num_streams, 1]; None for nothing."""
+    token = sink_token_of(model)
+    if token is None:
+        return None
+    return torch.full((num_streams, 1), token, dtype=torch.int64, device=model.device)
 
 
 @dataclass(frozen=True)

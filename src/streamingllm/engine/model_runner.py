@@ -130,7 +130,7 @@ def _cache(stream: EngineStream) -> SinkCache:
 def _step_token(stream: EngineStream, index: int) -> StepToken:
     """Return a stream's pending token as a step takes it."""
     assert stream.slot is not None
-    position = stream.num_seen_tokens + index
+    position = stream.num_seen_tokens + index + stream.slot.pool.num_hidden
     layouts = stream.slot.cache.step_layouts(0, position)
     return StepToken(stream.pending[index], stream.slot.index, position, layouts)
 

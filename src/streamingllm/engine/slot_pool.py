@@ -13,6 +13,7 @@ from streamingllm.cache.state import CacheState
 from streamingllm.checks import check_integer
 from streamingllm.config import StreamConfig
 from streamingllm.errors import ConfigError, InputError
+from streamingllm.inputs import sink_token_rows, with_sink_token
 from streamingllm.integration.sink_cache import SinkCache
 from streamingllm.strategies.base import run_model
 
@@ -32,6 +33,17 @@ class Slot:
         self.pool = pool
         self.index = index
         self.cache = cache
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Tokens of the stream that its last query saw."""
+        return max(0, self.cache.num_cached_tokens - self.pool.num_hidden)
+
+    @property
+    def max_rewind_now(self) -> int:
+        """Tokens of the stream that can be taken back now."""
+        fed = self.cache.num_seen_tokens - self.pool.num_hidden
+        return min(fed, self.cache.max_rewind_now[0])
 
     def close(self, *, wipe: bool = False) -> None:
         """Give the slot back to the pool.
@@ -68,7 +80,8 @@ class SlotPool:
 
     Every slot has `config.cache_size` entries per layer. A stream with a pinned prefix of n tokens
     takes n of them for its sinks and the rest for its window. It steps together with streams whose
-    prefixes have other lengths.
+    prefixes have other lengths. A sink token that the model was trained with is in each slot from
+    the start, in an entry more, and in no count of tokens.
 
     Args:
         model: that the streams run on.
@@ -80,6 +93,7 @@ class SlotPool:
             where a layer's own window would no longer fit next to it.
 
     Attributes:
+        num_hidden: entries of a slot's sink token, 0 or 1.
         bytes_per_stream: bytes of one slot, the entries for `rewind` included.
 
     Raises:
@@ -95,10 +109,11 @@ class SlotPool:
         memory_budget_bytes: int | None = None,
         max_pinned_tokens: int | None = None,
     ) -> None:
-        self.config = config
         self.max_pinned_tokens = _longest_prefix(config, max_pinned_tokens)
+        self.config = with_sink_token(config, model)
+        self.num_hidden = self.config.num_sink_tokens - config.num_sink_tokens
         self._model = model
-        self._whole = SinkCache.of(model, config)
+        self._whole = SinkCache.of(model, self.config)
         # One pass shows what each layer of this model keeps, whatever its family.
         first = torch.zeros(1, 1, dtype=torch.int64, device=model.device)
         run_model(model, first, "last", cache=self._whole)
@@ -141,7 +156,14 @@ class SlotPool:
         cache = SinkCache.of(self._model, self.config_with(num_pinned_tokens))
         for layer, whole in zip(cache.stores, self._whole.stores, strict=True):
             layer.buffers = {name: b[index : index + 1] for name, b in whole.buffers.items()}
-        return Slot(self, index, cache)
+        slot = Slot(self, index, cache)
+        if (first := sink_token_rows(self._model, 1)) is not None:
+            try:
+                run_model(self._model, first, "last", cache=cache)
+            except BaseException:
+                slot.close(wipe=True)
+                raise
+        return slot
 
     def check_pinned(self, num_pinned_tokens: int) -> None:
         """Refuse a pinned prefix that is too long.
@@ -157,7 +179,7 @@ class SlotPool:
 
     def config_with(self, num_pinned_tokens: int) -> StreamConfig:
         """Return the config of a stream with that prefix: the same entries, split otherwise."""
-        n = max(self.config.num_sink_tokens, num_pinned_tokens)
+        n = max(self.config.num_sink_tokens, num_pinned_tokens + self.num_hidden)
         if n == self.config.num_sink_tokens:
             return self.config
         window_size = self.config.cache_size - n

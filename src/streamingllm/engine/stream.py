@@ -97,7 +97,7 @@ class EngineStream:
     @property
     def usage(self) -> Usage:
         """Counts of the last request and of the stream."""
-        cached = 0 if self.slot is None else self.slot.cache.num_cached_tokens
+        cached = 0 if self.slot is None else self.slot.num_cached_tokens
         return Usage(
             num_prompt_tokens=self.num_prompt_tokens,
             num_generated_tokens=0
@@ -165,7 +165,7 @@ class EngineStream:
             raise RewindError(f"num_tokens={num_tokens} is negative; choose a number >= 0")
         assert self.slot is not None
         num_pending, seen = len(self.pending), self.num_seen_tokens
-        most = num_pending + self.slot.cache.max_rewind_now[0]
+        most = num_pending + self.slot.max_rewind_now
         if num_tokens > most:
             raise RewindError(
                 f"num_tokens={num_tokens} is more than this stream can take back now; choose at "

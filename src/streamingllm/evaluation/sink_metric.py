@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.errors import InputError
+from streamingllm.inputs import sink_token_rows
+from streamingllm.integration.trained_sinks import plain_implementation
 
 THRESHOLD = 0.3
 NUM_TOKENS = 8
@@ -20,7 +22,8 @@ def sink_scores(model: PreTrainedModel, ids: Tensor, num_positions: int = NUM_TO
 
     Args:
         model: its attention runs in plain PyTorch for the length of this call.
-        ids: int64, [batch, seq], the beginnings of texts, longer than `num_positions`.
+        ids: int64, [batch, seq], the beginnings of texts, longer than `num_positions`. A model's
+            sink token is put before them, and is the first position.
         num_positions: first positions to score.
 
     Returns:
@@ -36,11 +39,13 @@ def sink_scores(model: PreTrainedModel, ids: Tensor, num_positions: int = NUM_TO
             f"ids has shape {tuple(ids.shape)}; give texts [batch, seq] of more than "
             f"{num_positions} tokens"
         )
+    if (first := sink_token_rows(model, len(ids))) is not None:
+        ids = torch.cat((first, ids), dim=1)
     with _eager(model), torch.no_grad():
         shown = model(input_ids=ids, output_attentions=True, use_cache=False).attentions
     if not shown or any(layer is None for layer in shown):
         raise InputError(f"model: {model.config.model_type} shows no attention; choose another one")
-    return torch.stack([_mean_over_later(layer.double(), num_positions) for layer in shown])
+    return torch.stack([mean_over_later(layer.double(), num_positions) for layer in shown])
 
 
 def sink_rates(scores: Tensor, threshold: float = THRESHOLD) -> list[float]:
@@ -54,8 +59,12 @@ def sink_rates(scores: Tensor, threshold: float = THRESHOLD) -> list[float]:
     return rates
 
 
-def _mean_over_later(weights: Tensor, num_positions: int) -> Tensor:
-    """Return means of attention [batch, heads, queries, keys] over the queries after each key."""
+def mean_over_later(weights: Tensor, num_positions: int) -> Tensor:
+    """Return means of attention [batch, heads, queries, keys] over the queries after each key.
+
+    Returns:
+        [heads, num_positions].
+    """
     means = [weights[:, :, k + 1 :, k].mean(dim=(0, 2)) for k in range(num_positions)]
     return torch.stack(means, dim=-1)
 
@@ -64,7 +73,7 @@ def _mean_over_later(weights: Tensor, num_positions: int) -> Tensor:
 def _eager(model: PreTrainedModel) -> Iterator[None]:
     """Run attention in plain PyTorch, whose weights can be seen."""
     before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation(plain_implementation(model))
     try:
         yield
     finally:

@@ -9,8 +9,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from streamingllm.attention.forward_plan import ForwardPlan, active_plan
 from streamingllm.errors import UnsupportedModelError
+from streamingllm.integration.trained_sinks import STREAMING, gated
 
-IMPLEMENTATION = "streamingllm"
+IMPLEMENTATION = STREAMING
 
 
 def stream_attention(
@@ -22,6 +23,7 @@ def stream_attention(
     scaling: float | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    output_gate: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend with sinks and a window inside a transformers model.
@@ -35,6 +37,7 @@ def stream_attention(
         scaling: factor of the scores; 1 / sqrt(head_dim) if None.
         softcap: see `reference.attend`.
         s_aux: learned sink logits, see `reference.attend`.
+        output_gate: of a model trained with one, see `gated`.
         **kwargs: what else models tell an attention function; the plan decides.
 
     Returns:
@@ -58,7 +61,7 @@ def stream_attention(
         softcap=softcap,
         sink_logits=s_aux,
     )
-    return out.transpose(1, 2).contiguous(), None
+    return gated(out.transpose(1, 2).contiguous(), output_gate), None
 
 
 def stream_mask(*args: Any, **kwargs: Any) -> ForwardPlan | None:

@@ -24,6 +24,7 @@ from streamingllm.errors import StreamingLLMError, UnsupportedModelError
 from streamingllm.integration.checked_cache import AttentionFacts, CheckedCache
 from streamingllm.integration.position_check import first_scaled_position
 from streamingllm.integration.support import SCALED, configs_of
+from streamingllm.integration.trained_sinks import plain_implementation
 
 if TYPE_CHECKING:
     from streamingllm.integration.attach import Attachment
@@ -111,7 +112,7 @@ def _own_attention(model: PreTrainedModel) -> Iterator[None]:
         for config in configs_of(model):
             name = "_attn_implementation_internal"
             undo.callback(setattr, config, name, getattr(config, name))
-            setattr(config, name, "eager")
+            setattr(config, name, plain_implementation(model))
         yield
 
 

@@ -89,16 +89,23 @@ class Checkpoint:
         """
         from transformers import AutoModelForCausalLM, PreTrainedModel
 
+        from streamingllm.integration.trained_sinks import sink_kind
+        from streamingllm.models.decoder_class import check_sinks_used, decoder_class
+
         if self.gguf_file is not None:
             dtype = dtype or torch.float32
             header = self._header
             if header.architecture in GGUF_FAMILIES:
                 return self._read_gguf(header, dtype)
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loader: Any = AutoModelForCausalLM
+            if self.gguf_file is None and sink_kind(config := self.read_config()) is not None:
+                loader = decoder_class(config)
+            loaded: Any = loader.from_pretrained(
                 **self._location, dtype=dtype or "auto", output_loading_info=True
             )
             model, report = loaded
+            check_sinks_used(report["unexpected_keys"], self.folder)
             missing = sorted(report["missing_keys"])
             if missing:
                 # transformers would go on with random numbers in their place.

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from streamingllm.models.decoder_class import build_decoder
 
 _WIDTH, _FEED_FORWARD, _VOCABULARY, _LAYERS = 64, 32, 64, 2
 _FEED_FORWARD_NAMES = ("ffn_dim", "ffn_hidden_size", "n_inner")
@@ -53,7 +55,7 @@ def make_miniature(
         all_layers: keep all of them, also if they are of one kind.
     """
     with torch.device("meta"):
-        whole = AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype)
+        whole = build_decoder(config, dtype)
     num_layers = _num_layers(config)
     kinds = {repr(kind) for kind in _layer_kinds(whole, num_layers)}
     # Recurrent states are as wide as the hidden state in some families.
@@ -92,7 +94,7 @@ def _attempt(make: Callable[[PreTrainedConfig], _Made], config: PreTrainedConfig
 
 def _random_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(config), dtype=dtype)
+        model = build_decoder(config, dtype)
     model.eval().requires_grad_(False)
     return model
 

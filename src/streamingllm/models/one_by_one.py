@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import ConversionOps
 from transformers.quantizers.auto import register_quantizer
 from transformers.quantizers.base import HfQuantizer
@@ -20,6 +20,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.kernels.packing import PackedWeight
+from streamingllm.models.decoder_class import check_sinks_used, decoder_class
 from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.formats.base import StoredTensor
 from streamingllm.models.formats.stored import StoredWeight
@@ -216,8 +217,7 @@ def read_one_by_one(reading: Reading, config: PreTrainedConfig) -> PreTrainedMod
     config = _without_quantization(config)
     with failing_as_load_error(f"{folder}: cannot be read as a decoder"), quiet_libraries():
         try:
-            with torch.device("meta"):  # only its class is needed
-                kind: Any = type(AutoModelForCausalLM.from_config(config))
+            kind: Any = decoder_class(config)
             loaded: Any = kind.from_pretrained(
                 None,
                 config=config,
@@ -231,6 +231,7 @@ def read_one_by_one(reading: Reading, config: PreTrainedConfig) -> PreTrainedMod
                 raise reading.failure from None
             raise
     model, report = loaded
+    check_sinks_used(report["unexpected_keys"], folder)
     if missing := sorted(report["missing_keys"]):
         raise ModelLoadError(
             f"{folder}: {len(missing)} weights of {type(model).__name__} are missing, such as "

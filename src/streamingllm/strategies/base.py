@@ -29,6 +29,8 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
+    places_sink_token: ClassVar[bool] = False
+    """Whether it puts a model's sink token first by itself; else it is fed that token first."""
 
     @abstractmethod
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None: ...

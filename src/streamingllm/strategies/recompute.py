@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm.config import StreamConfig
+from streamingllm.inputs import sink_token_rows
 from streamingllm.strategies.base import LogitsToKeep, Strategy, run_model
 from streamingllm.strategies.dense import refuse_padding
 
@@ -14,9 +15,13 @@ WINDOWS_PER_PASS = 4
 
 
 class RecomputeStrategy(Strategy):
-    """Predict each token from a fresh run over the last m tokens; nothing is cached."""
+    """Predict each token from a fresh run over the last m tokens; nothing is cached.
+
+    Each run begins with the sink token of a model that was trained with one.
+    """
 
     name = "recompute"
+    places_sink_token = True
 
     def __init__(self, model: PreTrainedModel, config: StreamConfig) -> None:
         self.model = model
@@ -62,7 +67,8 @@ class RecomputeStrategy(Strategy):
         # Queries whose window still reaches the start share one causal pass.
         growing = max(0, min(m, length) - (length - wanted))
         if growing:
-            parts.append(run_model(self.model, known[:, :m], "all")[:, -growing:])
+            whole = self._after_sink_token(known[:, :m])
+            parts.append(run_model(self.model, whole, "all")[:, -growing:])
         if wanted > growing:
             windows = known.unfold(1, m, 1)[:, growing - wanted :]
             parts += [self._run_windows(run) for run in windows.split(WINDOWS_PER_PASS, dim=1)]
@@ -71,5 +77,9 @@ class RecomputeStrategy(Strategy):
     def _run_windows(self, windows: Tensor) -> Tensor:
         """Return logits after windows [batch, count, m], [batch, count, vocab]."""
         batch, count, m = windows.shape
-        logits = run_model(self.model, windows.reshape(batch * count, m), "last")
-        return logits.view(batch, count, -1)
+        whole = self._after_sink_token(windows.reshape(batch * count, m))
+        return run_model(self.model, whole, "last").view(batch, count, -1)
+
+    def _after_sink_token(self, ids: Tensor) -> Tensor:
+        first = sink_token_rows(self.model, len(ids))
+        return ids if first is None else torch.cat((first, ids), dim=1)

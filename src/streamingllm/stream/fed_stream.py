@@ -15,7 +15,10 @@ from streamingllm.inputs import (
     TokenBatch,
     check_tokens,
     model_of,
+    sink_token_of,
+    sink_token_rows,
     vocab_size_of,
+    with_sink_token,
 )
 from streamingllm.integration.lora import LoraAdapter, check_adapter, using_adapter
 from streamingllm.strategies import STRATEGIES, Strategy
@@ -45,20 +48,23 @@ class FedStream:
         self.adapter = adapter
         self.config = config or StreamConfig()
         self.metadata: dict[str, Any] = {}
-        self._strategy: Strategy = STRATEGIES[self.config.strategy](self.model, self.config)
+        kind = STRATEGIES[self.config.strategy]
+        self._strategy: Strategy = kind(self.model, with_sink_token(self.config, self.model))
+        has_token = sink_token_of(self.model) is not None and not kind.places_sink_token
+        self._num_hidden = int(has_token)
         self._logits: Tensor | None = None
         self._recent = TokenTail(remembered_tokens(self.config))
         self._is_single = True
 
     @property
     def num_seen_tokens(self) -> int:
-        """Tokens fed so far; of the longest stream in a batch."""
-        return self._strategy.num_seen_tokens
+        """Tokens fed so far; of the longest stream in a batch. A sink token does not count."""
+        return max(0, self._strategy.num_seen_tokens - self._num_hidden)
 
     @property
     def num_cached_tokens(self) -> int:
-        """Tokens whose keys and values the next query can see."""
-        return self._strategy.num_cached_tokens
+        """Tokens whose keys and values the next query can see, without a sink token."""
+        return max(0, self._strategy.num_cached_tokens - self._num_hidden)
 
     @property
     def cache_size(self) -> int:
@@ -78,12 +84,14 @@ class FedStream:
     @property
     def num_seen_tokens_per_stream(self) -> Tensor:
         """Tokens fed to each stream of the batch, int64, [batch]."""
-        return self._strategy.cache_for("num_seen_tokens_per_stream").num_seen_tokens_per_stream
+        cache = self._strategy.cache_for("num_seen_tokens_per_stream")
+        return (cache.num_seen_tokens_per_stream - self._num_hidden).clamp(min=0)
 
     @property
     def first_visible_position(self) -> int:
         """Stream position at which the window begins; sinks before it stay visible too."""
-        return self._strategy.cache_for("first_visible_position").first_visible_position
+        first = self._strategy.cache_for("first_visible_position").first_visible_position
+        return max(0, first - self._num_hidden)
 
     @property
     def next_logits(self) -> Tensor:
@@ -150,12 +158,19 @@ class FedStream:
         """Fix the number of streams with the first tokens."""
         num_streams = self._recent.num_streams
         if num_streams == 0:
+            self._feed_sink_token(len(batch.ids))
             self._recent.begin(len(batch.ids))
             self._is_single = batch.is_single
         elif len(batch.ids) != num_streams:
             raise InputError(
                 f"ids has {len(batch.ids)} rows: this stream was begun with {num_streams}"
             )
+
+    def _feed_sink_token(self, num_streams: int) -> None:
+        rows = sink_token_rows(self.model, num_streams) if self._num_hidden else None
+        if rows is not None and not self._strategy.num_seen_tokens:
+            with using_adapter(self.adapter):
+                self._strategy.step(rows, None, "last")
 
     def _feed_chunk(
         self, rows: Tensor, valid: Tensor | None, logits_to_keep: LogitsToKeep

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from streamingllm.errors import InputError
+from streamingllm.errors import InputError, RewindError
 from streamingllm.inputs import (
     HasModel,
     model_of,
@@ -105,7 +105,9 @@ class Stream(FedStream):
         if num_tokens == 0:
             return
         cache.check_rewind(num_tokens)
-        seen = cache.num_seen_tokens_per_stream
+        seen = self.num_seen_tokens_per_stream
+        if num_tokens > int(seen.min()):
+            raise RewindError(f"num_tokens={num_tokens}: only {int(seen.min())} have been fed")
         remains = seen - num_tokens
         # Going on needs the logits of the last token that stays, so that one is fed again.
         again = (remains > 0).long()
@@ -155,12 +157,12 @@ class Stream(FedStream):
         seen = self.num_seen_tokens
         if position < seen:
             raise InputError(f"position={position} has passed; choose {seen} or more")
-        if int(cache.num_seen_tokens_per_stream.min()) < self.cache_size:
+        if int(self.num_seen_tokens_per_stream.min()) < self.cache_size:
             raise InputError(
                 f"position={position} needs a full cache, which has {seen} of {self.cache_size} "
                 "tokens; feed more first"
             )
-        cache.positions.skip_to(position)
+        cache.positions.skip_to(position + self._num_hidden)
 
     def fork(self) -> Stream:
         """Return an independent copy that costs as much memory as this stream."""

@@ -13,6 +13,7 @@ from streamingllm.cache.snapshot import model_fingerprint, read_snapshot, write_
 from streamingllm.cache.state import CacheState
 from streamingllm.config import StreamConfig
 from streamingllm.errors import SnapshotError
+from streamingllm.inputs import with_sink_token
 
 _NEXT_LOGITS = "next_logits"
 
@@ -84,7 +85,9 @@ class StreamSnapshot:
         next_logits = tensors.pop(_NEXT_LOGITS, None)
         return cls(
             config=config,
-            cache=CacheState.of(config, _by_layer(tensors), facts["positions"]),
+            cache=CacheState.of(
+                with_sink_token(config, model), _by_layer(tensors), facts["positions"]
+            ),
             next_logits=next_logits,
             token_tail=facts["token_tail"],
             is_single=facts["is_single"],
