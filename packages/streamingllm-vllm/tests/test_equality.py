@@ -49,7 +49,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama3": ("llama", {"rope_parameters": LLAMA3}),
     "yarn": ("llama", {"rope_parameters": YARN}),
     "qwen2": ("qwen2", {}),
-    "qwen3": ("qwen3", {}),
 }
 
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 pytest.importorskip("vllm")
 import torch
 import transformers
 from streamingllm_vllm.deployment import check_deployment, check_sizes
 from streamingllm_vllm.errors import UnsupportedDeploymentError
+from streamingllm_vllm.metrics import EvictionStatLogger
 from streamingllm_vllm.packed_cache import PackedCache
 from streamingllm_vllm.rotary import RotaryTable
 from streamingllm_vllm.settings import SINKS_VARIABLE, WINDOW_VARIABLE, StreamingSettings
@@ -21,6 +23,8 @@ from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.layers.rotary_embedding import RotaryEmbedding
 from vllm.v1.attention.backends.cpu_attn import _get_attn_isa
+from vllm.v1.engine import FinishReason
+from vllm.v1.metrics.stats import FinishedRequestStats, IterationStats
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -125,3 +129,21 @@ def test_the_switch() -> None:
             StreamingSettings.read(other)
     with pytest.raises(UnsupportedDeploymentError, match="num_sink_tokens=0"):
         StreamingSettings.read({**both, SINKS_VARIABLE: "0"})
+
+
+def test_what_windows_evict_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ((SINKS_VARIABLE, "32"), (WINDOW_VARIABLE, "128")):
+        monkeypatch.setenv(name, value)
+    logger = EvictionStatLogger(config(tmp_path, block_size=32))
+    step = IterationStats()
+    step.finished_requests = [
+        FinishedRequestStats(FinishReason.LENGTH, num_prompt_tokens=p, num_generation_tokens=50)
+        for p in (700, 111, 112)
+    ]
+    names = ("streamingllm_evicted_tokens_total", "streamingllm_requests_past_window_total")
+    before = [REGISTRY.get_sample_value(name) or 0 for name in names]
+    logger.record(None, step)
+    after = [REGISTRY.get_sample_value(name) or 0 for name in names]
+    # The windows of the last queries, 748, 159 and 160, begin at 640, 32 and 64.
+    assert [b - a for a, b in zip(before, after, strict=True)] == [640, 2]
+    assert REGISTRY.get_sample_value("streamingllm_cache_size_tokens") == 160

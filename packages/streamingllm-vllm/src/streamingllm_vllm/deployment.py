@@ -14,7 +14,7 @@ from streamingllm_vllm.settings import StreamingSettings
 
 SUPPORTED_VERSION = "0.32"
 # Each is compared with `streamingllm.Stream` in tests/test_equality.py.
-TESTED_ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+TESTED_ARCHITECTURES = ("LlamaForCausalLM", "Qwen2ForCausalLM")
 
 
 def check_installation() -> None:
