@@ -16,7 +16,7 @@ from benchmarks.scale.draws import Integers
 from benchmarks.scale.fleet import Change, Fleet
 from benchmarks.scale.grouping import Queues, ranks
 from benchmarks.scale.machines import MICRO, Replica, Store, micros
-from benchmarks.scale.placement import Placement
+from benchmarks.scale.placement import Placement, Replicas
 from benchmarks.scale.records import Log
 from benchmarks.scale.sessions import AWAY, CUT, RESTORING, RUNNING, WAITING, Sessions
 
@@ -202,7 +202,7 @@ class Simulation:
         self.calendar.push(np.maximum(done, tick + 1), others)
         return resident
 
-    def _send_back(self, tick: int, sessions: Integers, where: Integers) -> None:
+    def _send_back(self, tick: int, sessions: Integers, where: Replicas) -> None:
         """Let turns return when their dead replica is off the ring."""
         self.sessions.phase[sessions] = CUT
         self.log.counts.dead_ends += len(sessions)

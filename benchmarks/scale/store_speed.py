@@ -52,10 +52,10 @@ def postgresql(binaries: Path) -> Iterator[Path]:
             as_user = ["setpriv", "--reuid", "nobody", "--clear-groups"]
             folder.chmod(0o777)
         data, log = folder / "data", folder / "log"
-        make = [binaries / "initdb", "-D", data, "-A", "trust", "-U", "postgres"]
+        make = [str(binaries / "initdb"), "-D", str(data), "-A", "trust", "-U", "postgres"]
         subprocess.run([*as_user, *make], check=True, capture_output=True)
         options = f"-k {folder} -c listen_addresses=''"
-        control = [*as_user, binaries / "pg_ctl", "-D", data, "-w", "-l", log]
+        control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(log)]
         subprocess.run([*control, "-o", options, "start"], check=True, stdout=subprocess.DEVNULL)
         try:
             yield folder
@@ -68,15 +68,13 @@ def commits(binaries: Path, connections: int, seconds: int) -> dict[str, Any]:
     """Return transactions per second and their latency."""
     with postgresql(binaries) as socket:
         client = ["-h", str(socket), "-U", "postgres"]
-        schema = [binaries / "psql", *client, "-q", "-v", "ON_ERROR_STOP=1", "-c", _SCHEMA]
+        schema = [str(binaries / "psql"), *client, "-q", "-v", "ON_ERROR_STOP=1", "-c", _SCHEMA]
         subprocess.run(schema, check=True)
         script = socket / "turn.sql"
         script.write_text(_TRANSACTION)
-        run = [binaries / "pgbench", *client, "-n", "-f", script, "-c", str(connections)]
-        done = subprocess.run(
-            [*run, "-j", "1", "-T", str(seconds), "postgres"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
+        run = [str(binaries / "pgbench"), *client, "-n", "-f", str(script)]
+        run += ["-c", str(connections), "-j", "1", "-T", str(seconds), "postgres"]
+        done = subprocess.run(run, check=True, capture_output=True, text=True)
     (rate,) = re.findall(r"tps = ([\d.]+)", done.stdout)
     (latency,) = re.findall(r"latency average = ([\d.]+) ms", done.stdout)
     return {

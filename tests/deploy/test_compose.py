@@ -8,6 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -89,7 +90,8 @@ def test_the_settings_of_the_server_take_effect(
 def test_commands_are_options_of_ours() -> None:
     check_options("gateway", SERVICES["gateway"]["command"])
     upstream = SERVICES["gateway"]["command"][1]
-    host, port = re.fullmatch(r"http://(\w+):(\d+)", upstream).groups()
+    address = urlsplit(upstream)
+    host, port = address.hostname, address.port
     assert host in SERVICES
     vllm = (FOLDER / "vllm.Dockerfile").read_text()
     assert f'"--port", "{port}"' in vllm

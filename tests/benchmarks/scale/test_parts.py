@@ -30,7 +30,7 @@ def test_draws_have_their_distributions() -> None:
     everyone = np.arange(200_000)
     numbers = [uniform(1, p, everyone, 0 * everyone) for p in (Purpose.GAP, Purpose.THINK)]
     assert np.histogram(numbers[0], 10, (0, 1))[0] == pytest.approx(20_000, rel=0.03)
-    assert abs(np.corrcoef(*numbers)[0, 1]) < 0.01
+    assert abs(np.corrcoef(numbers[0], numbers[1])[0, 1]) < 0.01
     assert abs(np.corrcoef(numbers[0][1:], numbers[0][:-1])[0, 1]) < 0.01
     assert exponential(numbers[0], 3.0).mean() == pytest.approx(3, rel=0.01)
     gaussian = normal(*numbers)
@@ -56,7 +56,8 @@ def test_a_crowd_comes_as_often_as_it_says() -> None:
 def test_the_calendar_is_a_queue_by_time() -> None:
     rng = np.random.default_rng(2)
     horizon = 3_000
-    calendar, heap = Calendar(horizon, period_ticks=16), []
+    calendar = Calendar(horizon, period_ticks=16)
+    heap: list[tuple[int, int]] = []
     dropped = pushed = 0
 
     def push(now: int, number: int) -> None:

@@ -7,7 +7,14 @@ import pytest
 
 from benchmarks.scale.draws import Integers
 from benchmarks.scale.murmur import RAY_SEED, hashes, replica_keys, session_hashes, session_names
-from benchmarks.scale.placement import VIRTUAL_NODES, BoundedRing, Placement, Rendezvous, Ring
+from benchmarks.scale.placement import (
+    VIRTUAL_NODES,
+    BoundedRing,
+    Placement,
+    Rendezvous,
+    Replicas,
+    Ring,
+)
 from tests.benchmarks.scale.plain import murmur
 
 SESSIONS, REPLICAS = 50_000, 50
@@ -19,7 +26,7 @@ def members(number: int = REPLICAS) -> dict[int, int]:
     return dict.fromkeys(range(number), 0)
 
 
-def placed(placement: Placement, of: dict[int, int], ongoing: Integers = IDLE) -> Integers:
+def placed(placement: Placement, of: dict[int, int], ongoing: Integers = IDLE) -> Replicas:
     placement.set_members(of)
     return placement.place(EVERYONE, ongoing)
 

@@ -202,7 +202,7 @@ def test_held_states_are_those_of_recent_turns() -> None:
     columns = simulation.run().columns()
     idle = round(REPLICA.idle_seconds / TICK)
     found = held_states(columns, 800, idle, REPLICAS)
-    expected = [set() for _ in range(REPLICAS)]
+    expected: list[set[int]] = [set() for _ in range(REPLICAS)]
     for session, replica, finished in zip(
         columns["session"], columns["replica"], columns["finished"], strict=True
     ):
