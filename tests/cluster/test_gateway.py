@@ -148,3 +148,17 @@ async def test_a_session_moves_between_living_engines_with_all_it_has_said(
             moved.append(text_of(answer))
         assert moved == expected
         assert await messages_of(one, "s") == await messages_of(other, "s")
+
+
+async def test_a_client_that_leaves_stops_its_turn_and_keeps_what_there_is(
+    tiny_chat: LanguageModel, tmp_path: Path
+) -> None:
+    async with cluster_of(tiny_chat, tmp_path) as (gateway, engines):
+        asked = chat("hello", stream=True, max_tokens=5000)
+        left = await ask(gateway, "POST", CHATS, asked, leaves_after=6, x_session_id="s")
+        assert not left.body.endswith(b"data: [DONE]\n\n")
+        answer = await ask(gateway, "POST", CHATS, chat("more", stream=True), x_session_id="s")
+        said = await messages_of(gateway, "s")
+        assert (said[0], said[2], said[3]) == ("hello", "more", text_of(answer))
+        assert 0 < len(said[1]) < 5000
+        assert len(engines.apps) == 1
