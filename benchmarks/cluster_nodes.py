@@ -68,9 +68,9 @@ class TwoNodes:
         began = time.perf_counter()
         while time.perf_counter() - began < max_seconds:
             states = serve.status().applications[APP].deployments["engines"].replica_states
-            if {str(getattr(k, "value", k)): v for k, v in states.items()} == {
-                "RUNNING": num_engines
-            }:
+            counts = {str(getattr(state, "value", state)): count for state, count in states.items()}
+            # Ray learns of a death later than the processes show it.
+            if counts == {"RUNNING": num_engines} and len(list(_engines())) == num_engines:
                 return time.perf_counter() - began
             time.sleep(0.1)
         raise TimeoutError(f"{num_engines} engines are not ready: {states}")
