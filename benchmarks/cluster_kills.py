@@ -166,7 +166,7 @@ def main(
     kills: Annotated[int, typer.Option(help="Kills.")] = 50,
     every_nth_node: Annotated[
         int, typer.Option(help="Every kill of this number is of a node; 0 for none.")
-    ] = 10,
+    ] = 0,
     think_seconds: Annotated[float, typer.Option(help="Mean pause of a session.")] = 10.0,
     max_tokens: Annotated[int, typer.Option(help="Tokens of an answer.")] = 24,
     max_seconds: Annotated[float, typer.Option(help="No kill begins after so long.")] = 3600.0,
