@@ -7,7 +7,6 @@ from typing import Any
 from streamingllm.cluster.engine_replica import check_for_cluster
 from streamingllm.cluster.ray_app import cluster_app
 from streamingllm.cluster.settings import cluster_settings
-
 from streamingllm.server.settings_loading import load_settings
 
 
