@@ -12,19 +12,21 @@ from tests.engine.driver import free
 from tests.reference.tiny_lm import tiny_lm
 
 
+def tensors() -> list[torch.Tensor]:
+    """Return all tensors of this process, but no fake ones of an exporter."""
+    gc.collect()
+    return [x for x in gc.get_objects() if type(x) in (torch.Tensor, torch.nn.Parameter)]
+
+
 def tensor_bytes(engine: Engine) -> int:
     """Return the bytes of all tensors after steps that leave the same behind each time."""
     engine.generate([[1, 2, 3] * 10], free(4))
-    gc.collect()
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in gc.get_objects()
-        if type(tensor) in (torch.Tensor, torch.nn.Parameter)  # no fake ones of an exporter
-    }
-    return sum(storages.values())
+    storages = [tensor.untyped_storage() for tensor in tensors()]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def test_every_stream_equals_its_run_alone_and_memory_does_not_grow() -> None:
+    others = tensors()  # those of other tests, held so that none of them goes in between
     lm = tiny_lm()
     memory = []
     with Engine(lm, CONFIG, max_streams=64, max_pinned_tokens=MAX_PINNED_TOKENS) as engine:
@@ -44,3 +46,4 @@ def test_every_stream_equals_its_run_alone_and_memory_does_not_grow() -> None:
             del many
             memory.append(tensor_bytes(engine))
     assert memory[0] == memory[1] == memory[2]
+    del others
