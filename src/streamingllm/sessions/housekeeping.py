@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 
 from streamingllm.engine import EngineStats
 from streamingllm.errors import StreamingLLMError
+from streamingllm.sessions.periodic import Periodic
 from streamingllm.sessions.residency import ResidencyPolicy
 from streamingllm.sessions.response_store import ResponseStore
 from streamingllm.sessions.session_settings import SessionSettings
@@ -23,7 +23,7 @@ _MAX_VOLATILE = 1000
 _log = logging.getLogger("streamingllm.sessions")
 
 
-class Housekeeping:
+class Housekeeping(Periodic):
     """Write snapshots and delete what has expired, once a second.
 
     Args:
@@ -47,20 +47,6 @@ class Housekeeping:
         self._responses = responses
         self._residency = residency
         self._settings = settings
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin in the running event loop."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def stop(self) -> None:
-        """End, after what is under way."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _run(self) -> None:
         expired_at = 0.0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from streamingllm.errors import SessionBusyError, StreamingLLMError
+from streamingllm.sessions.periodic import Periodic
 from streamingllm.sessions.session import Session
 from streamingllm.sessions.session_lease import JournalledTurn, SessionLeases
 from streamingllm.sessions.turn_attempt import current_attempt
@@ -23,7 +23,7 @@ async def _nothing(_: Session) -> None:
     """Do nothing."""
 
 
-class SessionOwnership:
+class SessionOwnership(Periodic):
     """Hold leases of the sessions in memory.
 
     Args:
@@ -36,7 +36,6 @@ class SessionOwnership:
 
     def __init__(self, leases: SessionLeases) -> None:
         self._leases = leases
-        self._task: asyncio.Task[None] | None = None
         self.on_lost: Callable[[Session], Awaitable[None]] = _nothing
         self.on_loaded: Callable[[Session], Awaitable[None]] = _nothing
 
@@ -108,20 +107,8 @@ class SessionOwnership:
         """Return where an earlier attempt at a turn began; None if none did."""
         return await asyncio.to_thread(self._leases.find_turn, turn_id)
 
-    def start(self) -> None:
-        """Begin to renew leases in the running event loop."""
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._renew())
-
-    async def stop(self) -> None:
-        """End the renewal."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    async def _renew(self) -> None:
+    async def _run(self) -> None:
+        """Renew the leases."""
         while True:
             await asyncio.sleep(self._leases.lease_seconds / _RENEWALS)
             try:
