@@ -1,4 +1,4 @@
-"""What happens to a fleet: steady load, losses, restarts, a flash crowd."""
+"""Scenarios of a fleet: steady load, losses, restarts, a flash crowd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a simulation found, in numbers."""
+"""Summarise a simulation in numbers."""
 
 from __future__ import annotations
 

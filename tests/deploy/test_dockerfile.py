@@ -196,7 +196,6 @@ def test_the_gateway_starts_with_its_own_options() -> None:
     assert f":{exposed.text}/ready" in check.text
 
 
-@pytest.mark.skipif(not PLUGIN.exists(), reason="the plugin is not in this tree")
 def test_the_image_of_vllm_has_the_plugin_of_this_repository() -> None:
     found = instructions(VLLM)
     assert "packages/streamingllm-vllm" in [w for one in named("COPY", found) for w in one.words()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +18,6 @@ CLAIM, SERVICE = objects((FOLDER / "rayservice.yaml").read_text())
 CONFIG: dict[str, Any] = yaml.safe_load(SERVICE["spec"]["serveConfigV2"])
 CLUSTER: dict[str, Any] = SERVICE["spec"]["rayClusterConfig"]
 (APPLICATION,) = CONFIG["applications"]
-NEW_WITH_CLUSTERS = {"STREAMINGLLM_DATABASE", "database", "snapshots"}
-HAS_CLUSTERS = importlib.util.find_spec("streamingllm.cluster") is not None
 
 
 def templates() -> Iterator[Manifest]:
@@ -47,11 +44,10 @@ def test_pods_are_pods_of_kubernetes() -> None:
 
 def test_variables_and_settings_are_ours() -> None:
     known = {field.name for field in setting_fields()}
-    missing = set() if HAS_CLUSTERS else NEW_WITH_CLUSTERS
-    assert APPLICATION["args"]["server"].keys() <= known | missing
+    assert APPLICATION["args"]["server"].keys() <= known
     for template in templates():
         for container in template["spec"]["containers"]:
-            assert {v["name"] for v in container["env"]} <= ENVIRONMENT | missing
+            assert {v["name"] for v in container["env"]} <= ENVIRONMENT
 
 
 def test_a_pod_has_time_to_drain() -> None:
@@ -79,7 +75,6 @@ def test_ray_serve_takes_the_configuration() -> None:
     assert CLUSTER["rayVersion"] == ray.__version__
 
 
-@pytest.mark.skipif(not HAS_CLUSTERS, reason="this tree has no clusters")
 def test_the_import_path_builds_an_application(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray.serve")
     monkeypatch.syspath_prepend(FOLDER)

@@ -1,4 +1,4 @@
-"""What is read from measured files, and what is made of a simulation."""
+"""Read measured files, and report a simulation."""
 
 from __future__ import annotations
 
