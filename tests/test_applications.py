@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import wave
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from streamingllm import LanguageModel
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "examples" / "applications"
 SHARED = ROOT.parent / "shared" / "data"
-HELPERS = {"figures"}
+RECORDINGS = ROOT / "tests" / "recordings"
+WITHOUT_FIGURES = {"figures", "transcribe"}
 SMALL = {
     "agent": ["--steps", "24", "--cache-size", "320"],
     "book": ["--chapters", "3", "--characters", "1500", "--quotes", "2"],
@@ -74,5 +76,45 @@ def test_a_stream_stays_within_its_cache_whatever_it_has_seen(default_model: Lan
 
 def test_applications_are_short_and_all_run() -> None:
     files = {path.stem: path for path in FOLDER.glob("*.py")}
-    assert files.keys() == SMALL.keys() | HELPERS
+    assert files.keys() == SMALL.keys() | WITHOUT_FIGURES
     assert all(len(path.read_text().splitlines()) <= 150 for path in files.values())
+
+
+def transcribe(file: str, samples: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, FOLDER / "transcribe.py", "--speaker", "Elinor", file]
+    return subprocess.run(command, input=samples, capture_output=True, check=False)
+
+
+def test_speech_becomes_lines_of_text() -> None:
+    recording = RECORDINGS / "amiable.wav"
+    done = transcribe(str(recording))
+    said = ["he", "might", "even", "have", "been", "made", "amiable", "himself"]
+    speaker, _, text = done.stdout.decode().partition(": ")
+    assert speaker == "Elinor"
+    assert len([word for word in said if word in text.split()]) >= 7
+    with wave.open(str(recording)) as file:
+        samples = file.readframes(file.getnframes())
+    assert transcribe("-", samples).stdout == done.stdout  # as from a microphone
+
+
+def test_a_meeting_hears_speech(default_model: LanguageModel) -> None:
+    lines = transcribe(str(RECORDINGS / "amiable.wav")).stdout + b"?What might he have been?\n"
+    command = [sys.executable, FOLDER / "meeting.py", "--follow", "1"]
+    done = subprocess.run(command, input=lines, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("absent.wav", "cannot be read"), ("stereo.wav", "ffmpeg")]
+)
+def test_other_recordings_are_refused_by_name(name: str, told: str, tmp_path: Path) -> None:
+    with wave.open(str(tmp_path / "stereo.wav"), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(44_100)
+        file.writeframes(bytes(400))
+    done = transcribe(str(tmp_path / name))
+    assert done.returncode == 2
+    assert name in done.stderr.decode()
+    assert told in done.stderr.decode()
