@@ -16,7 +16,7 @@ import argparse
 import sys
 import wave
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 
 RATE = 16_000  # samples a second, which the acoustic model expects
 _SILENCE = bytes(RATE)  # half a second of it ends the last utterance
@@ -41,31 +41,35 @@ class Samples:
         return found + silence
 
 
-def open_wave(name: str, stack: ExitStack) -> Samples:
-    """Return the samples of a WAV file.
+@contextmanager
+def samples_of(name: str) -> Iterator[Samples]:
+    """Read a WAV file, or standard input if the name is `-`.
 
     Raises:
         ValueError: it is no WAV file, or not mono with 16 bits and 16,000 Hz.
     """
+    if name == "-":
+        yield Samples(sys.stdin.buffer.read)
+        return
     try:
-        file = stack.enter_context(wave.open(name, "rb"))
+        with wave.open(name, "rb") as file:
+            found = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
+            if found != (1, 16, RATE):
+                raise ValueError(
+                    f"{name} has channels, bits and Hz {found}; convert it: "
+                    f"ffmpeg -i {name} -ac 1 -ar {RATE} -c:a pcm_s16le converted.wav"
+                )
+            yield Samples(lambda num_bytes: file.readframes(num_bytes // 2))
     except (OSError, EOFError, wave.Error) as error:
         raise ValueError(f"{name} cannot be read as WAV: {error}") from None
-    found = file.getnchannels(), 8 * file.getsampwidth(), file.getframerate()
-    if found != (1, 16, RATE):
-        raise ValueError(
-            f"{name} has channels, bits and Hz {found}; convert it: "
-            f"ffmpeg -i {name} -ac 1 -ar {RATE} -c:a pcm_s16le converted.wav"
-        )
-    return Samples(lambda num_bytes: file.readframes(num_bytes // 2))
 
 
-def utterances(source: Samples) -> Iterator[tuple[float, str]]:
+def utterances(samples: Samples) -> Iterator[tuple[float, str]]:
     """Yield when each utterance began, in seconds, and its words."""
     from pocketsphinx import Decoder, Segmenter
 
     decoder = Decoder(samprate=RATE, loglevel="FATAL")
-    for segment in Segmenter(sample_rate=RATE).segment(source):
+    for segment in Segmenter(sample_rate=RATE).segment(samples):
         decoder.start_utt()
         decoder.process_raw(segment.pcm, full_utt=True)
         decoder.end_utt()
@@ -80,17 +84,15 @@ def main() -> None:
     parser.add_argument("--speaker", default="Somebody", help="the name before each line")
     parser.add_argument("--times", action="store_true", help="seconds before each line")
     chosen = parser.parse_args()
-    with ExitStack() as stack:
-        try:
-            piped = chosen.file == "-"
-            source = Samples(sys.stdin.buffer.read) if piped else open_wave(chosen.file, stack)
-            for start, text in utterances(source):
+    try:
+        with samples_of(chosen.file) as samples:
+            for start, text in utterances(samples):
                 time = f"[{start:.1f} s] " if chosen.times else ""
                 print(f"{chosen.speaker}: {time}{text}", flush=True)
-        except ModuleNotFoundError:
-            parser.error("pocketsphinx is not installed; pip install 'streamingllm[speech]'")
-        except ValueError as error:
-            parser.error(str(error))
+    except ModuleNotFoundError:
+        parser.error("pocketsphinx is not installed; pip install 'streamingllm[speech]'")
+    except ValueError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
