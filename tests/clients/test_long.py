@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -78,9 +79,8 @@ def _record(
         if seen > CACHE_SIZE:
             full = at + 1
             break
-    used_first = processor[full + _NUM_COMPARED] - processor[full]
-    used_last = processor[-1] - processor[-1 - _NUM_COMPARED]
     first, last = slice(full, full + _NUM_COMPARED), slice(-_NUM_COMPARED, None)
+    used = [after - before for before, after in itertools.pairwise(processor)]
     results |= {
         "model": MODEL,
         "cache_size": CACHE_SIZE,
@@ -100,9 +100,13 @@ def _record(
         "seconds_median_first_ten": round(statistics.median(seconds[first]), 4),
         "seconds_median_last_ten": round(statistics.median(seconds[last]), 4),
         "seconds_last_over_first": round(sum(seconds[last]) / sum(seconds[first]), 3),
-        "processor_seconds_first_ten": round(used_first, 3),
-        "processor_seconds_last_ten": round(used_last, 3),
-        "processor_seconds_last_over_first": round(used_last / used_first, 3),
+        "processor_seconds_first_ten": round(sum(used[first]), 3),
+        "processor_seconds_last_ten": round(sum(used[last]), 3),
+        "processor_seconds_last_over_first": round(sum(used[last]) / sum(used[first]), 3),
+        "processor_seconds_median_last_over_first": round(
+            statistics.median(used[last]) / statistics.median(used[first]), 3
+        ),
+        "processor_seconds_longest_turn": round(max(used[full:]), 3),
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
     path.write_text(json.dumps(results, indent=2) + "\n")

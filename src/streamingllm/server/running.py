@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -41,6 +42,9 @@ class Server(uvicorn.Server):
         """Listen, and say so."""
         await super().startup(sockets)
         if self.started:
+            # A full collection stops every stream, so let it pass over modules and model.
+            gc.collect()
+            gc.freeze()
             self._on_ready(self.servers[0].sockets[0].getsockname()[1])
 
     @contextlib.contextmanager
