@@ -124,6 +124,10 @@ class SessionAdmin:
             tuple(_as_info(summary) for summary in branches),
         )
 
+    async def messages(self, owner: str, session_id: str) -> tuple[Message, ...]:
+        """Return the messages of a session, the system prompt first."""
+        return tuple((await self._table.get(owner, session_id)).transcript)
+
     async def list(
         self, owner: str, *, limit: int = 20, after: str | None = None, query: str | None = None
     ) -> SessionPage:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Request
@@ -121,14 +123,14 @@ async def list_items(
     after: str | None = None,
 ) -> Response:
     """Return the items of a conversation, page by page."""
-    items = _items((await _detail(request, conversation_id)).messages)
+    items = _items(await _messages(request, conversation_id))
     return JSONResponse(page_of(items, order, limit, after))
 
 
 @router.post(f"{_PATH}/items", responses=_LISTED)
 async def create_items(request: Request, conversation_id: str, body: CreateItems) -> Response:
     """Append items; the model reads them with the next response."""
-    await _detail(request, conversation_id)
+    await _messages(request, conversation_id)
     messages = read_input(body.items).messages
     added = await _manager(request).append(request.state.owner, conversation_id, messages)
     items = _items(added)
@@ -138,8 +140,7 @@ async def create_items(request: Request, conversation_id: str, body: CreateItems
 @router.get(f"{_PATH}/items/{{item_id}}", responses={200: {"model": ConversationItem}, **_REFUSED})
 async def get_item(request: Request, conversation_id: str, item_id: str) -> Response:
     """Return one item."""
-    detail = await _detail(request, conversation_id)
-    _, item = _found(detail, item_id)
+    _, item = _found(await _messages(request, conversation_id), item_id)
     return JSONResponse(item)
 
 
@@ -147,14 +148,25 @@ async def get_item(request: Request, conversation_id: str, item_id: str) -> Resp
 async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
     """Cut an item out; the model reads what follows it again."""
     detail = await _detail(request, conversation_id)
-    message, _ = _found(detail, item_id)
+    message, _ = _found(detail.messages, item_id)
     await _manager(request).delete_message(request.state.owner, conversation_id, message.id)
     return JSONResponse(_as_json(detail.info))
 
 
 async def _detail(request: Request, conversation_id: str) -> SessionDetail:
-    try:
+    with _not_found_as_conversation(conversation_id):
         return await _manager(request).get(request.state.owner, conversation_id)
+
+
+async def _messages(request: Request, conversation_id: str) -> tuple[Message, ...]:
+    with _not_found_as_conversation(conversation_id):
+        return await _manager(request).messages(request.state.owner, conversation_id)
+
+
+@contextmanager
+def _not_found_as_conversation(conversation_id: str) -> Iterator[None]:
+    try:
+        yield
     except SessionNotFoundError as error:
         raise ApiError(
             404,
@@ -164,8 +176,8 @@ async def _detail(request: Request, conversation_id: str) -> SessionDetail:
         ) from error
 
 
-def _found(detail: SessionDetail, item_id: str) -> tuple[Message, dict[str, Any]]:
-    for message in detail.messages:
+def _found(messages: Sequence[Message], item_id: str) -> tuple[Message, dict[str, Any]]:
+    for message in messages:
         for item in items_of(message):
             if item["id"] == item_id:
                 return message, item
