@@ -15,7 +15,7 @@ import httpx2
 
 PATH = "/v1/chat/completions"
 _RETRY_SECONDS = 0.2
-_MAX_RETRIES = 200
+_MAX_RETRIES = 1000
 
 
 @dataclass
@@ -73,11 +73,13 @@ class TalkingSession:
         body = question_body(asked, self.seed + number, self.max_tokens)
         headers = {"x-session-id": self.name, "idempotency-key": uuid4().hex}
         began = time.perf_counter()
+        refusal: Exception | None = None
         for num_retries in range(_MAX_RETRIES):
             attempt = _Attempt(began)
             try:
                 await attempt.run(http, body, headers)
-            except (httpx2.TransportError, _RefusedError):
+            except (httpx2.TransportError, _RefusedError) as error:
+                refusal = error
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             ended = time.perf_counter()
@@ -93,7 +95,7 @@ class TalkingSession:
                 )
             )
             return
-        raise RuntimeError(f"{self.name}: {asked!r} is not answered")
+        raise RuntimeError(f"{self.name}: {asked!r} is not answered") from refusal
 
 
 class _RefusedError(Exception):
