@@ -128,7 +128,7 @@ class _Attempt:
                     self._hear()
                     is_done = line == "data: [DONE]"
                     if not is_done:
-                        self._take(json.loads(line[6:]))
+                        self._take(_event(line[6:]))
         if not is_done:
             raise _RefusedError("the stream was cut")
 
@@ -142,6 +142,14 @@ class _Attempt:
         choices = event["choices"]
         assert isinstance(choices, list)
         self.texts += [choice["delta"].get("content") or "" for choice in choices]
+
+
+def _event(text: str) -> dict[str, object]:
+    try:
+        event: dict[str, object] = json.loads(text)
+    except json.JSONDecodeError:  # the connection ended within the line
+        raise _RefusedError("the stream was cut") from None
+    return event
 
 
 def question_body(question: str, seed: int, max_tokens: int) -> dict[str, object]:

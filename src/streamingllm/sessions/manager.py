@@ -119,7 +119,9 @@ class SessionManager(MemoryAdmin):
             table, store, self._templates, pinning, residency, shelf, self.responses
         )
         self._claims = Claims(self._table, store, branching, pinning, params.check)
-        self._texts = TextRunner(engine, lm, self._templates, self._residency, cache_size)
+        self._texts = TextRunner(
+            engine, lm, self._templates, self._residency, cache_size, settings.turn_seconds
+        )
         self._feeds = FeedRunner(
             engine, self._table, self._templates, self._residency, self._branching, self._turns
         )

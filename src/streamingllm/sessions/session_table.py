@@ -223,18 +223,22 @@ class SessionTable:
             raise SessionNotFoundError(f"session_id={session_id!r} is not there") from None
 
     def _shrink(self) -> None:
-        """Let go of the sessions that were used least recently and have no stream."""
-        surplus = len(self._sessions) - self._max_resting
-        if surplus <= 0:
+        """Let go of the resting sessions that were used least recently.
+
+        Only those count that can be let go. Else many that cannot, such as those no store has,
+        would push out each session that is loaded, before whoever asked for it has locked it.
+        """
+        if len(self._sessions) <= self._max_resting:
             return
-        for session in list(self._sessions.values()):
-            is_resting = session.place.stream_id is None and session.place.state is None
-            is_clean = session.is_stored and session.num_stored_tokens == len(session.token_log)
-            if is_resting and is_clean and session.lock.is_free:
-                del self._sessions[session.key]
-                surplus -= 1
-                if surplus <= 0:
-                    return
+        resting = [session for session in self._sessions.values() if _can_be_let_go(session)]
+        for session in resting[: max(0, len(resting) - self._max_resting)]:
+            del self._sessions[session.key]
+
+
+def _can_be_let_go(session: Session) -> bool:
+    is_resting = session.place.stream_id is None and session.place.state is None
+    is_clean = session.is_stored and session.num_stored_tokens == len(session.token_log)
+    return is_resting and is_clean and session.lock.is_free
 
 
 def _since(session: Session, number: int) -> list[Any]:

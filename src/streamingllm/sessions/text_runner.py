@@ -36,6 +36,7 @@ class TextRunner:
         templates: tokenises outside the event loop.
         residency: lends slots.
         cache_size: tokens that a stream can see.
+        turn_seconds: a text ends after so long, unless its request says otherwise; None for never.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class TextRunner:
         templates: TemplateCache,
         residency: ResidencyPolicy,
         cache_size: int,
+        turn_seconds: float | None = None,
     ) -> None:
         self._engine = engine
         self._lm = lm
         self._templates = templates
         self._residency = residency
         self._cache_size = cache_size
+        self._turn_seconds = turn_seconds
 
     async def check(self, request: TextRequest) -> tuple[list[int], SamplingParams]:
         """Return the prompt's ids and the sampling parameters of a text that can be run.
@@ -77,7 +80,8 @@ class TextRunner:
             stream_id = await self._engine.open_stream()
             yield TurnStarted(_view(len(ids), 0), answers[0].message_id, len(ids), 0)
             usage = Usage()
-            outputs = self._engine.generate(stream_id, ids, params, deadline=request.deadline)
+            seconds = request.deadline or self._turn_seconds
+            outputs = self._engine.generate(stream_id, ids, params, deadline=seconds)
             async with contextlib.aclosing(outputs):
                 async for output in outputs:
                     usage = output.usage if output.usage.num_cached_tokens else usage
