@@ -150,6 +150,27 @@ def test_neighbours_are_merged_as_llama_cpp_does(prefix: bool, tmp_path: Path) -
             assert tokenizer.decode(found, skip_special_tokens=True) == text
 
 
+def test_gemma_4_merges_the_pairs_that_its_file_lists(tmp_path: Path) -> None:
+    generator = random.Random(0)
+    for _ in range(20):
+        values = sentence_piece_values(generator)
+        scores = dict(zip(values["tokens"], values.pop("scores"), strict=True))
+        merges = [
+            f"{token[:cut]} {token[cut:]}"
+            for token in sorted(values["tokens"][259:], key=lambda token: -scores[token])
+            for cut in range(1, len(token))
+            if token[:cut] in scores and token[cut:] in scores
+        ]
+        tokenizer = built(
+            tmp_path / "t.gguf", "gemma4", **values, merges=merges, add_space_prefix=False
+        )
+        ids = {token: i for i, token in enumerate(values["tokens"])}
+        for _ in range(50):
+            text = "".join(generator.choices("aabbc  é日🙂\n", k=generator.randint(1, 25)))
+            found = tokenizer(text)["input_ids"]
+            assert found == [1, *tokenize(text, ids, list(scores.values()), False)], repr(text)
+
+
 @pytest.mark.parametrize(
     ("pre", "flags", "expected"),
     [

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from streamingllm.models import gguf_family_fields as fields
 from streamingllm.models import gguf_family_names as names
+from streamingllm.models import gguf_gemma_fields as gemma_fields
 from streamingllm.models import gguf_hybrid_fields as hybrid_fields
 from streamingllm.models import gguf_norm_fields as norm_fields
 from streamingllm.models.gguf_family import (
@@ -55,13 +56,28 @@ _ROPE = {
     ),
     "gemma": GgufFamily("gemma", norm_shift=-1.0),
     "gemma2": GgufFamily(
-        "gemma2", {**names.SANDWICH, **ATTENTION, **MLP}, more=fields.gemma2, norm_shift=-1.0
+        "gemma2", {**names.SANDWICH, **ATTENTION, **MLP}, more=gemma_fields.gemma2, norm_shift=-1.0
     ),
     "gemma3": GgufFamily(
         "gemma3_text",
         {**names.SANDWICH, **ATTENTION, **QK_NORMS, **MLP},
-        more=fields.gemma3,
+        more=gemma_fields.gemma3,
         norm_shift=-1.0,
+    ),
+    "gemma3n": GgufFamily(
+        "gemma3n_text",
+        names.GEMMA3N,
+        {**names.PER_LAYER_OUTER, **names.ALTUP},
+        more=gemma_fields.gemma3n,
+        is_unread=gemma_fields.uses_other_keys,
+        stacked=frozenset({"altup_proj", "altup_unembd_proj"}),
+    ),
+    "gemma4": GgufFamily(
+        "gemma4_text",
+        names.GEMMA4,
+        names.PER_LAYER_OUTER,
+        more=gemma_fields.gemma4,
+        is_unread=gemma_fields.uses_other_keys,
     ),
     "olmo2": GgufFamily(
         "olmo2",

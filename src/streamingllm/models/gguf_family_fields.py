@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
-from streamingllm.models.gguf_rope import local_rope_parameters, rope_parameters, unscaled_rope
+from streamingllm.models.gguf_rope import rope_parameters, unscaled_rope
 from streamingllm.models.gguf_windows import WINDOW, layer_types, window
 
 Metadata = ArchitectureMetadata
 Fields = Mapping[str, Any]
-_GEMMA2_27B_LAYERS, _GEMMA3_27B_LAYERS = 46, 62
 _SIGMOID = 2  # of `expert_gating_func`
 
 
@@ -122,35 +121,6 @@ def phi3(metadata: Metadata) -> Fields:
             "rope.scaling.original_context_length", context
         ),
     }
-
-
-def gemma2(metadata: Metadata) -> Fields:
-    """Return Gemma 2's fields."""
-    return {
-        "sliding_window": metadata.integer(WINDOW, 4096),
-        "layer_types": layer_types(metadata, 2),
-        "query_pre_attn_scalar": _query_scale(metadata, _GEMMA2_27B_LAYERS),
-        "attn_logit_softcapping": metadata.number("attn_logit_softcapping", 50.0) or None,
-        "final_logit_softcapping": metadata.number("final_logit_softcapping", 30.0) or None,
-    }
-
-
-def gemma3(metadata: Metadata) -> Fields:
-    """Return Gemma 3's fields; its local layers have a rotary base of their own."""
-    return {
-        "sliding_window": metadata.integer(WINDOW),
-        "layer_types": layer_types(metadata, 6),
-        "query_pre_attn_scalar": _query_scale(metadata, _GEMMA3_27B_LAYERS),
-        "final_logit_softcapping": metadata.number("final_logit_softcapping", 0.0) or None,
-        "rope_parameters": local_rope_parameters(metadata),
-    }
-
-
-def _query_scale(metadata: Metadata, large: int) -> int:
-    """Return what Gemma's queries are scaled by; the 27B models are known by their depth."""
-    if metadata.num_layers != large:
-        return metadata.head_size
-    return metadata.integer("embedding_length") // metadata.integer("attention.head_count")
 
 
 def olmo(metadata: Metadata) -> Fields:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.gguf_header import GgufHeader, GgufTensor
-from streamingllm.models.gguf_names import TensorTarget, tensor_targets
+from streamingllm.models.gguf_names import TensorTarget, tensor_targets, unstacked
 
 
 def read_gguf_weights(
@@ -34,6 +34,7 @@ def read_gguf_weights(
     with torch.device("meta"):
         outline: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     shapes = {name: tensor.shape for name, tensor in outline.state_dict().items()}
+    header = unstacked(header)
     targets = tensor_targets(header)
     check_complete(header, targets, outline)
     weights = {

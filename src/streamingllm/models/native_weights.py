@@ -13,7 +13,7 @@ from streamingllm.kernels.blocks import FORMATS
 from streamingllm.kernels.operators import pack_blocks
 from streamingllm.models.block_layers import BlockEmbedding, BlockLinear, embedding_scale
 from streamingllm.models.gguf_header import GgufHeader, GgufTensor
-from streamingllm.models.gguf_names import TensorTarget, tensor_targets
+from streamingllm.models.gguf_names import TensorTarget, tensor_targets, unstacked
 from streamingllm.models.gguf_weights import check_complete, dequantised, mapped, shaped
 from streamingllm.models.progress import Progress
 from streamingllm.models.skeleton import build_skeleton
@@ -39,6 +39,7 @@ def read_native_weights(
     """
     native.load()
     model = build_skeleton(config, dtype)
+    header = unstacked(header)
     targets = tensor_targets(header)
     check_complete(header, targets, model)
     total, done = sum(tensor.num_bytes for tensor in header.tensors), 0
@@ -59,9 +60,8 @@ def _place(
 ) -> None:
     parent_name, _, name = target.name.rpartition(".")
     module = model.get_submodule(parent_name)
-    is_whole = target.place.part == (0, 1) and not target.place.transposed and not target.shift
     layer = None
-    if name == "weight" and is_whole and tensor.ggml_type.number in FORMATS:
+    if name == "weight" and target.keeps_values and tensor.ggml_type.number in FORMATS:
         layer = _packed_layer(module, tensor, target, content)
     if layer is not None:
         grandparent, _, child = parent_name.rpartition(".")
