@@ -17,7 +17,7 @@ pytest.importorskip("xllamacpp")
 CASES = (
     *("lfm2", "lfm2-adjusted", "lfm2moe", "llama-yarn", "qwen2-yarn", "qwen3", "qwen3moe"),
     *("gemma3", "glm4moe", "deepseek2", "phi2", "command-r", "mistral3", "mistral3-scaled"),
-    *("gemma3n-unshared", "gemma4", "gemma4-sparse"),
+    *("gemma3n-unshared", "gemma4", "gemma4-sparse", "qwen3next", "qwen35", "qwen35moe"),
 )
 
 

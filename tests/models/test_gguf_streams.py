@@ -1,4 +1,4 @@
-"""Files of families with shared keys, states or several kinds of layers stream in their own bits."""
+"""Files of families with shared keys or recurrent states stream in their own bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamingllm.models.progress import ignore_progress
 from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
 from tests.reference.quantised_gguf import write_quantised
 
-CASES = ("gemma3n", "gemma4", "gemma4-sparse")
+CASES = ("gemma3n", "gemma4", "gemma4-sparse", "qwen3next", "qwen35", "qwen35moe")
 TYPES = ("Q4_0", "Q8_0", "Q5_0", "Q4_1", "Q5_1", "IQ4_NL", "MXFP4")  # blocks of 32 columns
 CONFIG = StreamConfig(num_sink_tokens=2, window_size=16)
 NUM_TOKENS = 60

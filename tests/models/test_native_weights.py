@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from streamingllm import Stream, StreamConfig, load_model
 from streamingllm.errors import ConfigError
 from streamingllm.kernels.blocks import FORMATS
-from streamingllm.models.block_layers import BlockEmbedding, BlockLinear
+from streamingllm.models.block_layers import BlockEmbedding, BlockLinear, ReorderedBlockLinear
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.progress import ignore_progress
 from streamingllm.models.weight_types import num_parameters, weight_types
@@ -62,6 +62,20 @@ def test_every_type_streams(tmp_path: Path, kind: str) -> None:
     expected = Stream(plain, CONFIG).feed(ids)
     stream = Stream(native, CONFIG)
     assert_same_logits(torch.cat([stream.feed(part) for part in ids.split([9, 1, 20])]), expected)
+
+
+def test_blocks_keep_the_order_of_their_columns_and_activations_take_it(tmp_path: Path) -> None:
+    write_family_gguf(tmp_path / "plain.gguf", "qwen35")
+    write_quantised(tmp_path / "plain.gguf", tmp_path / "blocks.gguf", ("Q4_0",))
+    native, plain = read_both(tmp_path / "blocks.gguf")
+    name = "model.layers.0.linear_attn.out_proj"
+    found, expected = native.get_submodule(name), plain.get_submodule(name)
+    assert isinstance(found, ReorderedBlockLinear)
+    assert isinstance(expected, torch.nn.Linear)
+    torch.testing.assert_close(found.weight, expected.weight.detach())
+    x = torch.randn(5, found.in_features, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), expected(x), rtol=1e-3, atol=1e-3)
 
 
 def test_a_tied_head_shares_the_blocks_of_the_embedding(tmp_path: Path) -> None:

@@ -68,6 +68,39 @@ class BlockLinear(PackedLinear):
         )
 
 
+class ReorderedBlockLinear(BlockLinear):
+    """A linear layer whose blocks hold its columns in another order, which activations take too.
+
+    Args:
+        layer: of the blocks.
+        order: LongTensor [in_features], which column of the blocks is each column of the weight.
+    """
+
+    order: Tensor
+    inverse: Tensor
+
+    def __init__(self, layer: BlockLinear, order: Tensor) -> None:
+        super().__init__(
+            layer.blocks, layer.format, layer.in_features, layer.out_features, layer.bias
+        )
+        self.register_buffer("order", order)
+        self.register_buffer("inverse", order.argsort())
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights that the blocks stand for, float32, [out_features, in_features]."""
+        return super().weight[:, self.order]
+
+    @property
+    def layout(self) -> Hashable:
+        """Name the layer itself: no other layer is sure to have its order."""
+        return id(self)
+
+    def multiply(self, x: Tensor, parts: Mapping[str, Tensor], out_features: int) -> Tensor:
+        """Multiply activations with these weights; see `PackedLinear.multiply`."""
+        return super().multiply(x[..., self.inverse], parts, out_features)
+
+
 class BlockEmbedding(nn.Module):
     """An embedding with weights in blocks.
 

@@ -8,7 +8,6 @@ from types import MappingProxyType
 from streamingllm.models import gguf_family_fields as fields
 from streamingllm.models import gguf_family_names as names
 from streamingllm.models import gguf_gemma_fields as gemma_fields
-from streamingllm.models import gguf_hybrid_fields as hybrid_fields
 from streamingllm.models import gguf_norm_fields as norm_fields
 from streamingllm.models.gguf_family import (
     ATTENTION,
@@ -19,12 +18,12 @@ from streamingllm.models.gguf_family import (
     QK_NORMS,
     GgufFamily,
 )
+from streamingllm.models.gguf_hybrid_families import HYBRIDS
 
 _LAYER_NORM = "attention.layer_norm_epsilon"
 _EPS = (_LAYER_NORM, "layer_norm_eps")
 _EPSILON = (_LAYER_NORM, "layer_norm_epsilon")
 _NORM_EPSILON = (_LAYER_NORM, "norm_epsilon")
-_RMS_NORM_EPS = ("attention.layer_norm_rms_epsilon", "norm_eps")
 _SPARSE = {**DENSE, **EXPERTS}
 _LLAMA = {**DENSE, **names.PAIRS}
 
@@ -184,22 +183,4 @@ _LAYER_NORMS = {
         has_head_dim=False,
     ),
 }
-_HYBRIDS = {
-    "lfm2": GgufFamily(
-        "lfm2",
-        names.LFM2,
-        names.LFM2_OUTER,
-        epsilon=_RMS_NORM_EPS,
-        more=hybrid_fields.lfm2,
-        has_head_dim=False,
-    ),
-    "lfm2moe": GgufFamily(
-        "lfm2_moe",
-        {**names.LFM2, **names.LFM2_EXPERTS},
-        names.LFM2_OUTER,
-        epsilon=_RMS_NORM_EPS,
-        more=hybrid_fields.lfm2moe,
-        has_head_dim=False,
-    ),
-}
-GGUF_FAMILIES: Mapping[str, GgufFamily] = MappingProxyType({**_ROPE, **_LAYER_NORMS, **_HYBRIDS})
+GGUF_FAMILIES: Mapping[str, GgufFamily] = MappingProxyType({**_ROPE, **_LAYER_NORMS, **HYBRIDS})

@@ -29,7 +29,8 @@ class Place:
         part: index of the part of the parameter's rows, and how many parts there are.
         alternates: rows of the parts alternate instead of following each other.
         transposed: the parameter has columns for the rows of the file.
-        rows: rule for the order of rows.
+        rows: rule for which row of the file is each row of the parameter.
+        into: rule for which row of the parameter is each row of the file, where others have more.
         columns: rule for the order of columns.
         view: the part of the parameter, where it is none of equal rows.
         values: returns values of the parameter for those of the file.
@@ -43,6 +44,7 @@ class Place:
     alternates: bool = False
     transposed: bool = False
     rows: RowRule | None = None
+    into: RowRule | None = None
     columns: RowRule | None = None
     view: ViewRule | None = None
     values: ValueRule | None = None

@@ -118,32 +118,6 @@ MLA: Names = {
     "attn_v_b": Place("self_attn.kv_b_proj", part=(1, 2), view=mla_values),
     "attn_output": "self_attn.o_proj",
 }
-LFM2: Names = {
-    **ATTENTION,
-    "attn_norm": "operator_norm",
-    "attn_output": "self_attn.out_proj",
-    "attn_q_norm": "self_attn.q_layernorm",
-    "attn_k_norm": "self_attn.k_layernorm",
-    "shortconv.conv": "conv.conv",
-    "shortconv.in_proj": "conv.in_proj",
-    "shortconv.out_proj": "conv.out_proj",
-    "ffn_norm": "ffn_norm",
-    "ffn_gate": "feed_forward.w1",
-    "ffn_up": "feed_forward.w3",
-    "ffn_down": "feed_forward.w2",
-}
-LFM2_OUTER: Names = {
-    "token_embd": "model.embed_tokens",
-    "token_embd_norm": "model.embedding_norm",
-    "output": "lm_head",
-}
-LFM2_EXPERTS: Names = {
-    "ffn_gate_inp": "feed_forward.gate",
-    "exp_probs_b": Place("feed_forward.expert_bias", "", ""),
-    "ffn_gate_exps": Place("feed_forward.experts.gate_up_proj", "", part=(0, 2)),
-    "ffn_up_exps": Place("feed_forward.experts.gate_up_proj", "", part=(1, 2)),
-    "ffn_down_exps": Place("feed_forward.experts.down_proj", ""),
-}
 GPT_OSS_GATE = "mlp.experts.gate_up_proj"
 GPT_OSS_NORMS: Names = {
     "attn_norm": "input_layernorm",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from streamingllm.models.gguf_config import gguf_family
@@ -53,6 +54,17 @@ class TensorTarget:
         rule = self.place.columns
         return None if rule is None else rule(self.metadata, num_columns)
 
+    def stored_shape(self, parameter: Tensor, num_rows: int) -> torch.Size:
+        """Return the shape that the tensor has in the file, except for dimensions of one entry.
+
+        Args:
+            parameter: that it goes to.
+            num_rows: of the tensor, if it is not all of the parameter.
+        """
+        if self.place.into is not None:
+            return torch.Size((num_rows, *parameter.shape[1:]))
+        return self.part_of(parameter).shape
+
     def fill(self, parameter: Tensor, values: Tensor) -> None:
         """Write the values of the file into a parameter, or into the part that they are."""
         if (rows := self.row_order(values.shape[0])) is not None:
@@ -61,7 +73,11 @@ class TensorTarget:
             values = values[..., columns]
         if self.place.values is not None:
             values = self.place.values(values)
-        self.part_of(parameter).copy_(values + self.shift if self.shift else values)
+        values = values + self.shift if self.shift else values
+        if self.place.into is not None:
+            parameter[self.place.into(self.metadata, len(values))] = values.to(parameter.dtype)
+        else:
+            self.part_of(parameter).copy_(values)
 
     def part_of(self, parameter: Tensor) -> Tensor:
         """Return a view of the part of a parameter that the tensor is, its rows as in the file."""

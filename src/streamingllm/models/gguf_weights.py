@@ -45,9 +45,10 @@ def read_gguf_weights(
         for tensor in header.tensors:
             if (target := targets.get(tensor.name)) is None:
                 continue
-            part = target.part_of(weights[target.name])
+            parameter = weights[target.name]
             values = dequantised(tensor, contents[tensor.path])
-            target.fill(weights[target.name], shaped(tensor, values, part.shape))
+            shape = target.stored_shape(parameter, len(values))
+            target.fill(parameter, shaped(tensor, values, shape))
     model: PreTrainedModel = type(outline).from_pretrained(
         None, config=config, state_dict=weights, dtype=dtype
     )

@@ -11,7 +11,12 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from streamingllm.kernels import native
 from streamingllm.kernels.blocks import FORMATS
 from streamingllm.kernels.operators import pack_blocks
-from streamingllm.models.block_layers import BlockEmbedding, BlockLinear, embedding_scale
+from streamingllm.models.block_layers import (
+    BlockEmbedding,
+    BlockLinear,
+    ReorderedBlockLinear,
+    embedding_scale,
+)
 from streamingllm.models.gguf_header import GgufHeader, GgufTensor
 from streamingllm.models.gguf_names import TensorTarget, tensor_targets, unstacked
 from streamingllm.models.gguf_weights import check_complete, dequantised, mapped, shaped
@@ -74,7 +79,7 @@ def _place(
         setattr(module, name, nn.Parameter(held, requires_grad=False) if is_parameter else held)
     values = dequantised(tensor, content)
     with torch.no_grad():
-        target.fill(held, shaped(tensor, values, target.part_of(held).shape))
+        target.fill(held, shaped(tensor, values, target.stored_shape(held, len(values))))
 
 
 def _packed_layer(
@@ -85,7 +90,9 @@ def _packed_layer(
     if type(module) is nn.Linear:
         rows, columns = module.out_features, module.in_features
         blocks = _blocks(tensor, target, rows, columns, content)
-        return BlockLinear(blocks, format, columns, rows, _without_values(module.bias))
+        layer = BlockLinear(blocks, format, columns, rows, _without_values(module.bias))
+        order = target.column_order(columns)
+        return layer if order is None else ReorderedBlockLinear(layer, order)
     if isinstance(module, nn.Embedding):
         scale = embedding_scale(module, module.weight.dtype)
         if scale is None:
