@@ -18,6 +18,15 @@ CASES = (
     *("lfm2", "lfm2-adjusted", "lfm2moe", "llama-yarn", "qwen2-yarn", "qwen3", "qwen3moe"),
     *("gemma3", "glm4moe", "deepseek2", "phi2", "command-r", "mistral3", "mistral3-scaled"),
     *("gemma3n-unshared", "gemma4", "gemma4-sparse", "qwen3next", "qwen35", "qwen35moe"),
+    *("granitehybrid", "granitehybrid-sparse", "falcon-h1", "falcon-h1-normalised"),
+    *(
+        "nemotron_h",
+        "nemotron_h_moe",
+        "nemotron_h_moe-latent",
+        "jamba",
+        "jamba-dense",
+        "kimi-linear",
+    ),
 )
 
 

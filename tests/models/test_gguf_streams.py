@@ -14,7 +14,11 @@ from streamingllm.models.progress import ignore_progress
 from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
 from tests.reference.quantised_gguf import write_quantised
 
-CASES = ("gemma3n", "gemma4", "gemma4-sparse", "qwen3next", "qwen35", "qwen35moe")
+CASES = (
+    *("gemma3n", "gemma4", "gemma4-sparse", "qwen3next", "qwen35", "qwen35moe"),
+    *("granitehybrid", "granitehybrid-sparse", "falcon-h1", "nemotron_h", "nemotron_h_moe"),
+    *("jamba", "kimi-linear"),
+)
 TYPES = ("Q4_0", "Q8_0", "Q5_0", "Q4_1", "Q5_1", "IQ4_NL", "MXFP4")  # blocks of 32 columns
 CONFIG = StreamConfig(num_sink_tokens=2, window_size=16)
 NUM_TOKENS = 60

@@ -75,7 +75,16 @@ def spelled(pattern: str) -> pre_tokenizers.PreTokenizer:
 
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
 DIGITS = pre_tokenizers.Digits(individual_digits=True)
+KIMI = (
+    r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)  # of the makers' tokenization_kimi.py
 OWN = {
+    "kimi-k2": spelled(KIMI),
+    "granite-docling": GPT2,
     "gpt-2": GPT2,
     "smollm": pre_tokenizers.Sequence([DIGITS, GPT2]),
     "starcoder": pre_tokenizers.Sequence([DIGITS, GPT2]),

@@ -105,9 +105,149 @@ def _delta_net(name: str, tensor: Tensor) -> State:
     return {name: tensor}
 
 
+def _granite_hybrid(config: Any, state: State) -> State:
+    out: State = {}
+    for name, tensor in state.items():
+        block = name.replace("model.layers.", "blk.")
+        if name.endswith("shared_mlp.input_linear.weight"):
+            ending = "_shexp" if config.num_local_experts else ""
+            for part, half in zip(("gate", "up"), tensor.chunk(2), strict=True):
+                stem = block.removesuffix(".shared_mlp.input_linear.weight")
+                out[f"{stem}.ffn_{part}{ending}.weight"] = half
+        elif name.endswith("shared_mlp.output_linear.weight") and not config.num_local_experts:
+            out[block.replace("shared_mlp.output_linear", "ffn_down")] = tensor
+        elif name.endswith("experts.gate_up_proj"):
+            stem = name.removesuffix(".gate_up_proj").replace("block_sparse_moe", "mlp")
+            gate, up = tensor.chunk(2, -2)
+            out |= {f"{stem}.gate_proj.weight": gate, f"{stem}.up_proj.weight": up}
+        elif name.endswith("experts.down_proj"):
+            out[f"{name.replace('block_sparse_moe', 'mlp')}.weight"] = tensor
+        elif "block_sparse_moe.router" in name:
+            out[name.replace("router", "router.layer")] = tensor
+        elif "q_proj" in name or "k_proj" in name:
+            heads = "num_attention_heads" if "q_proj" in name else "num_key_value_heads"
+            halves = tensor.view(getattr(config, heads), 2, -1, tensor.shape[1])
+            out[name] = halves.swapaxes(1, 2).reshape(tensor.shape)
+        else:
+            out |= _mamba2(name, tensor, config.mamba_n_groups)
+    return out
+
+
+def _falcon_h1(config: Any, state: State) -> State:
+    inner, groups = config.mamba_d_ssm, config.mamba_n_groups
+    shared = groups * config.mamba_d_state
+    sizes = torch.tensor([inner, inner, shared, shared, config.mamba_n_heads])
+    gate, down = config.mlp_multipliers
+    factors = {
+        "down_proj": down,
+        "gate_proj": gate,
+        "k_proj": config.key_multiplier * config.attention_in_multiplier,
+        "q_proj": config.attention_in_multiplier,
+        "v_proj": config.attention_in_multiplier,
+        "o_proj": config.attention_out_multiplier,
+        "out_proj": config.ssm_out_multiplier,
+        "in_proj": torch.tensor(config.ssm_multipliers).repeat_interleave(sizes)[:, None]
+        * config.ssm_in_multiplier,
+        "lm_head": config.lm_head_multiplier,
+        "embed_tokens": config.embedding_multiplier,
+    }
+    out: State = {}
+    for name, tensor in state.items():
+        module = name.split(".")[-2]
+        factor = factors.get(module, 1.0) if name.endswith(".weight") else 1.0
+        out |= _mamba2(name, tensor * factor, groups)
+    return out
+
+
+def _nemotron_h(config: Any, state: State) -> State:
+    out: State = {}
+    for hub_name, tensor in state.items():
+        name = hub_name.replace("model.", "backbone.", 1)
+        if "q_proj" in name or "k_proj" in name:
+            heads = "num_attention_heads" if "q_proj" in name else "num_key_value_heads"
+            halves = tensor.view(getattr(config, heads), 2, -1, tensor.shape[1])
+            out[name] = halves.swapaxes(1, 2).reshape(tensor.shape)
+        elif "mixer.experts." in name:
+            stem = name.replace("backbone.", "model.").replace("mixer.experts", "mlp.experts")
+            out[f"{stem}.weight"] = tensor
+        elif name.endswith("e_score_correction_bias"):
+            out[name.replace("_correction_bias", "_correction.bias")] = tensor
+        else:
+            out |= _mamba2(name, tensor, config.n_groups)
+    return out
+
+
+def _jamba(config: Any, state: State) -> State:
+    out: State = {}
+    for name, tensor in state.items():
+        if name.endswith("experts.gate_up_proj"):
+            stem = name.removesuffix(".gate_up_proj").replace("feed_forward", "mlp")
+            gate, up = tensor.chunk(2, -2)
+            out |= {f"{stem}.gate_proj.weight": gate, f"{stem}.up_proj.weight": up}
+        elif name.endswith("experts.down_proj"):
+            out[f"{name.replace('feed_forward', 'mlp')}.weight"] = tensor
+        elif name.endswith("conv1d.weight"):
+            out[name] = tensor.squeeze()
+        elif name.endswith(".A_log"):
+            out[name] = -tensor.exp()
+        else:
+            out[name] = tensor
+    return out
+
+
+def _kimi_linear(config: Any, state: State) -> State:
+    heads, key_size = config.num_attention_heads, config.qk_nope_head_dim
+    names = {
+        "forget_gate.A_log": "ssm_a",
+        "forget_gate.dt_bias": "ssm_dt.bias",
+        "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+    }
+    out: State = {}
+    for name, tensor in state.items():
+        block = ".".join(name.replace("model.layers.", "blk.").split(".")[:2])
+        if name.endswith("conv1d.weight"):
+            for letter, part in zip("qkv", tensor.chunk(3), strict=True):
+                size = len(part)
+                out[f"{block}.ssm_conv1d_{letter}.weight"] = part.reshape(1, size, 1, -1)
+        elif "kv_b_proj" in name:
+            by_head = tensor.view(heads, -1, tensor.shape[-1])
+            out[f"{block}.attn_k_b.weight"] = by_head[:, :key_size].transpose(1, 2)
+            out[f"{block}.attn_v_b.weight"] = by_head[:, key_size:]
+        elif name.endswith("experts.gate_up_proj"):
+            gate, up = tensor.chunk(2, -2)
+            out |= {f"{block}.ffn_gate_exps.weight": gate, f"{block}.ffn_up_exps.weight": up}
+        elif name.endswith("experts.down_proj"):
+            out[f"{block}.ffn_down_exps.weight"] = tensor
+        elif (end := next((e for e in names if name.endswith(e)), None)) is not None:
+            out[f"{block}.{names[end]}"] = -tensor.exp() if end.endswith("A_log") else tensor
+        else:
+            out[name.replace("forget_gate.", "")] = tensor
+    return out
+
+
+def _mamba2(name: str, tensor: Tensor, groups: int) -> State:
+    if name.endswith(".dt_bias"):
+        return {name.replace(".dt_bias", ".dt_proj.bias"): tensor}
+    if name.endswith("conv1d.weight"):
+        return {name: tensor.squeeze()}
+    if name.endswith(".A_log"):
+        return {name: -tensor.exp()[:, None]}
+    if name.endswith((".mamba.D", ".mixer.D")):
+        return {name: tensor[:, None]}
+    if name.endswith((".mamba.norm.weight", ".mixer.norm.weight")):
+        return {name: tensor.view(groups, -1)}
+    return {name: tensor}
+
+
 REWRITTEN: Mapping[str, Callable[[Any, State], State]] = {
     "gemma3n": _gemma3n,
     "gemma4": _gemma4,
+    "granitehybrid": _granite_hybrid,
+    "falcon-h1": _falcon_h1,
+    "nemotron_h": _nemotron_h,
+    "nemotron_h_moe": _nemotron_h,
+    "jamba": _jamba,
+    "kimi-linear": _kimi_linear,
     "qwen3next": _qwen3next,
     "qwen35": _qwen35,
     "qwen35moe": _qwen35,

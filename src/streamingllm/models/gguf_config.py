@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.gguf_end_marks import end_token_ids
-from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_families import GGUF_FAMILIES, REFUSED
 from streamingllm.models.gguf_family import GgufFamily
 from streamingllm.models.gguf_header import GgufHeader
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
@@ -15,6 +15,20 @@ from streamingllm.models.gguf_rope import rope_parameters
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedConfig
+
+
+def is_read_here(header: GgufHeader) -> bool:
+    """Tell whether files of this architecture are read here; others are left to transformers.
+
+    Raises:
+        ModelLoadError: the architecture cannot stream, whoever reads it.
+    """
+    name = header.architecture
+    if name in REFUSED:
+        raise ModelLoadError(
+            f"{header.path}: general.architecture={name!r} {REFUSED[name]}; choose another model"
+        )
+    return name in GGUF_FAMILIES
 
 
 def gguf_family(header: GgufHeader) -> GgufFamily:

@@ -184,3 +184,15 @@ _LAYER_NORMS = {
     ),
 }
 GGUF_FAMILIES: Mapping[str, GgufFamily] = MappingProxyType({**_ROPE, **_LAYER_NORMS, **HYBRIDS})
+_NO_ATTENTION = "has no attention, so that it keeps no keys that a window could evict"
+_ENCODER = "reads its whole input at once"
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "llama4": "attends in fixed chunks, which a rolling window would cut apart",
+        "plamo2": "has no class in transformers",
+        **dict.fromkeys(("mamba", "mamba2", "rwkv6", "rwkv7", "arwkv7"), _NO_ATTENTION),
+        **dict.fromkeys(
+            ("bert", "nomic-bert", "modern-bert", "gemma-embedding", "t5", "t5encoder"), _ENCODER
+        ),
+    }
+)

@@ -57,7 +57,7 @@ def granite(metadata: Metadata) -> Fields:
     """Return the factors of Granite, dense or with experts."""
     scale = metadata.head_size**-0.5
     experts = {}
-    if metadata.has("expert_count"):
+    if metadata.integer("expert_count", 0):  # dense models of Granite 4 state zero
         experts = {
             "num_local_experts": metadata.integer("expert_count"),
             "num_experts_per_tok": metadata.integer("expert_used_count"),
@@ -169,13 +169,14 @@ def glm4moe(metadata: Metadata) -> Fields:
     """Return GLM 4 MoE's fields."""
     return {
         **_experts(metadata),
-        **_routing(metadata),
+        **routing(metadata),
         "attention_bias": metadata.has_tensor("attn_q.bias"),
         "use_qk_norm": metadata.has_tensor("attn_q_norm.weight"),
     }
 
 
-def _routing(metadata: Metadata) -> dict[str, Any]:
+def routing(metadata: Metadata) -> dict[str, Any]:
+    """Return the fields of experts that are chosen in groups, as DeepSeek's are."""
     return {
         "n_routed_experts": metadata.integer("expert_count"),
         "n_shared_experts": metadata.integer("expert_shared_count", 0),
@@ -226,7 +227,7 @@ def deepseek2(metadata: Metadata) -> Fields:
         scale = metadata.number("rope.scaling.yarn_log_multiplier") / 0.1
         rope |= {"mscale": scale, "mscale_all_dim": scale}
     return {
-        **_routing(metadata),
+        **routing(metadata),
         **_experts(metadata),
         "model_type": "deepseek_v3" if is_v3 else "deepseek_v2",
         "num_key_value_heads": heads,

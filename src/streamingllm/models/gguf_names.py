@@ -40,6 +40,13 @@ class TensorTarget:
         is_whole = place.part == (0, 1) and place.view is None and not place.transposed
         return is_whole and place.values is None and self.shift == 0.0
 
+    @property
+    def is_rows_of_linear(self) -> bool:
+        """Tell whether the tensor has some of the rows of a linear layer, in their order."""
+        place = self.place
+        is_plain = place == Place(place.module, part=place.part) and self.shift == 0.0
+        return is_plain and place.part[1] > 1 and self.name.endswith(".weight")
+
     def row_order(self, num_rows: int) -> Tensor | None:
         """Return which row of the file is each row of the parameter; None for the same order.
 

@@ -5,6 +5,9 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -86,6 +89,21 @@ def grouped_gates(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
     shared = num_rows // groups
     rows = torch.arange(groups * (2 * size + 2 * shared)).reshape(groups, -1)
     return rows[:, -shared:].flatten()
+
+
+def by_group(metadata: ArchitectureMetadata, parameter: Tensor) -> Tensor:
+    """Return a parameter as the file has it, a view with a row for each group of channels."""
+    return parameter.view(metadata.integer("ssm.group_count"), -1)
+
+
+def _third(index: int, metadata: ArchitectureMetadata, parameter: Tensor) -> Tensor:
+    return parameter.chunk(3)[index]
+
+
+THIRDS: tuple[Callable[[ArchitectureMetadata, Tensor], Tensor], ...] = tuple(
+    partial(_third, index) for index in range(3)
+)
+"""Views of the rows of queries, of keys and of values, where one parameter has all three."""
 
 
 def mla_keys(metadata: ArchitectureMetadata, parameter: Tensor) -> Tensor:
