@@ -72,7 +72,7 @@ def write_family_gguf(
         _add_tokens(writer, COMMON_FIELDS["vocab_size"])
     for key, value in {**COMMON_FACTS, **lengths, **stated.facts}.items():
         _add(writer, f"{architecture}.{key}", value)
-    for name, values in gguf_tensors(model, architecture).items():
+    for name, values in gguf_tensors(model, architecture, case).items():
         writer.add_tensor(name, values.numpy())
     for name, row in stated.tensors.items():
         writer.add_tensor(name, np.array(row, np.float32))

@@ -112,6 +112,11 @@ _JAMBA_FACTS = {
     "ssm.time_step_rank": 4,
     "ssm.inner_size": 128,
 }
+_QWEN3NEXT = rms(
+    "qwen3_next",
+    {**_DELTA_FIELDS, **_QUARTER, **_SHARED_EXPERT},
+    {**_DELTA_FACTS, **_SHARED_FACTS},
+)
 
 HYBRID_CASES: dict[str, GgufFamilyCase] = {
     "lfm2": GgufFamilyCase(
@@ -130,11 +135,8 @@ HYBRID_CASES: dict[str, GgufFamilyCase] = {
         | {"leading_dense_block_count": 1, "expert_gating_func": 2},
         tied=True,
     ),
-    "qwen3next": rms(
-        "qwen3_next",
-        {**_DELTA_FIELDS, **_QUARTER, **_SHARED_EXPERT},
-        {**_DELTA_FACTS, **_SHARED_FACTS},
-    ),
+    "qwen3next": _QWEN3NEXT,
+    "qwen3next-joined": _QWEN3NEXT,
     "qwen35": rms("qwen3_5_text", {**_DELTA_FIELDS, **_AXES}, {**_DELTA_FACTS, **_SECTIONS}),
     "qwen35moe": rms(
         "qwen3_5_moe_text",

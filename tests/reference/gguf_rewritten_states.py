@@ -60,6 +60,14 @@ def _qwen3next(config: Any, state: State) -> State:
     return out
 
 
+def _joined_qwen3next(config: Any, state: State) -> State:
+    """Return the layout of older files, which have a projection in one tensor."""
+    out: State = {}
+    for name, tensor in state.items():
+        out |= _delta_net(name, tensor)
+    return out
+
+
 def _qwen35(config: Any, state: State) -> State:
     keys, size = config.linear_num_key_heads, config.linear_key_head_dim
     values = config.linear_num_value_heads
@@ -249,6 +257,7 @@ REWRITTEN: Mapping[str, Callable[[Any, State], State]] = {
     "jamba": _jamba,
     "kimi-linear": _kimi_linear,
     "qwen3next": _qwen3next,
+    "qwen3next-joined": _joined_qwen3next,
     "qwen35": _qwen35,
     "qwen35moe": _qwen35,
 }

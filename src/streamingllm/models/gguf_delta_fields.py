@@ -26,8 +26,8 @@ def qwen3next(metadata: Metadata) -> Fields:
 
 def qwen35(metadata: Metadata) -> Fields:
     """Return Qwen 3.5's fields; on text, its three axes of positions are the same."""
-    sections = metadata.array("rope.dimension_sections")
-    if sections is None or len(sections) < _AXES:
+    sections = metadata.array("rope.dimension_sections") or []
+    if len(sections) < _AXES or not all(type(size) is int and size >= 0 for size in sections):
         raise metadata.missing("rope.dimension_sections", sections)
     axes = {"mrope_section": sections[:_AXES], "mrope_interleaved": True}
     return {**_delta_net(metadata), "rope_parameters": rope_parameters(metadata) | axes}

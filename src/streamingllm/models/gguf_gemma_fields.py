@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
@@ -68,7 +69,9 @@ def _sparsity(metadata: Metadata) -> list[float]:
     scales = metadata.array(name)
     if scales is None or len(scales) < metadata.num_layers:
         raise metadata.missing(name, scales)
-    return [NormalDist().cdf(float(scale)) for scale in scales[: metadata.num_layers]]
+    if not all(isinstance(scale, float) and not math.isnan(scale) for scale in scales):
+        raise metadata.missing(name, scales)
+    return [NormalDist().cdf(scale) for scale in scales[: metadata.num_layers]]
 
 
 def gemma4(metadata: Metadata) -> Fields:

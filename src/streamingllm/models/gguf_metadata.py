@@ -96,7 +96,9 @@ class ArchitectureMetadata:
                 f"{self.header.path}: {self.key('block_count')}={stated} but there are tensors "
                 f"of {len(found)} blocks; fetch the file again"
             )
-        return stated - self.integer("nextn_predict_layers", 0)
+        if (predicting := self.integer("nextn_predict_layers", 0)) >= stated:
+            raise self.missing("nextn_predict_layers", predicting)
+        return stated - predicting
 
     @property
     def vocab_size(self) -> int:
