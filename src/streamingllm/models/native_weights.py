@@ -140,7 +140,8 @@ def _packed_layer(
         blocks = _blocks(tensor, target, rows, columns, content)
         layer = BlockLinear(blocks, format, columns, rows, _without_values(module.bias))
         order = target.column_order(columns)
-        return layer if order is None else ReorderedBlockLinear(layer, order)
+        is_sorted = order is None or bool((order.diff() == 1).all())
+        return layer if order is None or is_sorted else ReorderedBlockLinear(layer, order)
     if isinstance(module, nn.Embedding):
         scale = embedding_scale(module, module.weight.dtype)
         if scale is None:
