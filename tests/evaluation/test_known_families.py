@@ -18,6 +18,7 @@ from streamingllm.evaluation.inspection import inspect_miniature, inspect_model
 from streamingllm.models import Checkpoint
 from tests.reference.families import FAMILIES, model_of
 from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
+from tests.reference.gguf_hybrid_cases import HYBRID_CASES
 
 CONFIG = StreamConfig(4, 12)
 SIZES: dict[str, Any] = {"vocab_size": 71, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -151,8 +152,9 @@ def test_the_model_answers_for_a_family_without_a_rule(
 
 LEFT_TO_THE_MODEL = (
     *("arcee", "cohere2", "ernie4_5", "exaone4", "gemma", "glm4moe", "hunyuan-dense", "nemotron"),
-    *("mpt", "olmo", "olmo2-local", "seed_oss", "lfm2", "lfm2-adjusted", "lfm2moe"),
-    "mistral3-scaled",
+    *("mpt", "olmo", "olmo2-local", "seed_oss"),
+    *("mistral3-scaled", "gemma3n", "gemma3n-unshared", "gemma4", "gemma4-sparse"),
+    *HYBRID_CASES,
 )
 
 

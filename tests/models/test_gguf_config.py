@@ -8,6 +8,7 @@ from typing import Any
 import gguf
 import pytest
 
+from streamingllm import load_model
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.gguf_config import gguf_config, gguf_fields
 from streamingllm.models.gguf_header import read_gguf_header
@@ -89,6 +90,25 @@ def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(ModelLoadError, match=r"general\.architecture='unheard-of' is not known"):
         gguf_fields(read_gguf_header(tmp_path / "other.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "reason"),
+    [
+        ("llama4", "attends in fixed chunks"),
+        ("mamba2", "has no attention"),
+        ("t5", "reads its whole input at once"),
+    ],
+)
+def test_what_cannot_stream_is_refused_by_its_reason(
+    architecture: str, reason: str, tmp_path: Path
+) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "other.gguf", architecture)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ModelLoadError, match=f"'{architecture}' {reason}.*; choose another model"):
+        load_model(tmp_path / "other.gguf")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,10 @@ def test_logits_are_those_of_the_model_that_was_written(
     read = read_gguf_weights(header, gguf_config(header), torch.float32).eval()
     assert type(read) is type(written)
     state = read.state_dict()
+    assert state.keys() == written.state_dict().keys()
     for name, tensor in written.state_dict().items():
+        if GGUF_CASES[case].is_factored:
+            continue
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=2.4e-7, msg=name)
     ids = torch.randint(72, (2, 40), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -75,7 +75,16 @@ def spelled(pattern: str) -> pre_tokenizers.PreTokenizer:
 
 GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
 DIGITS = pre_tokenizers.Digits(individual_digits=True)
+KIMI = (
+    r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)  # of the makers' tokenization_kimi.py
 OWN = {
+    "kimi-k2": spelled(KIMI),
+    "granite-docling": GPT2,
     "gpt-2": GPT2,
     "smollm": pre_tokenizers.Sequence([DIGITS, GPT2]),
     "starcoder": pre_tokenizers.Sequence([DIGITS, GPT2]),
@@ -148,6 +157,27 @@ def test_neighbours_are_merged_as_llama_cpp_does(prefix: bool, tmp_path: Path) -
             found = tokenizer(text)["input_ids"]
             assert found == [1, *tokenize(text, ids, values["scores"], prefix)], repr(text)
             assert tokenizer.decode(found, skip_special_tokens=True) == text
+
+
+def test_gemma_4_merges_the_pairs_that_its_file_lists(tmp_path: Path) -> None:
+    generator = random.Random(0)
+    for _ in range(20):
+        values = sentence_piece_values(generator)
+        scores = dict(zip(values["tokens"], values.pop("scores"), strict=True))
+        merges = [
+            f"{token[:cut]} {token[cut:]}"
+            for token in sorted(values["tokens"][259:], key=lambda token: -scores[token])
+            for cut in range(1, len(token))
+            if token[:cut] in scores and token[cut:] in scores
+        ]
+        tokenizer = built(
+            tmp_path / "t.gguf", "gemma4", **values, merges=merges, add_space_prefix=False
+        )
+        ids = {token: i for i, token in enumerate(values["tokens"])}
+        for _ in range(50):
+            text = "".join(generator.choices("aabbc  é日🙂\n", k=generator.randint(1, 25)))
+            found = tokenizer(text)["input_ids"]
+            assert found == [1, *tokenize(text, ids, list(scores.values()), False)], repr(text)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ from transformers import PreTrainedModel
 from streamingllm import Stream, StreamConfig, load_model
 from streamingllm.errors import ConfigError
 from streamingllm.kernels.blocks import FORMATS
-from streamingllm.models.block_layers import BlockEmbedding, BlockLinear
+from streamingllm.models.block_layers import (
+    BlockEmbedding,
+    BlockLinear,
+    JoinedLinear,
+    ReorderedBlockLinear,
+)
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.progress import ignore_progress
 from streamingllm.models.weight_types import num_parameters, weight_types
@@ -62,6 +67,31 @@ def test_every_type_streams(tmp_path: Path, kind: str) -> None:
     expected = Stream(plain, CONFIG).feed(ids)
     stream = Stream(native, CONFIG)
     assert_same_logits(torch.cat([stream.feed(part) for part in ids.split([9, 1, 20])]), expected)
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "kind"),
+    [
+        ("qwen35", "model.layers.0.linear_attn.out_proj", ReorderedBlockLinear),
+        ("granitehybrid", "model.layers.0.shared_mlp.input_linear", JoinedLinear),
+    ],
+)
+def test_a_layer_keeps_blocks_that_the_file_has_in_another_order_or_in_parts(
+    case: str,
+    name: str,
+    kind: type[ReorderedBlockLinear | JoinedLinear],
+    tmp_path: Path,
+) -> None:
+    write_family_gguf(tmp_path / "plain.gguf", case)
+    write_quantised(tmp_path / "plain.gguf", tmp_path / "blocks.gguf", ("Q4_0", "Q8_0"))
+    native, plain = read_both(tmp_path / "blocks.gguf")
+    found, expected = native.get_submodule(name), plain.get_submodule(name)
+    assert isinstance(found, kind)
+    assert isinstance(expected, torch.nn.Linear)
+    torch.testing.assert_close(found.weight, expected.weight.detach())
+    x = torch.randn(5, found.in_features, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found(x), expected(x), rtol=1e-3, atol=1e-3)
 
 
 def test_a_tied_head_shares_the_blocks_of_the_embedding(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.reference.gguf_case import COMMON_FACTS, COMMON_FIELDS
+from tests.reference.gguf_gemma_cases import GEMMA_CASES
 from tests.reference.gguf_hybrid_cases import HYBRID_CASES
 from tests.reference.gguf_norm_cases import NORM_CASES
 from tests.reference.gguf_rms_cases import RMS_CASES
 from tests.reference.gguf_rope_cases import ROPE_CASES
 from tests.reference.gguf_states import gguf_tensors
 
-GGUF_CASES = {**RMS_CASES, **NORM_CASES, **ROPE_CASES, **HYBRID_CASES}
+GGUF_CASES = {**RMS_CASES, **GEMMA_CASES, **NORM_CASES, **ROPE_CASES, **HYBRID_CASES}
 
 
 def architecture_of(case: str) -> str:
@@ -61,7 +62,7 @@ def write_family_gguf(
             centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
             parameter.data.normal_(centre, 0.25)
         for name, buffer in model.named_buffers():
-            if name.endswith(("e_score_correction_bias", "expert_bias")):
+            if name.endswith(("e_score_correction_bias", "expert_bias", "layer_scalar")):
                 buffer.normal_()
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=split_tensors)
     writer.add_name("small")
@@ -71,7 +72,7 @@ def write_family_gguf(
         _add_tokens(writer, COMMON_FIELDS["vocab_size"])
     for key, value in {**COMMON_FACTS, **lengths, **stated.facts}.items():
         _add(writer, f"{architecture}.{key}", value)
-    for name, values in gguf_tensors(model, architecture).items():
+    for name, values in gguf_tensors(model, architecture, case).items():
         writer.add_tensor(name, values.numpy())
     for name, row in stated.tensors.items():
         writer.add_tensor(name, np.array(row, np.float32))

@@ -19,6 +19,7 @@ class GgufFamilyCase:
         facts: of the file, beyond the common ones, without the prefix.
         tied: whether the output layer can only be the embedding; None for either.
         tensors: rows of numbers that are no parameters, by name.
+        is_factored: whether weights of the file have factors of the configuration in them.
     """
 
     model_type: str
@@ -26,6 +27,7 @@ class GgufFamilyCase:
     facts: Facts = field(default_factory=dict)
     tied: bool | None = None
     tensors: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    is_factored: bool = False
 
 
 COMMON_FIELDS: Facts = {

@@ -6,7 +6,6 @@ from tests.reference.gguf_case import (
     EXPERTS,
     HEAD,
     LINEAR,
-    LOCAL_THIRD,
     WINDOW,
     YARN,
     YARN_FIELDS,
@@ -119,27 +118,6 @@ RMS_CASES: dict[str, GgufFamilyCase] = {
         "phi3",
         {"sliding_window": None, **rope(partial_rotary_factor=0.5)},
         {"rope.dimension_count": 8},
-    ),
-    "gemma": rms("gemma", {"head_dim": 8}, HEAD, tied=True),
-    "gemma2": rms(
-        "gemma2",
-        {"head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 8}
-        | {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
-        {**HEAD, **WINDOW, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
-        tied=True,
-    ),
-    "gemma3": rms(
-        "gemma3_text",
-        {"head_dim": 8, "sliding_window": 6, "query_pre_attn_scalar": 8}
-        | {"layer_types": LOCAL_THIRD}
-        | {
-            "rope_parameters": {
-                "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0},
-                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
-            }
-        },
-        {**HEAD, **WINDOW, **LINEAR, "rope.freq_base_swa": 100.0}
-        | {"attention.sliding_window_pattern": [True, True, False, True]},
     ),
     "olmo2": rms("olmo2", {}, {}),
     "olmo2-local": rms(

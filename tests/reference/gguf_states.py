@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tests.reference.gguf_rewritten_states import REWRITTEN
+
 PERMUTED = (
     "mistral3",
     "llama",
@@ -26,23 +28,41 @@ PERMUTED = (
 SHIFTED = ("gemma", "gemma2", "gemma3", "nemotron")
 
 
-def gguf_tensors(model: PreTrainedModel, architecture: str) -> dict[str, Tensor]:
-    """Return a model's weights by their names in a file, in the layout of a file."""
+def gguf_tensors(model: PreTrainedModel, architecture: str, case: str) -> dict[str, Tensor]:
+    """Return a model's weights by their names in a file, in the layout of a file.
+
+    Args:
+        model: of the architecture.
+        architecture: in llama.cpp's spelling.
+        case: of the architecture, which may have a layout of its own.
+    """
     number = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}[architecture]
     names = gguf.get_tensor_name_map(number, model.config.num_hidden_layers)
     tensors: dict[str, Tensor] = {}
     state = dict(model.state_dict())
     if model.config.tie_word_embeddings:
         state.pop("lm_head.weight")
-    for hub_name, tensor in state.items():
-        name = hub_name.replace("block_sparse_moe.experts", "mlp.experts")
-        for part, values in _converted(model, architecture, name, tensor.float()):
-            candidates = (part, part.removeprefix("transformer."), f"model.{part}")
-            found = (names.get_name(c, try_suffixes=(".weight", ".bias")) for c in candidates)
-            target = next((t for t in found if t is not None), None)
-            assert target is not None, f"{architecture}: {part}"
-            tensors[target] = values.contiguous()
+    for part, values in _parts(model, architecture, case, state):
+        candidates = (part, part.removeprefix("transformer."), f"model.{part}")
+        found = (names.get_name(c, try_suffixes=(".weight", ".bias")) for c in candidates)
+        is_named = part.startswith("blk.")  # as in the file already
+        target = part if is_named else next((t for t in found if t is not None), None)
+        assert target is not None, f"{architecture}: {part}"
+        tensors[target] = values.contiguous()
     return tensors
+
+
+def _parts(
+    model: PreTrainedModel, architecture: str, case: str, state: dict[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    floats = {name: tensor.float() for name, tensor in state.items()}
+    rewrite = REWRITTEN.get(case, REWRITTEN.get(architecture))
+    if rewrite is not None:
+        yield from rewrite(model.config, floats).items()
+        return
+    for hub_name, tensor in floats.items():
+        name = hub_name.replace("block_sparse_moe.experts", "mlp.experts")
+        yield from _converted(model, architecture, name, tensor)
 
 
 def _converted(

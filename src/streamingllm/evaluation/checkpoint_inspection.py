@@ -21,8 +21,7 @@ from streamingllm.evaluation.model_facts import LayerGroup, ModelFacts
 from streamingllm.integration.support import RECURRENT, learned_positions, refusal
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.gguf_config import gguf_fields
-from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_config import gguf_fields, is_read_here
 from streamingllm.models.gguf_parts import read_gguf_model
 from streamingllm.models.placement import DTYPES, dtype_in_memory
 from streamingllm.models.stated_fields import folder_fields
@@ -95,7 +94,7 @@ def _read(checkpoint: Checkpoint) -> tuple[dict[str, Any], Shapes, torch.dtype]:
     """Return the fields a checkpoint states, its tensors' shapes and its data type in memory."""
     if checkpoint.gguf_file is not None:
         header = read_gguf_model(checkpoint.path)
-        if header.architecture not in GGUF_FAMILIES:
+        if not is_read_here(header):
             raise NotKnownError(f"architecture={header.architecture!r}")
         return (
             gguf_fields(header),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,62 @@ class BlockLinear(PackedLinear):
             f"in_features={self.in_features}, out_features={self.out_features}, "
             f"type={self.format.name}"
         )
+
+
+class ReorderedBlockLinear(BlockLinear):
+    """A linear layer whose blocks hold its columns in another order, which activations take too.
+
+    Args:
+        layer: of the blocks.
+        order: LongTensor [in_features], which column of the blocks is each column of the weight.
+    """
+
+    order: Tensor
+    inverse: Tensor
+
+    def __init__(self, layer: BlockLinear, order: Tensor) -> None:
+        super().__init__(
+            layer.blocks, layer.format, layer.in_features, layer.out_features, layer.bias
+        )
+        self.register_buffer("order", order)
+        self.register_buffer("inverse", order.argsort())
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights that the blocks stand for, float32, [out_features, in_features]."""
+        return super().weight[:, self.order]
+
+    @property
+    def layout(self) -> Hashable:
+        """Name the layer itself: no other layer is sure to have its order."""
+        return id(self)
+
+    def multiply(self, x: Tensor, parts: Mapping[str, Tensor], out_features: int) -> Tensor:
+        """Multiply activations with these weights; see `PackedLinear.multiply`."""
+        return super().multiply(x[..., self.inverse], parts, out_features)
+
+
+class JoinedLinear(nn.Module):
+    """A linear layer whose rows are those of several layers, one after the other.
+
+    Args:
+        layers: with the same columns, without biases; each has blocks of its own type.
+    """
+
+    def __init__(self, layers: Sequence[BlockLinear]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.in_features = layers[0].in_features
+        self.out_features = sum(layer.out_features for layer in layers)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights that the blocks stand for, float32, [out_features, in_features]."""
+        return torch.cat([layer.weight for layer in self.layers if isinstance(layer, BlockLinear)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply activations [..., in_features]."""
+        return torch.cat([layer(x) for layer in self.layers], -1)
 
 
 class BlockEmbedding(nn.Module):

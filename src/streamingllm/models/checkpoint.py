@@ -12,8 +12,7 @@ import torch
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.gguf_config import gguf_config
-from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_config import gguf_config, is_read_here
 from streamingllm.models.gguf_header import GgufHeader
 from streamingllm.models.gguf_parts import part_paths, read_gguf_model
 from streamingllm.models.progress import Progress
@@ -95,7 +94,7 @@ class Checkpoint:
         if self.gguf_file is not None:
             dtype = dtype or torch.float32
             header = self._header
-            if header.architecture in GGUF_FAMILIES:
+            if is_read_here(header):
                 return self._read_gguf(header, dtype)
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
             loader: Any = AutoModelForCausalLM
@@ -134,7 +133,7 @@ class Checkpoint:
         if self.gguf_file is None:
             return False
         header = self._header
-        is_known = header.architecture in GGUF_FAMILIES
+        is_known = is_read_here(header)
         return is_known and any(t.ggml_type.number in FORMATS for t in header.tensors)
 
     def read_native(self, dtype: torch.dtype, progress: Progress) -> PreTrainedModel:
@@ -167,7 +166,7 @@ class Checkpoint:
         with failing_as_load_error(f"{self.path}: has no usable tokenizer"), quiet_libraries():
             if self.gguf_file is not None:
                 header = self._header
-                if header.architecture in GGUF_FAMILIES:
+                if is_read_here(header):
                     from streamingllm.models.gguf_tokenizer import read_gguf_tokenizer
 
                     return read_gguf_tokenizer(header)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.gguf_end_marks import end_token_ids
-from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_families import GGUF_FAMILIES, REFUSED
 from streamingllm.models.gguf_family import GgufFamily
 from streamingllm.models.gguf_header import GgufHeader
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
@@ -14,6 +15,20 @@ from streamingllm.models.gguf_rope import rope_parameters
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedConfig
+
+
+def is_read_here(header: GgufHeader) -> bool:
+    """Tell whether files of this architecture are read here; others are left to transformers.
+
+    Raises:
+        ModelLoadError: the architecture cannot stream, whoever reads it.
+    """
+    name = header.architecture
+    if name in REFUSED:
+        raise ModelLoadError(
+            f"{header.path}: general.architecture={name!r} {REFUSED[name]}; choose another model"
+        )
+    return name in GGUF_FAMILIES
 
 
 def gguf_family(header: GgufHeader) -> GgufFamily:
@@ -40,23 +55,10 @@ def gguf_fields(header: GgufHeader) -> dict[str, Any]:
         ModelLoadError: the architecture is not known, or the file does not state enough.
     """
     family, metadata = gguf_family(header), ArchitectureMetadata(header)
-    fields: dict[str, Any] = {
-        "model_type": family.model_type,
-        "vocab_size": metadata.vocab_size,
-        "num_hidden_layers": metadata.num_layers,
-        "hidden_size": metadata.integer("embedding_length"),
-        "intermediate_size": _feed_forward_length(metadata),
-        "max_position_embeddings": metadata.integer("context_length"),
-        "num_attention_heads": metadata.integer("attention.head_count"),
-        "num_key_value_heads": metadata.num_kv_heads,
-        "rope_parameters": rope_parameters(metadata),
-        "tie_word_embeddings": metadata.is_tied,
-    }
-    if family.epsilon[1]:
-        fields[family.epsilon[1]] = metadata.number(family.epsilon[0])
-    if family.has_head_dim:
-        fields["head_dim"] = metadata.head_size
-    return {**fields, **family.more(metadata), **_token_ids(header, fields["vocab_size"])}
+    own = family.more(metadata)
+    rules = _common_rules(family, metadata)
+    common = {name: rule() for name, rule in rules.items() if name not in own}
+    return {**common, **own, **_token_ids(header, metadata.vocab_size)}
 
 
 def gguf_config(header: GgufHeader) -> PreTrainedConfig:
@@ -73,6 +75,29 @@ def gguf_config(header: GgufHeader) -> PreTrainedConfig:
     config = AutoConfig.for_model(**fields)
     config.name_or_path = str(header.path)
     return config
+
+
+def _common_rules(
+    family: GgufFamily, metadata: ArchitectureMetadata
+) -> dict[str, Callable[[], Any]]:
+    """Return what computes each field; a family with a field of its own may lack its metadata."""
+    rules: dict[str, Callable[[], Any]] = {
+        "model_type": lambda: family.model_type,
+        "vocab_size": lambda: metadata.vocab_size,
+        "num_hidden_layers": lambda: metadata.num_layers,
+        "hidden_size": lambda: metadata.integer("embedding_length"),
+        "intermediate_size": lambda: _feed_forward_length(metadata),
+        "max_position_embeddings": lambda: metadata.integer("context_length"),
+        "num_attention_heads": lambda: metadata.integer("attention.head_count"),
+        "num_key_value_heads": lambda: metadata.num_kv_heads,
+        "rope_parameters": lambda: rope_parameters(metadata),
+        "tie_word_embeddings": lambda: metadata.is_tied,
+    }
+    if family.epsilon[1]:
+        rules[family.epsilon[1]] = lambda: metadata.number(family.epsilon[0])
+    if family.has_head_dim:
+        rules["head_dim"] = lambda: metadata.head_size
+    return rules
 
 
 def _feed_forward_length(metadata: ArchitectureMetadata) -> int:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from streamingllm.models import gguf_family_fields as fields
 from streamingllm.models import gguf_family_names as names
-from streamingllm.models import gguf_hybrid_fields as hybrid_fields
+from streamingllm.models import gguf_gemma_fields as gemma_fields
 from streamingllm.models import gguf_norm_fields as norm_fields
 from streamingllm.models.gguf_family import (
     ATTENTION,
@@ -18,12 +18,12 @@ from streamingllm.models.gguf_family import (
     QK_NORMS,
     GgufFamily,
 )
+from streamingllm.models.gguf_hybrid_families import HYBRIDS
 
 _LAYER_NORM = "attention.layer_norm_epsilon"
 _EPS = (_LAYER_NORM, "layer_norm_eps")
 _EPSILON = (_LAYER_NORM, "layer_norm_epsilon")
 _NORM_EPSILON = (_LAYER_NORM, "norm_epsilon")
-_RMS_NORM_EPS = ("attention.layer_norm_rms_epsilon", "norm_eps")
 _SPARSE = {**DENSE, **EXPERTS}
 _LLAMA = {**DENSE, **names.PAIRS}
 
@@ -55,13 +55,28 @@ _ROPE = {
     ),
     "gemma": GgufFamily("gemma", norm_shift=-1.0),
     "gemma2": GgufFamily(
-        "gemma2", {**names.SANDWICH, **ATTENTION, **MLP}, more=fields.gemma2, norm_shift=-1.0
+        "gemma2", {**names.SANDWICH, **ATTENTION, **MLP}, more=gemma_fields.gemma2, norm_shift=-1.0
     ),
     "gemma3": GgufFamily(
         "gemma3_text",
         {**names.SANDWICH, **ATTENTION, **QK_NORMS, **MLP},
-        more=fields.gemma3,
+        more=gemma_fields.gemma3,
         norm_shift=-1.0,
+    ),
+    "gemma3n": GgufFamily(
+        "gemma3n_text",
+        names.GEMMA3N,
+        {**names.PER_LAYER_OUTER, **names.ALTUP},
+        more=gemma_fields.gemma3n,
+        is_unread=gemma_fields.uses_other_keys,
+        stacked=frozenset({"altup_proj", "altup_unembd_proj"}),
+    ),
+    "gemma4": GgufFamily(
+        "gemma4_text",
+        names.GEMMA4,
+        names.PER_LAYER_OUTER,
+        more=gemma_fields.gemma4,
+        is_unread=gemma_fields.uses_other_keys,
     ),
     "olmo2": GgufFamily(
         "olmo2",
@@ -168,22 +183,16 @@ _LAYER_NORMS = {
         has_head_dim=False,
     ),
 }
-_HYBRIDS = {
-    "lfm2": GgufFamily(
-        "lfm2",
-        names.LFM2,
-        names.LFM2_OUTER,
-        epsilon=_RMS_NORM_EPS,
-        more=hybrid_fields.lfm2,
-        has_head_dim=False,
-    ),
-    "lfm2moe": GgufFamily(
-        "lfm2_moe",
-        {**names.LFM2, **names.LFM2_EXPERTS},
-        names.LFM2_OUTER,
-        epsilon=_RMS_NORM_EPS,
-        more=hybrid_fields.lfm2moe,
-        has_head_dim=False,
-    ),
-}
-GGUF_FAMILIES: Mapping[str, GgufFamily] = MappingProxyType({**_ROPE, **_LAYER_NORMS, **_HYBRIDS})
+GGUF_FAMILIES: Mapping[str, GgufFamily] = MappingProxyType({**_ROPE, **_LAYER_NORMS, **HYBRIDS})
+_NO_ATTENTION = "has no attention, so that it keeps no keys that a window could evict"
+_ENCODER = "reads its whole input at once"
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "llama4": "attends in fixed chunks, which a rolling window would cut apart",
+        "plamo2": "has no class in transformers",
+        **dict.fromkeys(("mamba", "mamba2", "rwkv6", "rwkv7", "arwkv7"), _NO_ATTENTION),
+        **dict.fromkeys(
+            ("bert", "nomic-bert", "modern-bert", "gemma-embedding", "t5", "t5encoder"), _ENCODER
+        ),
+    }
+)

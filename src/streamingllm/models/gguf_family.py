@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # the fields alone need no tensors
 MoreFields = Callable[[ArchitectureMetadata], Mapping[str, Any]]
 RowRule = Callable[[ArchitectureMetadata, int], "Tensor"]
 ViewRule = Callable[[ArchitectureMetadata, "Tensor"], "Tensor"]
+ValueRule = Callable[["Tensor"], "Tensor"]
+UnreadRule = Callable[[ArchitectureMetadata, int, str], bool]
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,12 @@ class Place:
         part: index of the part of the parameter's rows, and how many parts there are.
         alternates: rows of the parts alternate instead of following each other.
         transposed: the parameter has columns for the rows of the file.
-        rows: rule for the order of rows.
+        rows: rule for which row of the file is each row of the parameter.
+        into: rule for which row of the parameter is each row of the file, where others have more.
+        columns: rule for the order of columns.
         view: the part of the parameter, where it is none of equal rows.
+        values: returns values of the parameter for those of the file.
+        is_shifted: a normalisation whose weights the family shifts.
     """
 
     module: str
@@ -38,7 +44,11 @@ class Place:
     alternates: bool = False
     transposed: bool = False
     rows: RowRule | None = None
+    into: RowRule | None = None
+    columns: RowRule | None = None
     view: ViewRule | None = None
+    values: ValueRule | None = None
+    is_shifted: bool = True
 
 
 Names = Mapping[str, str | Place]
@@ -80,10 +90,12 @@ class GgufFamily:
         outer: places outside the layers by the name of a tensor.
         layers: prefix of a layer's modules, without its number.
         epsilon: metadata and field of what normalisations add to a variance.
-        more: returns fields beyond those that all families have; None takes one away.
+        more: returns fields beyond those that all families have, or in their place.
         has_head_dim: whether the configuration has a field for the size of a head.
         norm_shift: added to the weights of normalisations.
         variant: a tensor of a block and the places that hold if the file has it.
+        is_unread: tells of the layer and the name of a tensor whether the model does without it.
+        stacked: tensors outside the layers that hold several matrices, one for each parameter.
     """
 
     model_type: str
@@ -95,6 +107,8 @@ class GgufFamily:
     has_head_dim: bool = True
     norm_shift: float = 0.0
     variant: tuple[str, Names] | None = None
+    is_unread: UnreadRule = lambda metadata, layer, name: False
+    stacked: frozenset[str] = frozenset()
 
     def names_in(self, metadata: ArchitectureMetadata) -> Names:
         """Return the places in a layer for a file."""

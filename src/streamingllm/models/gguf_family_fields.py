@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamingllm.models.gguf_metadata import ArchitectureMetadata
-from streamingllm.models.gguf_rope import local_rope_parameters, rope_parameters, unscaled_rope
+from streamingllm.models.gguf_rope import rope_parameters, unscaled_rope
 from streamingllm.models.gguf_windows import WINDOW, layer_types, window
 
 Metadata = ArchitectureMetadata
 Fields = Mapping[str, Any]
-_GEMMA2_27B_LAYERS, _GEMMA3_27B_LAYERS = 46, 62
 _SIGMOID = 2  # of `expert_gating_func`
 
 
@@ -58,7 +57,7 @@ def granite(metadata: Metadata) -> Fields:
     """Return the factors of Granite, dense or with experts."""
     scale = metadata.head_size**-0.5
     experts = {}
-    if metadata.has("expert_count"):
+    if metadata.integer("expert_count", 0):  # dense models of Granite 4 state zero
         experts = {
             "num_local_experts": metadata.integer("expert_count"),
             "num_experts_per_tok": metadata.integer("expert_used_count"),
@@ -124,35 +123,6 @@ def phi3(metadata: Metadata) -> Fields:
     }
 
 
-def gemma2(metadata: Metadata) -> Fields:
-    """Return Gemma 2's fields."""
-    return {
-        "sliding_window": metadata.integer(WINDOW, 4096),
-        "layer_types": layer_types(metadata, 2),
-        "query_pre_attn_scalar": _query_scale(metadata, _GEMMA2_27B_LAYERS),
-        "attn_logit_softcapping": metadata.number("attn_logit_softcapping", 50.0) or None,
-        "final_logit_softcapping": metadata.number("final_logit_softcapping", 30.0) or None,
-    }
-
-
-def gemma3(metadata: Metadata) -> Fields:
-    """Return Gemma 3's fields; its local layers have a rotary base of their own."""
-    return {
-        "sliding_window": metadata.integer(WINDOW),
-        "layer_types": layer_types(metadata, 6),
-        "query_pre_attn_scalar": _query_scale(metadata, _GEMMA3_27B_LAYERS),
-        "final_logit_softcapping": metadata.number("final_logit_softcapping", 0.0) or None,
-        "rope_parameters": local_rope_parameters(metadata),
-    }
-
-
-def _query_scale(metadata: Metadata, large: int) -> int:
-    """Return what Gemma's queries are scaled by; the 27B models are known by their depth."""
-    if metadata.num_layers != large:
-        return metadata.head_size
-    return metadata.integer("embedding_length") // metadata.integer("attention.head_count")
-
-
 def olmo(metadata: Metadata) -> Fields:
     """Return OLMo's fields."""
     return {"clip_qkv": metadata.number("attention.clamp_kqv", 0.0) or None}
@@ -199,13 +169,14 @@ def glm4moe(metadata: Metadata) -> Fields:
     """Return GLM 4 MoE's fields."""
     return {
         **_experts(metadata),
-        **_routing(metadata),
+        **routing(metadata),
         "attention_bias": metadata.has_tensor("attn_q.bias"),
         "use_qk_norm": metadata.has_tensor("attn_q_norm.weight"),
     }
 
 
-def _routing(metadata: Metadata) -> dict[str, Any]:
+def routing(metadata: Metadata) -> dict[str, Any]:
+    """Return the fields of experts that are chosen in groups, as DeepSeek's are."""
     return {
         "n_routed_experts": metadata.integer("expert_count"),
         "n_shared_experts": metadata.integer("expert_shared_count", 0),
@@ -256,7 +227,7 @@ def deepseek2(metadata: Metadata) -> Fields:
         scale = metadata.number("rope.scaling.yarn_log_multiplier") / 0.1
         rope |= {"mscale": scale, "mscale_all_dim": scale}
     return {
-        **_routing(metadata),
+        **routing(metadata),
         **_experts(metadata),
         "model_type": "deepseek_v3" if is_v3 else "deepseek_v2",
         "num_key_value_heads": heads,

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from streamingllm.models.gguf_family import ATTENTION, DENSE, NORMS, Names, Place
+from streamingllm.models.gguf_family import (
+    ATTENTION,
+    DENSE,
+    MLP,
+    NORMS,
+    OUTER,
+    QK_NORMS,
+    Names,
+    Place,
+)
 from streamingllm.models.gguf_rows import (
     grouped_qkv,
     interleaved_keys,
@@ -22,6 +31,58 @@ SANDWICH: Names = {
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
+}
+PER_LAYER: Names = {
+    "inp_gate": "per_layer_input_gate",
+    "proj": "per_layer_projection",
+    "post_norm": "post_per_layer_input_norm",
+}
+PER_LAYER_OUTER: Names = {
+    **OUTER,
+    "per_layer_token_embd": "model.embed_tokens_per_layer",
+    "per_layer_model_proj": "model.per_layer_model_projection",
+    "per_layer_proj_norm": "model.per_layer_projection_norm",
+}
+GEMMA3N: Names = {
+    **SANDWICH,
+    **ATTENTION,
+    **QK_NORMS,
+    **MLP,
+    **PER_LAYER,
+    "altup_correct_coef": "altup.correction_coefs",
+    "altup_correct_scale": Place("altup.correct_output_scale", ""),
+    "altup_predict_coef": "altup.prediction_coefs",
+    "altup_router": "altup.modality_router",
+    "altup_router_norm": "altup.router_norm",
+    "laurel_l": "laurel.linear_left",
+    "laurel_r": "laurel.linear_right",
+    "laurel_post_norm": "laurel.post_laurel_norm",
+}
+ALTUP: Names = {
+    f"{stack}.{index}": f"model.{modules}.{index}"
+    for stack, modules in (
+        ("altup_proj", "altup_projections"),
+        ("altup_unembd_proj", "altup_unembed_projections"),
+    )
+    for index in range(3)
+}
+GEMMA4: Names = {
+    **SANDWICH,
+    **ATTENTION,
+    **QK_NORMS,
+    **MLP,
+    **PER_LAYER,
+    "layer_output_scale": Place("layer_scalar", ""),
+    "ffn_gate_inp": "router.proj",
+    "ffn_gate_inp.scale": "router.scale",
+    "ffn_gate_up_exps": Place("experts.gate_up_proj", ""),
+    "ffn_gate_exps": Place("experts.gate_up_proj", "", part=(0, 2)),
+    "ffn_up_exps": Place("experts.gate_up_proj", "", part=(1, 2)),
+    "ffn_down_exps": Place("experts.down_proj", ""),
+    "ffn_down_exps.scale": "router.per_expert_scale",
+    "post_ffw_norm_1": "post_feedforward_layernorm_1",
+    "post_ffw_norm_2": "post_feedforward_layernorm_2",
+    "pre_ffw_norm_2": "pre_feedforward_layernorm_2",
 }
 POST_NORMS: Names = {
     "post_attention_norm": "post_attention_layernorm",
@@ -56,32 +117,6 @@ MLA: Names = {
     "attn_k_b": Place("self_attn.kv_b_proj", part=(0, 2), view=mla_keys),
     "attn_v_b": Place("self_attn.kv_b_proj", part=(1, 2), view=mla_values),
     "attn_output": "self_attn.o_proj",
-}
-LFM2: Names = {
-    **ATTENTION,
-    "attn_norm": "operator_norm",
-    "attn_output": "self_attn.out_proj",
-    "attn_q_norm": "self_attn.q_layernorm",
-    "attn_k_norm": "self_attn.k_layernorm",
-    "shortconv.conv": "conv.conv",
-    "shortconv.in_proj": "conv.in_proj",
-    "shortconv.out_proj": "conv.out_proj",
-    "ffn_norm": "ffn_norm",
-    "ffn_gate": "feed_forward.w1",
-    "ffn_up": "feed_forward.w3",
-    "ffn_down": "feed_forward.w2",
-}
-LFM2_OUTER: Names = {
-    "token_embd": "model.embed_tokens",
-    "token_embd_norm": "model.embedding_norm",
-    "output": "lm_head",
-}
-LFM2_EXPERTS: Names = {
-    "ffn_gate_inp": "feed_forward.gate",
-    "exp_probs_b": Place("feed_forward.expert_bias", "", ""),
-    "ffn_gate_exps": Place("feed_forward.experts.gate_up_proj", "", part=(0, 2)),
-    "ffn_up_exps": Place("feed_forward.experts.gate_up_proj", "", part=(1, 2)),
-    "ffn_down_exps": Place("feed_forward.experts.down_proj", ""),
 }
 GPT_OSS_GATE = "mlp.experts.gate_up_proj"
 GPT_OSS_NORMS: Names = {

@@ -1,4 +1,4 @@
-"""Fields of a configuration of families that mix attention with layers that carry a state."""
+"""Fields of a configuration of families that mix attention with convolutions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lfm2(metadata: Metadata) -> Fields:
     _check_decoder(metadata)
     return {
         "layer_types": [
-            "full_attention" if heads else "conv" for heads in _kv_heads_by_layer(metadata)
+            "full_attention" if heads else "conv" for heads in kv_heads_by_layer(metadata)
         ],
         "conv_L_cache": metadata.integer("shortconv.l_cache"),
         "conv_bias": metadata.has_tensor("shortconv.in_proj.bias"),
@@ -47,7 +47,8 @@ def lfm2moe(metadata: Metadata) -> Fields:
     }
 
 
-def _kv_heads_by_layer(metadata: Metadata) -> list[int]:
+def kv_heads_by_layer(metadata: Metadata) -> list[int]:
+    """Return the heads of keys and values of each layer, none where it has a state instead."""
     stated = metadata.array("attention.head_count_kv")
     if stated is None or len(stated) < metadata.num_layers:
         raise metadata.missing("attention.head_count_kv", stated)

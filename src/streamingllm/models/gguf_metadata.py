@@ -54,11 +54,32 @@ class ArchitectureMetadata:
         """Return an array, None if there is none."""
         return self.header.array(self.key(name))
 
+    def by_layer(self, name: str) -> list[int]:
+        """Return an integer of each layer, zero or more.
+
+        Raises:
+            ModelLoadError: the file does not state one for each layer, nor one for all.
+        """
+        stated = self.header.metadata.get(self.key(name))
+        if not isinstance(stated, list):
+            return [self.integer(name)] * self.num_layers
+        numbers = stated[: self.num_layers]
+        if len(numbers) < self.num_layers or not all(type(n) is int and n >= 0 for n in numbers):
+            raise self.missing(name, stated)
+        return numbers
+
     def missing(self, name: str, value: object) -> ModelLoadError:
         """Return the error for a value that the file should state."""
         return ModelLoadError(
             f"{self.header.path}: {self.key(name)}={value} does not describe a model; "
             "fetch the file again"
+        )
+
+    def unsupported(self, name: str, reason: str) -> ModelLoadError:
+        """Return the error for a value of the file that transformers has no model for."""
+        value = self.header.metadata.get(self.key(name))
+        return ModelLoadError(
+            f"{self.header.path}: {self.key(name)}={str(value)[:60]} {reason}; choose another file"
         )
 
     @cached_property
@@ -75,7 +96,9 @@ class ArchitectureMetadata:
                 f"{self.header.path}: {self.key('block_count')}={stated} but there are tensors "
                 f"of {len(found)} blocks; fetch the file again"
             )
-        return stated - self.integer("nextn_predict_layers", 0)
+        if (predicting := self.integer("nextn_predict_layers", 0)) >= stated:
+            raise self.missing("nextn_predict_layers", predicting)
+        return stated - predicting
 
     @property
     def vocab_size(self) -> int:

@@ -18,6 +18,7 @@ _DEFAULT_BASE = 10_000.0
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _LLAMA3_CONTEXT = 8192
 _TOLERANCE = 1e-4
+_ENDLESS = 1e20  # what divides a frequency that is to be zero, at least
 _LINEAR, _YARN, _LONG, _NONE = "linear", "yarn", "longrope", ("", "none")
 
 
@@ -57,6 +58,31 @@ def local_rope_parameters(metadata: ArchitectureMetadata) -> dict[str, dict[str,
         "full_attention": rope_parameters(metadata),
         "sliding_attention": {"rope_type": "default", "rope_theta": local},
     }
+
+
+def proportional_rope(metadata: ArchitectureMetadata) -> dict[str, Any]:
+    """Return `rope_parameters` of keys whose last frequencies are zero.
+
+    The file divides these frequencies by a factor that leaves next to nothing of them.
+
+    Raises:
+        ModelLoadError: other frequencies are divided too, or scaled by a rule.
+    """
+    base = _base(metadata, "rope.freq_base")
+    fields: dict[str, Any] = {"rope_type": "proportional", "rope_theta": base}
+    stretch = scaling(metadata)
+    if stretch and stretch["rope_type"] != _LINEAR:
+        raise metadata.unsupported("rope.scaling.type", "cannot scale frequencies of such keys")
+    if (tensor := metadata.tensor("rope_freqs.weight")) is not None:
+        factors = _factors(tensor)
+        rotated = sum(factor == 1.0 for factor in factors)
+        if any(factor < _ENDLESS for factor in factors[rotated:]):
+            raise ModelLoadError(
+                f"{metadata.header.path}: rope_freqs.weight divides frequencies that transformers "
+                "does not divide in this family; choose another file"
+            )
+        fields["partial_rotary_factor"] = rotated / len(factors)
+    return fields | ({"factor": stretch["factor"]} if stretch else {})
 
 
 def unscaled_rope(metadata: ArchitectureMetadata) -> dict[str, Any]:

@@ -5,6 +5,9 @@ Source: https://github.com/ggml-org/llama.cpp/blob/master/convert_hf_to_gguf.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -46,6 +49,61 @@ def stacked_qkv(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
     """
     shape = (3, metadata.integer("attention.head_count"), -1)
     return torch.arange(num_rows).reshape(shape).transpose(0, 1).flatten()
+
+
+def tiled_values(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
+    """Return the rows of heads of values that share a head of keys.
+
+    In the file, the first value of each key comes before the second of any.
+    """
+    keys, values = metadata.integer("ssm.group_count"), metadata.integer("ssm.time_step_rank")
+    shape = (values // keys, keys, num_rows // values)
+    return torch.arange(num_rows).reshape(shape).transpose(0, 1).flatten()
+
+
+def keys_then_tiled_values(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
+    """Return the rows of queries, keys and values, of which the values alone are tiled."""
+    num_others = 2 * metadata.integer("ssm.group_count") * metadata.integer("ssm.state_size")
+    values = tiled_values(metadata, num_rows - num_others)
+    return torch.cat([torch.arange(num_others), num_others + values])
+
+
+def grouped_queries_keys_values(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
+    """Return where rows go in a fused projection, in which a key's values and gates follow it.
+
+    In the file, all queries come first, then all keys, then all values; gates are elsewhere.
+
+    Returns:
+        LongTensor [num_rows]: which row of the parameter is each row of the file.
+    """
+    groups, size = metadata.integer("ssm.group_count"), metadata.integer("ssm.state_size")
+    shared = num_rows // groups - 2 * size
+    rows = torch.arange(groups * (2 * size + 2 * shared)).reshape(groups, -1)
+    parts = rows[:, :size], rows[:, size : 2 * size], rows[:, 2 * size : 2 * size + shared]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def grouped_gates(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:
+    """Return where rows of gates go in a fused projection, in which each key's end its group."""
+    groups, size = metadata.integer("ssm.group_count"), metadata.integer("ssm.state_size")
+    shared = num_rows // groups
+    rows = torch.arange(groups * (2 * size + 2 * shared)).reshape(groups, -1)
+    return rows[:, -shared:].flatten()
+
+
+def by_group(metadata: ArchitectureMetadata, parameter: Tensor) -> Tensor:
+    """Return a parameter as the file has it, a view with a row for each group of channels."""
+    return parameter.view(metadata.integer("ssm.group_count"), -1)
+
+
+def _third(index: int, metadata: ArchitectureMetadata, parameter: Tensor) -> Tensor:
+    return parameter.chunk(3)[index]
+
+
+THIRDS: tuple[Callable[[ArchitectureMetadata, Tensor], Tensor], ...] = tuple(
+    partial(_third, index) for index in range(3)
+)
+"""Views of the rows of queries, of keys and of values, where one parameter has all three."""
 
 
 def mla_keys(metadata: ArchitectureMetadata, parameter: Tensor) -> Tensor:

@@ -25,14 +25,24 @@ def _words(digits: str, letters: str = r"\p{L}", end: str = r"[\r\n]*") -> str:
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 
 
-def _cased_words(digits: str, ending: str) -> str:
+def _cased_words(
+    digits: str, ending: str, upper: str = _UPPER, lower: str = _LOWER, end: str = r"[\r\n/]*"
+) -> str:
     """Return a pattern that cuts words where lower case turns into upper case."""
     mark = r"[^\r\n\p{L}\p{N}]?"
-    words = rf"{mark}{_UPPER}*{_LOWER}+{ending}|{mark}{_UPPER}+{_LOWER}*{ending}"
-    return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_SPACES}"
+    words = rf"{mark}{upper}*{lower}+{ending}|{mark}{upper}+{lower}*{ending}"
+    return rf"{words}|{digits}| ?[^\s\p{{L}}\p{{N}}]+{end}|{_SPACES}"
 
 
 _DIGIT, _DIGITS3 = r"\p{N}", r"\p{N}{1,3}"
+_NOT_HAN = r"&&[^\p{Han}]]"
+_KIMI = r"[\p{Han}]+|" + _cased_words(
+    _DIGITS3,
+    f"{_ANY_CASE}?",
+    _UPPER.replace("]", _NOT_HAN),
+    _LOWER.replace("]", _NOT_HAN),
+    end=r"[\r\n]*",
+)
 _CHINESE = "[一-龥\u3040-ゟ゠-ヿ]+"
 _DEEPSEEK3 = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
@@ -68,7 +78,10 @@ _FAMILIES: tuple[tuple[WordSplit, str], ...] = (
     (_DEFAULT, "default"),
     (_LLAMA3, "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2"),
     (WordSplit((_words(_DIGITS3),)), "dbrx smaug-bpe chatglm-bpe glm4"),
-    (WordSplit((_GPT2,)), "gpt-2 phi-2 mpt olmo jais trillion gigachat a.x-4.0 mellum"),
+    (
+        WordSplit((_GPT2,)),
+        "gpt-2 phi-2 mpt olmo jais trillion granite-docling gigachat a.x-4.0 mellum",
+    ),
     (
         WordSplit((_DIGIT, _GPT2)),
         "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
@@ -94,6 +107,7 @@ _FAMILIES: tuple[tuple[WordSplit, str], ...] = (
         WordSplit((_cased_words(_DIGITS3, f"{_ANY_CASE}?"),)),
         "gpt-4o llama4 kanana2 minimax-m2",
     ),
+    (WordSplit((_KIMI,), whole_words=True), "kimi-k2"),
     (WordSplit((r"\p{N}+", r"(?=(\d{3})+(?!\d))")), "superbpe"),
     (WordSplit((_words(_DIGIT, end=""),)), "seed-coder"),
 )

@@ -27,7 +27,7 @@ from streamingllm.models.gguf_splits import WORD_SPLITS, WordSplit
 
 _PREFIX = "tokenizer.ggml."
 _CONTROL, _USER_DEFINED, _UNKNOWN = 3, 4, 2
-_BYTE_LEVEL, _SENTENCE_PIECE = "gpt2", "llama"
+_BYTE_LEVEL, _SENTENCE_PIECE, _GEMMA4 = "gpt2", "llama", "gemma4"
 _SPACE = "\u2581"  # stands for a space in SentencePiece's vocabularies
 _ROLES = {
     "bos_token": "bos_token_id",
@@ -89,11 +89,13 @@ def read_gguf_tokenizer(header: GgufHeader) -> PreTrainedTokenizerBase:
         split = _word_split(header)
         tokenizer, adds_bos = _byte_level(vocabulary, split), split.adds_bos
     elif kind == _SENTENCE_PIECE:
-        tokenizer, adds_bos = _sentence_piece(vocabulary), True
+        tokenizer, adds_bos = _sentence_piece(vocabulary, _scored_merges(vocabulary)), True
+    elif kind == _GEMMA4:
+        tokenizer, adds_bos = _sentence_piece(vocabulary, _stated_merges(vocabulary)), True
     else:
         raise ModelLoadError(
             f"{header.path}: {_PREFIX}model={kind!r} is not known; choose a file with "
-            f"{_BYTE_LEVEL} or {_SENTENCE_PIECE}"
+            f"{_BYTE_LEVEL}, {_SENTENCE_PIECE} or {_GEMMA4}"
         )
     _add_tokens(tokenizer, vocabulary)
     _add_ends(tokenizer, vocabulary, adds_bos)
@@ -141,14 +143,13 @@ def _word_split(header: GgufHeader) -> WordSplit:
 
 def _byte_level(vocabulary: Vocabulary, split: WordSplit) -> Tokenizer:
     """Return a tokenizer whose texts are UTF-8, each byte spelled as a printable character."""
-    ids = vocabulary.ids()
-    merges = []
-    for merge in vocabulary.header.array(_PREFIX + "merges") or []:
-        left, _, right = str(merge).partition(" ")
-        if left in ids and right in ids and left + right in ids:
-            merges.append((left, right))
     tokenizer = Tokenizer(
-        models.BPE(vocab=ids, merges=merges, ignore_merges=split.whole_words, fuse_unk=False)
+        models.BPE(
+            vocab=vocabulary.ids(),
+            merges=_stated_merges(vocabulary),
+            ignore_merges=split.whole_words,
+            fuse_unk=False,
+        )
     )
     cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in split.patterns]
     spell = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -157,19 +158,33 @@ def _byte_level(vocabulary: Vocabulary, split: WordSplit) -> Tokenizer:
     return tokenizer
 
 
-def _sentence_piece(vocabulary: Vocabulary) -> Tokenizer:
-    """Return a tokenizer whose best neighbours are merged first, by the scores of the file."""
-    ids = vocabulary.ids()
+def _stated_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """Return the pairs of neighbours that the file lists, those of known tokens."""
+    ids, merges = vocabulary.ids(), []
+    for merge in vocabulary.header.array(_PREFIX + "merges") or []:
+        left, _, right = str(merge).partition(" ")
+        if left in ids and right in ids and left + right in ids:
+            merges.append((left, right))
+    return merges
+
+
+def _scored_merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """Return the pairs of neighbours whose joint token the file gives a score, best first."""
     scores = vocabulary.header.array(_PREFIX + "scores") or []
     if len(scores) != len(vocabulary.tokens):
         raise ModelLoadError(
             f"{vocabulary.header.path}: has {len(scores):,} scores for "
             f"{len(vocabulary.tokens):,} tokens; fetch the file again"
         )
+    return merges_from_scores(vocabulary.ids(), scores)
+
+
+def _sentence_piece(vocabulary: Vocabulary, merges: list[tuple[str, str]]) -> Tokenizer:
+    """Return a tokenizer of letters and spaces, with bytes for letters that it lacks."""
     tokenizer = Tokenizer(
         models.BPE(
-            vocab=ids,
-            merges=merges_from_scores(ids, scores),
+            vocab=vocabulary.ids(),
+            merges=merges,
             unk_token=vocabulary.role("unknown_token_id"),
             fuse_unk=True,
             byte_fallback=True,

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.gguf_header import GgufHeader, GgufTensor
-from streamingllm.models.gguf_names import TensorTarget, tensor_targets
+from streamingllm.models.gguf_names import TensorTarget, tensor_targets, unstacked
 
 
 def read_gguf_weights(
@@ -34,6 +34,7 @@ def read_gguf_weights(
     with torch.device("meta"):
         outline: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
     shapes = {name: tensor.shape for name, tensor in outline.state_dict().items()}
+    header = unstacked(header)
     targets = tensor_targets(header)
     check_complete(header, targets, outline)
     weights = {
@@ -44,9 +45,10 @@ def read_gguf_weights(
         for tensor in header.tensors:
             if (target := targets.get(tensor.name)) is None:
                 continue
-            part = target.part_of(weights[target.name])
+            parameter = weights[target.name]
             values = dequantised(tensor, contents[tensor.path])
-            target.fill(weights[target.name], shaped(tensor, values, part.shape))
+            shape = target.stored_shape(parameter, len(values))
+            target.fill(parameter, shaped(tensor, values, shape))
     model: PreTrainedModel = type(outline).from_pretrained(
         None, config=config, state_dict=weights, dtype=dtype
     )

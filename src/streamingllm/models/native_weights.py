@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from streamingllm.kernels import native
 from streamingllm.kernels.blocks import FORMATS
 from streamingllm.kernels.operators import pack_blocks
-from streamingllm.models.block_layers import BlockEmbedding, BlockLinear, embedding_scale
+from streamingllm.models.block_layers import (
+    BlockEmbedding,
+    BlockLinear,
+    JoinedLinear,
+    ReorderedBlockLinear,
+    embedding_scale,
+)
 from streamingllm.models.gguf_header import GgufHeader, GgufTensor
-from streamingllm.models.gguf_names import TensorTarget, tensor_targets
+from streamingllm.models.gguf_names import TensorTarget, tensor_targets, unstacked
 from streamingllm.models.gguf_weights import check_complete, dequantised, mapped, shaped
 from streamingllm.models.progress import Progress
 from streamingllm.models.skeleton import build_skeleton
@@ -39,19 +46,67 @@ def read_native_weights(
     """
     native.load()
     model = build_skeleton(config, dtype)
+    header = unstacked(header)
     targets = tensor_targets(header)
     check_complete(header, targets, model)
     total, done = sum(tensor.num_bytes for tensor in header.tensors), 0
     with mapped(header) as contents:
-        for tensor in header.tensors:
-            if (target := targets.get(tensor.name)) is not None:
-                _place(model, tensor, target, contents[tensor.path])
-            _let_go(contents[tensor.path], tensor)
-            done += tensor.num_bytes
-            progress("read", done, total)
+        for tensors in _by_layer(header, targets):
+            if len(tensors) > 1:
+                _place_joined(model, tensors, targets, contents)
+            elif (target := targets.get(tensors[0].name)) is not None:
+                _place(model, tensors[0], target, contents[tensors[0].path])
+            for tensor in tensors:
+                _let_go(contents[tensor.path], tensor)
+                done += tensor.num_bytes
+                progress("read", done, total)
     _share_tied(model)
     model.eval()
     return model
+
+
+def _by_layer(header: GgufHeader, targets: dict[str, TensorTarget]) -> list[list[GgufTensor]]:
+    """Return the tensors of a file one by one, those together whose blocks make up one layer."""
+    tensors: dict[str, list[GgufTensor]] = {}
+    for tensor in header.tensors:
+        target = targets.get(tensor.name)
+        is_part = target is not None and target.is_rows_of_linear
+        name = target.name if target is not None and is_part else tensor.name
+        tensors.setdefault(name, []).append(tensor)
+    layers: list[list[GgufTensor]] = []
+    for parts in tensors.values():
+        has_blocks = all(tensor.ggml_type.number in FORMATS for tensor in parts)
+        layers += [parts] if has_blocks else [[tensor] for tensor in parts]
+    return layers
+
+
+def _place_joined(
+    model: PreTrainedModel,
+    tensors: list[GgufTensor],
+    targets: dict[str, TensorTarget],
+    contents: dict[Path, mmap.mmap],
+) -> None:
+    """Put a layer in place whose rows the file has in several tensors."""
+    ordered = sorted(tensors, key=lambda tensor: targets[tensor.name].place.part[0])
+    name = targets[ordered[0].name].name.removesuffix(".weight")
+    module = model.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    columns, rows = module.in_features, module.out_features // len(ordered)
+    layers = [
+        BlockLinear(
+            _blocks(tensor, targets[tensor.name], rows, columns, contents[tensor.path]),
+            FORMATS[tensor.ggml_type.number],
+            columns,
+            rows,
+        )
+        for tensor in ordered
+    ]
+    _replace(model, name, JoinedLinear(layers))
+
+
+def _replace(model: PreTrainedModel, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, layer)
 
 
 def _place(
@@ -59,13 +114,11 @@ def _place(
 ) -> None:
     parent_name, _, name = target.name.rpartition(".")
     module = model.get_submodule(parent_name)
-    is_whole = target.place.part == (0, 1) and not target.place.transposed and not target.shift
     layer = None
-    if name == "weight" and is_whole and tensor.ggml_type.number in FORMATS:
+    if name == "weight" and target.keeps_values and tensor.ggml_type.number in FORMATS:
         layer = _packed_layer(module, tensor, target, content)
     if layer is not None:
-        grandparent, _, child = parent_name.rpartition(".")
-        setattr(model.get_submodule(grandparent), child, layer)
+        _replace(model, parent_name, layer)
         return
     held: Tensor = getattr(module, name)  # a parameter, or a buffer that is kept with them
     if held.is_meta:
@@ -74,7 +127,7 @@ def _place(
         setattr(module, name, nn.Parameter(held, requires_grad=False) if is_parameter else held)
     values = dequantised(tensor, content)
     with torch.no_grad():
-        target.fill(held, shaped(tensor, values, target.part_of(held).shape))
+        target.fill(held, shaped(tensor, values, target.stored_shape(held, len(values))))
 
 
 def _packed_layer(
@@ -85,7 +138,10 @@ def _packed_layer(
     if type(module) is nn.Linear:
         rows, columns = module.out_features, module.in_features
         blocks = _blocks(tensor, target, rows, columns, content)
-        return BlockLinear(blocks, format, columns, rows, _without_values(module.bias))
+        layer = BlockLinear(blocks, format, columns, rows, _without_values(module.bias))
+        order = target.column_order(columns)
+        is_sorted = order is None or bool((order.diff() == 1).all())
+        return layer if order is None or is_sorted else ReorderedBlockLinear(layer, order)
     if isinstance(module, nn.Embedding):
         scale = embedding_scale(module, module.weight.dtype)
         if scale is None:

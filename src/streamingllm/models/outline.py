@@ -9,8 +9,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.gguf_config import gguf_config
-from streamingllm.models.gguf_families import GGUF_FAMILIES
+from streamingllm.models.gguf_config import gguf_config, is_read_here
 from streamingllm.models.gguf_parts import read_gguf_model
 from streamingllm.models.quiet import quiet_libraries
 from streamingllm.models.weight_headers import first_dtype, safetensors_headers
@@ -48,7 +47,7 @@ def read_outline(checkpoint: Checkpoint) -> Outline:
 
 def _gguf_config(checkpoint: Checkpoint) -> PreTrainedConfig:
     header = read_gguf_model(checkpoint.path)
-    if header.architecture in GGUF_FAMILIES:
+    if is_read_here(header):
         return gguf_config(header)
     config = AutoConfig.from_pretrained(
         checkpoint.folder, gguf_file=checkpoint.gguf_file, local_files_only=True
