@@ -174,7 +174,11 @@ def speed(vllm_python: Path, folder: Path, text: list[int], rounds: int) -> dict
         for count in (900, 4000)
     ]
     # Without the plugin vLLM reserves blocks for the longest request.
-    dense: dict[str, Any] = {"num_sink_tokens": 0, "window_size": 0, "options": {"max_model_len": 8192}}
+    dense: dict[str, Any] = {
+        "num_sink_tokens": 0,
+        "window_size": 0,
+        "options": {"max_model_len": 8192},
+    }
     found: dict[str, dict[str, list[float]]] = {}
     for _ in shown(range(rounds), "rounds of speed"):
         for case in with_plugin:

@@ -10,8 +10,8 @@ import pytest
 
 from streamingllm import load_model
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_config import gguf_config, gguf_fields
-from streamingllm.models.gguf_header import read_gguf_header
+from streamingllm.models.gguf.config import gguf_config, gguf_fields
+from streamingllm.models.gguf.header import read_gguf_header
 from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
 from tests.reference.gguf_case import GgufFamilyCase
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from streamingllm.models.gguf_config import gguf_config
-from streamingllm.models.gguf_families import GGUF_FAMILIES
-from streamingllm.models.gguf_parts import read_gguf_model
-from streamingllm.models.gguf_weights import read_gguf_weights
+from streamingllm.models.gguf.config import gguf_config
+from streamingllm.models.gguf.families import GGUF_FAMILIES
+from streamingllm.models.gguf.parts import read_gguf_model
+from streamingllm.models.gguf.weights import read_gguf_weights
 from tests.reference.family_gguf import GGUF_CASES, architecture_of, write_family_gguf
 
 

@@ -6,8 +6,8 @@ import gguf
 import pytest
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_header import read_gguf_header
-from streamingllm.models.gguf_reader import UnreadArray
+from streamingllm.models.gguf.header import read_gguf_header
+from streamingllm.models.gguf.reader import UnreadArray
 from tests.reference.gguf_sample import write_sample
 
 

@@ -9,7 +9,7 @@ import torch
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models import locate_checkpoint
-from streamingllm.models.gguf_parts import part_paths, read_gguf_model
+from streamingllm.models.gguf.parts import part_paths, read_gguf_model
 from tests.reference.family_gguf import write_family_gguf
 
 

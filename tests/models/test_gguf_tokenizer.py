@@ -15,9 +15,9 @@ from transformers.models.qwen2 import tokenization_qwen2
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models import LanguageModel
-from streamingllm.models.gguf_header import read_gguf_header
-from streamingllm.models.gguf_splits import WORD_SPLITS
-from streamingllm.models.gguf_tokenizer import read_gguf_tokenizer
+from streamingllm.models.gguf.header import read_gguf_header
+from streamingllm.models.gguf.splits import WORD_SPLITS
+from streamingllm.models.gguf.tokenizer import read_gguf_tokenizer
 from tests.models.tiny_package import _tokens as byte_tokens
 from tests.reference.sentence_piece import SPACE, tokenize
 

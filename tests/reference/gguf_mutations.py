@@ -7,9 +7,9 @@ import struct
 from pathlib import Path
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_config import gguf_fields
-from streamingllm.models.gguf_names import tensor_targets
-from streamingllm.models.gguf_parts import read_gguf_model
+from streamingllm.models.gguf.config import gguf_fields
+from streamingllm.models.gguf.names import tensor_targets
+from streamingllm.models.gguf.parts import read_gguf_model
 
 _EXTREMES = (0, 1, 2, 9, 31, 255, 1 << 16, (1 << 31) - 1, 1 << 32, (1 << 63) - 1, (1 << 64) - 1)
 _MAX_CHANGES = 4

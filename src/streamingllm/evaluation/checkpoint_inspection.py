@@ -21,8 +21,8 @@ from streamingllm.evaluation.model_facts import LayerGroup, ModelFacts
 from streamingllm.integration.support import RECURRENT, learned_positions, refusal
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.gguf_config import gguf_fields, is_read_here
-from streamingllm.models.gguf_parts import read_gguf_model
+from streamingllm.models.gguf.config import gguf_fields, is_read_here
+from streamingllm.models.gguf.parts import read_gguf_model
 from streamingllm.models.placement import DTYPES, dtype_in_memory
 from streamingllm.models.stated_fields import folder_fields
 from streamingllm.models.weight_headers import (

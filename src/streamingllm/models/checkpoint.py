@@ -12,9 +12,9 @@ import torch
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.gguf_config import gguf_config, is_read_here
-from streamingllm.models.gguf_header import GgufHeader
-from streamingllm.models.gguf_parts import part_paths, read_gguf_model
+from streamingllm.models.gguf.config import gguf_config, is_read_here
+from streamingllm.models.gguf.header import GgufHeader
+from streamingllm.models.gguf.parts import part_paths, read_gguf_model
 from streamingllm.models.progress import Progress
 from streamingllm.models.quiet import quiet_libraries
 
@@ -120,7 +120,7 @@ class Checkpoint:
         return model
 
     def _read_gguf(self, header: GgufHeader, dtype: torch.dtype) -> PreTrainedModel:
-        from streamingllm.models.gguf_weights import read_gguf_weights
+        from streamingllm.models.gguf.weights import read_gguf_weights
 
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
             return read_gguf_weights(header, gguf_config(header), dtype)
@@ -167,7 +167,7 @@ class Checkpoint:
             if self.gguf_file is not None:
                 header = self._header
                 if is_read_here(header):
-                    from streamingllm.models.gguf_tokenizer import read_gguf_tokenizer
+                    from streamingllm.models.gguf.tokenizer import read_gguf_tokenizer
 
                     return read_gguf_tokenizer(header)
             tokenizer = AutoTokenizer.from_pretrained(**self._location)

@@ -9,7 +9,7 @@ from streamingllm.cache_folder import cache_folder
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.catalog import CATALOG, CatalogEntry
 from streamingllm.models.checkpoint import Checkpoint
-from streamingllm.models.gguf_parts import read_gguf_model
+from streamingllm.models.gguf.parts import read_gguf_model
 from streamingllm.models.hub import hub_checkpoint, is_hub_id
 from streamingllm.models.packaged import cached_package, fetch_package
 from streamingllm.models.progress import Progress, ignore_progress

@@ -19,9 +19,9 @@ from streamingllm.models.block_layers import (
     ReorderedBlockLinear,
     embedding_scale,
 )
-from streamingllm.models.gguf_header import GgufHeader, GgufTensor
-from streamingllm.models.gguf_names import TensorTarget, tensor_targets, unstacked
-from streamingllm.models.gguf_weights import check_complete, dequantised, mapped, shaped
+from streamingllm.models.gguf.header import GgufHeader, GgufTensor
+from streamingllm.models.gguf.names import TensorTarget, tensor_targets, unstacked
+from streamingllm.models.gguf.weights import check_complete, dequantised, mapped, shaped
 from streamingllm.models.progress import Progress
 from streamingllm.models.skeleton import build_skeleton
 

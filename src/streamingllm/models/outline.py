@@ -9,8 +9,8 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
-from streamingllm.models.gguf_config import gguf_config, is_read_here
-from streamingllm.models.gguf_parts import read_gguf_model
+from streamingllm.models.gguf.config import gguf_config, is_read_here
+from streamingllm.models.gguf.parts import read_gguf_model
 from streamingllm.models.quiet import quiet_libraries
 from streamingllm.models.weight_headers import first_dtype, safetensors_headers
 

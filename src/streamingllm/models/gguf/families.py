@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from streamingllm.models import gguf_family_fields as fields
-from streamingllm.models import gguf_family_names as names
-from streamingllm.models import gguf_gemma_fields as gemma_fields
-from streamingllm.models import gguf_norm_fields as norm_fields
-from streamingllm.models.gguf_family import (
+from streamingllm.models.gguf import family_fields as fields
+from streamingllm.models.gguf import family_names as names
+from streamingllm.models.gguf import gemma_fields as gemma_fields
+from streamingllm.models.gguf import norm_fields as norm_fields
+from streamingllm.models.gguf.family import (
     ATTENTION,
     DENSE,
     EXPERTS,
@@ -18,7 +18,7 @@ from streamingllm.models.gguf_family import (
     QK_NORMS,
     GgufFamily,
 )
-from streamingllm.models.gguf_hybrid_families import HYBRIDS
+from streamingllm.models.gguf.hybrid_families import HYBRIDS
 
 _LAYER_NORM = "attention.layer_norm_epsilon"
 _EPS = (_LAYER_NORM, "layer_norm_eps")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamingllm.models.gguf_family import (
+from streamingllm.models.gguf.family import (
     ATTENTION,
     DENSE,
     MLP,
@@ -12,7 +12,7 @@ from streamingllm.models.gguf_family import (
     Names,
     Place,
 )
-from streamingllm.models.gguf_rows import (
+from streamingllm.models.gguf.rows import (
     grouped_qkv,
     interleaved_keys,
     interleaved_queries,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from streamingllm.errors import ModelLoadError
 from streamingllm.models.ggml_types import GgmlType
-from streamingllm.models.gguf_reader import RawHeader, UnreadArray, read_array, read_raw_header
+from streamingllm.models.gguf.reader import RawHeader, UnreadArray, read_array, read_raw_header
 
 _ARCHITECTURE = re.compile(r"[\w.-]{1,64}")
 _Value = TypeVar("_Value", str, int, float, bool)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from streamingllm.models.gguf_hybrid_fields import kv_heads_by_layer
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
-from streamingllm.models.gguf_rope import rope_parameters, unscaled_rope
+from streamingllm.models.gguf.hybrid_fields import kv_heads_by_layer
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
+from streamingllm.models.gguf.rope import rope_parameters, unscaled_rope
 
 Metadata = ArchitectureMetadata
 Fields = Mapping[str, Any]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
-from streamingllm.models.gguf_windows import WINDOW
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
+from streamingllm.models.gguf.windows import WINDOW
 
 Metadata = ArchitectureMetadata
 Fields = Mapping[str, Any]

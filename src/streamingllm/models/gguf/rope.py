@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_header import GgufTensor
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
+from streamingllm.models.gguf.header import GgufTensor
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
 
 _DEFAULT_BASE = 10_000.0
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}

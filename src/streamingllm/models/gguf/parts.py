@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_header import GgufHeader, read_gguf_header
+from streamingllm.models.gguf.header import GgufHeader, read_gguf_header
 
 _PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 _COUNT, _NUMBER, _NUM_TENSORS = "split.count", "split.no", "split.tensors.count"

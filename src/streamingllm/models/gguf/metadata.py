@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_header import GgufHeader, GgufTensor
+from streamingllm.models.gguf.header import GgufHeader, GgufTensor
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 _OUTPUT = "output.weight"

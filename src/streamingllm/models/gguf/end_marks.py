@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from streamingllm.models.gguf_header import GgufHeader
+from streamingllm.models.gguf.header import GgufHeader
 
 _STATED = ("eos_token_id", "eot_token_id", "eom_token_id")
 _MARKS = frozenset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
 
 WINDOW = "attention.sliding_window"
 

@@ -21,9 +21,9 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_header import GgufHeader
-from streamingllm.models.gguf_merges import merges_from_scores
-from streamingllm.models.gguf_splits import WORD_SPLITS, WordSplit
+from streamingllm.models.gguf.header import GgufHeader
+from streamingllm.models.gguf.merges import merges_from_scores
+from streamingllm.models.gguf.splits import WORD_SPLITS, WordSplit
 
 _PREFIX = "tokenizer.ggml."
 _CONTROL, _USER_DEFINED, _UNKNOWN = 3, 4, 2

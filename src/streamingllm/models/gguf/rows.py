@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
 
 
 def interleaved_queries(metadata: ArchitectureMetadata, num_rows: int) -> Tensor:

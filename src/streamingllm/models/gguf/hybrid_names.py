@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamingllm.models.gguf_family import (
+from streamingllm.models.gguf.family import (
     ATTENTION,
     EXPERTS,
     MLP,
@@ -12,14 +12,14 @@ from streamingllm.models.gguf_family import (
     Names,
     Place,
 )
-from streamingllm.models.gguf_family_names import (
+from streamingllm.models.gguf.family_names import (
     GRANITE_EXPERTS,
     MLA,
     PAIRS,
     SHARED_EXPERT,
     SHARED_EXPERTS,
 )
-from streamingllm.models.gguf_rows import (
+from streamingllm.models.gguf.rows import (
     THIRDS,
     by_group,
     grouped_gates,
@@ -29,7 +29,7 @@ from streamingllm.models.gguf_rows import (
     keys_then_tiled_values,
     tiled_values,
 )
-from streamingllm.models.gguf_values import decay_logarithm
+from streamingllm.models.gguf.values import decay_logarithm
 
 LFM2: Names = {
     **ATTENTION,

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from streamingllm.models.gguf_config import gguf_family
-from streamingllm.models.gguf_family import GgufFamily, Place
-from streamingllm.models.gguf_header import GgufHeader, GgufTensor
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
+from streamingllm.models.gguf.config import gguf_family
+from streamingllm.models.gguf.family import GgufFamily, Place
+from streamingllm.models.gguf.header import GgufHeader, GgufTensor
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
 
 _IN_BLOCK = re.compile(r"blk\.(\d+)\.(.+?)(\.weight|\.bias|)")
 _OUTSIDE = re.compile(r"(.+?)(\.weight|\.bias|)")

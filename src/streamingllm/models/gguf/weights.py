@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_header import GgufHeader, GgufTensor
-from streamingllm.models.gguf_names import TensorTarget, tensor_targets, unstacked
+from streamingllm.models.gguf.header import GgufHeader, GgufTensor
+from streamingllm.models.gguf.names import TensorTarget, tensor_targets, unstacked
 
 
 def read_gguf_weights(

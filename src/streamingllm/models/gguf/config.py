@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.gguf_end_marks import end_token_ids
-from streamingllm.models.gguf_families import GGUF_FAMILIES, REFUSED
-from streamingllm.models.gguf_family import GgufFamily
-from streamingllm.models.gguf_header import GgufHeader
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
-from streamingllm.models.gguf_rope import rope_parameters
+from streamingllm.models.gguf.end_marks import end_token_ids
+from streamingllm.models.gguf.families import GGUF_FAMILIES, REFUSED
+from streamingllm.models.gguf.family import GgufFamily
+from streamingllm.models.gguf.header import GgufHeader
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
+from streamingllm.models.gguf.rope import rope_parameters
 
 if TYPE_CHECKING:  # takes seconds to import
     from transformers import PreTrainedConfig

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
 
 if TYPE_CHECKING:  # the fields alone need no tensors
     from torch import Tensor

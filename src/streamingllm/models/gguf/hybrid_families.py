@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from streamingllm.models import gguf_delta_fields as delta_fields
-from streamingllm.models import gguf_hybrid_fields as fields
-from streamingllm.models import gguf_hybrid_names as names
-from streamingllm.models import gguf_mamba_fields as mamba_fields
-from streamingllm.models.gguf_family import GgufFamily
+from streamingllm.models.gguf import delta_fields as delta_fields
+from streamingllm.models.gguf import hybrid_fields as fields
+from streamingllm.models.gguf import hybrid_names as names
+from streamingllm.models.gguf import mamba_fields as mamba_fields
+from streamingllm.models.gguf.family import GgufFamily
 
 _RMS_NORM_EPS = ("attention.layer_norm_rms_epsilon", "norm_eps")
 _LAYER_NORM_EPSILON = ("attention.layer_norm_epsilon", "layer_norm_epsilon")

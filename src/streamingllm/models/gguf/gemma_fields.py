@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
-from streamingllm.models.gguf_metadata import ArchitectureMetadata
-from streamingllm.models.gguf_rope import local_rope_parameters, proportional_rope
-from streamingllm.models.gguf_windows import WINDOW, layer_types
+from streamingllm.models.gguf.metadata import ArchitectureMetadata
+from streamingllm.models.gguf.rope import local_rope_parameters, proportional_rope
+from streamingllm.models.gguf.windows import WINDOW, layer_types
 
 Metadata = ArchitectureMetadata
 Fields = Mapping[str, Any]

@@ -1,0 +1,1 @@
+"""Read models from GGUF files: header, configuration, names, weights, tokenizer."""
