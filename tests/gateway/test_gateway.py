@@ -14,7 +14,8 @@ import apsw
 import httpx2
 import pytest
 
-from tests.gateway.conftest import chat, gateway_to, said
+from tests.gateway.conftest import chat, said
+from tests.gateway.gateway_process import gateway_to
 
 FACT = "My hamster is called Napoleon."
 QUESTION = "What is my hamster called?"

@@ -14,7 +14,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.gateway.conftest import chat, gateway_to, said
+from tests.gateway.conftest import chat, said
+from tests.gateway.gateway_process import gateway_to
 
 SYSTEM = said("Be brief.", "system")
 FACT = "My hamster is called Napoleon."

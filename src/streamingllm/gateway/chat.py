@@ -6,8 +6,8 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 from weakref import WeakValueDictionary
@@ -85,13 +85,14 @@ class ChatGateway:
                 lock = self._locks.setdefault(key, asyncio.Lock())
                 await held.enter_async_context(lock)
             sent = await self._send(request, body, asked, held)
+            held.push(sent.running)
             answer, headers = sent.answer, passed_headers(sent.answer.headers)
             if answer.status_code != 200:
                 failed = error_of(answer.status_code, await answer.aread())
                 return JSONResponse(failed, answer.status_code, headers=without_type(headers))
             if sent.turn is not None:
                 headers |= view_headers(sent.turn.view)
-                held.enter_context(self._counted(sent.turn))
+                sent.running.enter_context(self._counted(sent.turn))
             facts = sent.facts
             if "text/event-stream" in answer.headers.get("content-type", ""):
                 events = self._events(request, sent, AnswerReader(facts), held.pop_all())
@@ -165,6 +166,7 @@ class ChatGateway:
         """Keep a turn, and warm the server for the next rollover if that is near."""
         if sent.turn is not None:
             await asyncio.to_thread(self._turns.end, sent.turn, said)
+            sent.running.close()  # before the client learns of the end, and asks
         if self._rollover is not None and sent.visible is not None and sent.visible.is_long:
             messages = self._rollover.after_next_rollover(sent.body, said)
             self._warmer.start(request, with_messages(sent.body, messages))
@@ -178,6 +180,7 @@ class _Sent:
     answer: httpx2.Response
     turn: Turn | None
     visible: Visible | None
+    running: ExitStack = field(default_factory=ExitStack)
 
     @property
     def facts(self) -> Facts:
