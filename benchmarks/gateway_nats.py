@@ -20,7 +20,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.gateway_results import WARMING, prefilled, write_under
+from benchmarks.gateway_results import WARMING, answered, prefilled, write_under
 from benchmarks.progress import shown
 from streamingllm import LanguageModel, Stream, StreamConfig, load_model
 from streamingllm.cli.run_record import run_record
@@ -110,7 +110,8 @@ class Turn:
 def turns_of(transcript: dict[str, Any]) -> list[Turn]:
     """Return the turns of a transcript, each with the request that was answered."""
     history, found = transcript["history"], []
-    sent = [one["messages"] for one in transcript["asked"] if one["max_tokens"] != WARMING]
+    asked = answered(transcript["asked"])
+    sent = [one["messages"] for one in asked if one["max_tokens"] != WARMING]
     answers = [n for n, message in enumerate(history) if message["role"] == "assistant"]
     for number, at in enumerate(answers):
         assert str(sent[number][-1]["content"]).endswith(str(history[at - 1]["content"]))
@@ -207,7 +208,7 @@ def main(
     stream, num_tokens = stream_scores(lm, renderer, turns, limit)
     rolled = [n for n, turn in enumerate(turns) if turn.is_rolled]
     found = {
-        **prefill(renderer, told["asked"], num_tokens),
+        **prefill(renderer, answered(told["asked"]), num_tokens),
         "nats": {
             "model": "smollm2-135m-instruct, float32",
             "limit": limit,

@@ -14,6 +14,11 @@ WARMING = 1
 """Tokens of an answer that nobody reads: its request warms a rollover."""
 
 
+def answered(asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the requests that a server did not refuse, and whose answers have ended."""
+    return [one for one in asked if one.get("status") == 200]
+
+
 def prefilled(usages: Sequence[dict[str, Any] | None]) -> int | None:
     """Return the tokens that a server read; None if it does not say which it had cached."""
     if not usages:

@@ -23,7 +23,7 @@ from typing import Any
 
 import openai
 
-from benchmarks.gateway_results import WARMING, most, prefilled, total, write_under
+from benchmarks.gateway_results import WARMING, answered, most, prefilled, total, write_under
 from benchmarks.recording_proxy import recording
 
 _SYSTEM = "You are a helpful assistant."
@@ -78,7 +78,7 @@ def summary(turns: list[dict[str, Any]], asked: list[dict[str, Any]]) -> dict[st
         found = [one["seconds_to_first_token"] for one in of if one["seconds_to_first_token"]]
         return {"median": statistics.median(found), "most": max(found)} if found else {}
 
-    known = [one for one in asked if "usage" in one]
+    known = answered(asked)
     warming = [one["usage"] for one in known if one["max_tokens"] == WARMING]
     others = [one["usage"] for one in known if one["max_tokens"] != WARMING]
     return {

@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
             said += piece
         connection.close()
-        noted["usage"] = usage_in(said)
+        noted |= {"status": answer.status, "usage": usage_in(said)}
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
