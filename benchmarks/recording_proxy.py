@@ -41,10 +41,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        noted: dict[str, Any] = {}
+        # All names are there at once, because another thread may read them meanwhile.
+        noted = dict[str, Any].fromkeys(("messages", "max_tokens", "status", "usage"))
         if self.path == _CHAT:
             sent = json.loads(body)
-            noted = {name: sent.get(name) for name in ("messages", "max_tokens")}
+            noted["messages"], noted["max_tokens"] = sent.get("messages"), sent.get("max_tokens")
             self.server.asked.append(noted)
         connection = http.client.HTTPConnection(*self.server.target, timeout=600)
         connection.request(self.command, self.path, body, dict(self.headers))
@@ -59,7 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(piece)
             said += piece
         connection.close()
-        noted |= {"status": answer.status, "usage": usage_in(said)}
+        noted["usage"] = usage_in(said)
+        noted["status"] = answer.status
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -2,7 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { remember } from "./answer_stats.js";
-import { isGateway } from "./capabilities.js";
+import { can, isGateway } from "./capabilities.js";
 import { startChat } from "./chat_api.js";
 import { titleOf } from "./format.js";
 import { open as openAt } from "./location.js";
@@ -85,7 +85,7 @@ export async function regenerate(number) {
 export async function stop() {
   const answer = state.answer.value;
   if (!answer) {
-    if (state.session.value?.is_running) await stopSession(state.session.value.id);
+    if (state.session.value?.is_running && can("stop")) await stopSession(state.session.value.id);
     return;
   }
   if (answer.controller) {
