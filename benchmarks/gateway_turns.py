@@ -1,7 +1,11 @@
 """Talk through a gateway with the openai client, which sends its whole history each turn.
 
 It runs in an environment that has `openai`, and needs nothing of this project:
-`python benchmarks/gateway_turns.py URL --questions mt-bench-questions.jsonl --json FILE`
+`python -m benchmarks.gateway_turns URL --questions mt-bench-questions.jsonl --json FILE`
+
+With `--upstream` it stands between the gateway and its server as well, at `--record-port`. So it
+counts the requests that warm a rollover, and `--transcript` keeps what each request was. From that
+`gateway_nats` tells how much worse a rollover predicts than a stream.
 """
 
 from __future__ import annotations
@@ -12,11 +16,17 @@ import platform
 import statistics
 import sys
 import time
+from contextlib import ExitStack
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import openai
+
+from benchmarks.gateway_results import WARMING, answered, most, prefilled, total, write_under
+from benchmarks.recording_proxy import recording
+
+_SYSTEM = "You are a helpful assistant."
 
 
 def questions(path: Path, number: int) -> list[str]:
@@ -25,17 +35,17 @@ def questions(path: Path, number: int) -> list[str]:
     return [*islice(cycle(str(turn) for row in rows for turn in row["turns"]), number)]
 
 
-def turn(client: openai.OpenAI, history: list[Any], session: str, most: int) -> dict[str, Any]:
+def turn(client: openai.OpenAI, options: argparse.Namespace, history: list[Any]) -> dict[str, Any]:
     """Ask, add the answer to the history, and return what the turn took and said."""
     started = time.perf_counter()
     answer = client.chat.completions.create(
-        model="any",
+        model=options.model,
         messages=history,
-        max_tokens=most,
+        max_tokens=options.answer_tokens,
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},
-        extra_headers={"x-session-id": session},
+        extra_headers={"x-session-id": options.session},
     )
     first: float | None = None
     text, usage, told = "", None, dict[str, Any]()
@@ -58,8 +68,8 @@ def turn(client: openai.OpenAI, history: list[Any], session: str, most: int) -> 
     }
 
 
-def summary(turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return medians of plain turns and of those with a rollover."""
+def summary(turns: list[dict[str, Any]], asked: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return medians of plain turns and of those with a rollover, and what the server counted."""
     firsts = [one["first_visible_message"] for one in turns]
     rolled = [one for one, a, b in zip(turns[1:], firsts, firsts[1:], strict=False) if b != a]
     plain = [one for one in turns[1:] if one not in rolled]
@@ -68,15 +78,20 @@ def summary(turns: list[dict[str, Any]]) -> dict[str, Any]:
         found = [one["seconds_to_first_token"] for one in of if one["seconds_to_first_token"]]
         return {"median": statistics.median(found), "most": max(found)} if found else {}
 
-    read = sum(one["prompt_tokens"] - (one["cached_tokens"] or 0) for one in turns)
-    written = sum(one["answer_tokens"] for one in turns)
+    known = answered(asked)
+    warming = [one["usage"] for one in known if one["max_tokens"] == WARMING]
+    others = [one["usage"] for one in known if one["max_tokens"] != WARMING]
     return {
         "turns": len(turns),
         "rollovers": len(rolled),
-        "most_prompt_tokens": max(one["prompt_tokens"] for one in turns),
+        "most_prompt_tokens": most(one["prompt_tokens"] for one in turns),
         "seconds_to_first_token": {"plain": seconds(plain), "rollover": seconds(rolled)},
-        "prefilled_tokens": read,
-        "answer_tokens": written,
+        "prefilled_tokens": {
+            "turns": prefilled(others),
+            "warming": prefilled(warming),
+        },
+        "requests_that_warm": len(warming),
+        "answer_tokens": total(one["answer_tokens"] for one in turns),
         "turns_with_recall": sum(one["recalled"] > 0 for one in turns),
     }
 
@@ -89,24 +104,41 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--answer-tokens", type=int, default=48)
     parser.add_argument("--server", default="", help="what answers and where, for the record")
+    parser.add_argument("--name", default="upstream", help="of the server, among the results")
+    parser.add_argument("--model", default="any", help="name that the server knows")
     parser.add_argument("--session", default=f"bench-{int(time.time())}")
+    parser.add_argument("--upstream", default="", help="the server, if the gateway's is this")
+    parser.add_argument("--record-port", type=int, default=8099, help="the gateway's upstream")
+    parser.add_argument("--transcript", type=Path, help="where requests and answers go")
     parser.add_argument("--json", type=Path, required=True)
-    asked = parser.parse_args()
-    client = openai.OpenAI(base_url=asked.url, api_key="none", max_retries=0, timeout=600)
-    history: list[Any] = [{"role": "system", "content": "You are a helpful assistant."}]
+    options = parser.parse_args()
+    with ExitStack() as held:
+        asked: list[dict[str, Any]] = []
+        if options.upstream:
+            proxy = recording(options.record_port, options.upstream)
+            asked = held.enter_context(proxy).asked
+        talk(options, asked)
+
+
+def talk(options: argparse.Namespace, asked: list[dict[str, Any]]) -> None:
+    """Ask all questions and write what was measured after each."""
+    client = openai.OpenAI(base_url=options.url, api_key="none", max_retries=0, timeout=600)
+    history: list[Any] = [{"role": "system", "content": _SYSTEM}]
     about = {
-        "server": asked.server,
-        "answer_tokens_at_most": asked.answer_tokens,
+        "server": options.server,
+        "answer_tokens_at_most": options.answer_tokens,
         "versions": {"openai": openai.__version__, "python": platform.python_version()},
     }
     turns = []
-    for number, question in enumerate(questions(asked.questions, asked.turns), 1):
+    for number, question in enumerate(questions(options.questions, options.turns), 1):
         history.append({"role": "user", "content": question})
-        turns.append(turn(client, history, asked.session, asked.answer_tokens))
-        sys.stderr.write(f"\r{number} of {asked.turns}")
-        asked.json.write_text(
-            json.dumps({**about, **summary(turns), "each": turns}, indent=2) + "\n"
-        )
+        turns.append(turn(client, options, history))
+        sys.stderr.write(f"\r{number} of {options.turns}")
+        found = {**about, **summary(turns, asked), "each": turns}
+        write_under(options.json, options.name, found)
+        if options.transcript:
+            kept = {"history": history, "asked": asked}
+            options.transcript.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

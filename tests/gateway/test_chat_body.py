@@ -7,17 +7,20 @@ import json
 import pytest
 
 from streamingllm.errors import InputError
-from streamingllm.gateway.chat_body import AnswerReader, text_of, told_in, with_recall
+from streamingllm.gateway.chat_body import AnswerReader, Facts, text_of, told_in, with_recall
 from streamingllm.gateway.seen_messages import Told
-from streamingllm.gateway.turn_memory import Turn
-from streamingllm.memory.records import Recalled
+from streamingllm.gateway.turn_memory import Asked, Turn
+from streamingllm.gateway.turn_place import Place
+from streamingllm.sessions.recall import Recall, RecalledText
+from streamingllm.sessions.turn import Identity, SessionView
 
-PIECE = Recalled("msg_1", 3, "It is Rex.", 2.0, "user", "Ada", 0.0, "gateway", 3)
+PIECE = RecalledText("msg_1", 3, "It is Rex.", 2.0, "Ada", 0.0)
 CALL = {"function": {"name": "find", "arguments": '{"thing": "lamp"}'}}
 
 
-def turn_with(*recalled: Recalled) -> Turn:
-    return Turn("s", (), None, recalled, ())
+def turn_with(*recalled: RecalledText) -> Turn:
+    view = SessionView("s", 0, 0, 0, None, None, 0, recall=Recall(recalled))
+    return Turn(Asked("", Identity("session", "s"), ()), Place("s", None, 0, ()), view, 0, "msg_2")
 
 
 def chunk(delta: dict[str, object], finish_reason: str | None = None) -> str:
@@ -64,7 +67,7 @@ def test_messages_that_are_none_are_refused() -> None:
 
 
 def test_a_stream_is_read_and_only_its_end_is_changed() -> None:
-    reader = AnswerReader({"recalled": []})
+    reader = AnswerReader(Facts({"recalled": []}))
     lines = [": ping", "", chunk({"content": "Hel"}), chunk({"content": "lo"}), "data: [DONE]"]
     assert [reader.line(line) for line in lines] == lines
     assert not reader.is_whole
@@ -74,8 +77,19 @@ def test_a_stream_is_read_and_only_its_end_is_changed() -> None:
 
 
 def test_a_streamed_call_of_a_tool_has_the_text_of_a_whole_one() -> None:
-    reader = AnswerReader({})
+    reader = AnswerReader(Facts({}))
     parts = [{"name": "find", "arguments": '{"thing"'}, {"arguments": ': "lamp"}'}]
     for part in parts:
         reader.line(chunk({"tool_calls": [{"index": 0, "function": part}]}))
     assert reader.text == text_of({"content": None, "tool_calls": [CALL]})
+
+
+def test_fields_of_the_upstream_stay_but_for_those_of_the_gateway() -> None:
+    told = {"streamingllm": {"seen_tokens": 9, "session_id": "theirs", "notices": ["Hi."]}}
+    facts = Facts({"session_id": "ours"}, {"seen_tokens": 1, "visible_tokens": 1})
+    assert facts.added_to(told)["streamingllm"] == {
+        "seen_tokens": 9,
+        "visible_tokens": 1,
+        "session_id": "ours",
+        "notices": ["Hi."],
+    }

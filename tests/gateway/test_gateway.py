@@ -14,7 +14,8 @@ import apsw
 import httpx2
 import pytest
 
-from tests.gateway.conftest import chat, gateway_to, said
+from tests.gateway.conftest import chat, said
+from tests.gateway.gateway_process import gateway_to
 
 FACT = "My hamster is called Napoleon."
 QUESTION = "What is my hamster called?"
@@ -71,11 +72,26 @@ def test_a_retry_does_not_double_a_turn(gateway: str) -> None:
     assert [piece["text"] for piece in recalled].count(FACT) == 1
 
 
-def test_a_request_without_a_session_is_passed_on(gateway: str, upstream: str) -> None:
-    fields, messages = {"seed": 1}, [said("Hello.")]
+def test_a_request_without_a_name_has_a_session_by_what_it_repeats(
+    gateway: str, upstream: str
+) -> None:
+    fields, messages = {"seed": 1}, [said("Hello there.")]
     here, there = (chat(url, None, *messages, **fields) for url in (gateway, upstream))
     assert here.json()["choices"] == there.json()["choices"]
-    assert "recalled" not in here.json()["streamingllm"]
+    told = [*messages, here.json()["choices"][0]["message"], said("And again.")]
+    again = chat(gateway, None, *told)
+    assert again.headers["x-session-id"] == here.headers["x-session-id"]
+    assert again.json()["streamingllm"]["session_id"] == here.headers["x-session-id"]
+    other = chat(gateway, None, *messages, **fields)
+    assert other.headers["x-session-id"] != here.headers["x-session-id"]
+
+
+def test_a_side_task_has_no_session(gateway: str) -> None:
+    headers = {"x-openwebui-chat-id": "side", "x-openwebui-task": "title"}
+    answer = chat(gateway, None, said("Find a title."), headers=headers)
+    assert answer.status_code == 200
+    found = httpx2.get(f"{gateway}/v1/sessions", params={"query": "title"}).json()["data"]
+    assert found == []
 
 
 def test_other_paths_are_passed_on(gateway: str, upstream: str) -> None:
@@ -125,11 +141,14 @@ def test_a_message_is_forgotten(gateway: str) -> None:
     recalled = chat(gateway, "forget", said(QUESTION)).json()["streamingllm"]["recalled"]
     (found,) = (piece["message_id"] for piece in recalled if piece["text"] == FACT)
     url = f"{gateway}/v1/sessions/forget"
-    assert httpx2.delete(f"{url}/messages/{found}").json()["deleted"]
-    assert httpx2.delete(f"{url}/messages/{found}").status_code == 404
+    left = httpx2.delete(f"{url}/messages/{found}").json()["messages"]
+    assert FACT not in [message["text"] for message in left]
+    assert len(left) == 3
+    assert httpx2.delete(f"{url}/messages/{found}").status_code == 400
     after = chat(gateway, "forget", said("Is it called Napoleon?")).json()["streamingllm"]
     assert FACT not in [piece["text"] for piece in after["recalled"]]
     assert httpx2.delete(url).json()["deleted"]
+    assert httpx2.delete(url).status_code == 404
 
 
 def test_an_upstream_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -192,4 +211,4 @@ def test_a_failure_without_the_api_s_shape_gets_it_and_nothing_is_kept(
     assert "half an " in lines[0]
     assert "error" in json.loads(lines[-1][6:])
     database = apsw.Connection(str(tmp_path / "gateway.sqlite"))
-    assert [*database.execute("SELECT count(*) FROM gateway_messages")] == [(0,)]
+    assert [*database.execute("SELECT count(*) FROM messages")] == [(0,)]

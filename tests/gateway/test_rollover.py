@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamingllm.errors import ConfigError, InputError
-from streamingllm.gateway.rollover import Rollover, RolloverSettings, estimated_tokens
+from streamingllm.gateway.rollover import Rollover, RolloverSettings
+from streamingllm.gateway.token_count import estimated_tokens
 
 LIMIT, ANSWER = 1000, 100
 SYSTEM = {"role": "system", "content": "s" * 60}

@@ -11,9 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
-from tests.gateway.conftest import chat, gateway_to, said
+from tests.gateway.conftest import chat, said
+from tests.gateway.gateway_process import gateway_to
 
 SYSTEM = said("Be brief.", "system")
 FACT = "My hamster is called Napoleon."
@@ -64,6 +66,27 @@ def test_a_chat_goes_on_and_says_what_it_forgot(rolling: str, session: str | Non
     assert firsts == sorted(firsts)
     assert firsts[0] == 1
     assert firsts[-1] > 40
+    assert_detail_is_that_of(rolling, answer)
+
+
+def assert_detail_is_that_of(address: str, answer: Any) -> None:
+    """The stored session says what its last request saw, and its messages say it too."""
+    told, name = answer.json()["streamingllm"], answer.headers["x-session-id"]
+    detail = httpx2.get(f"{address}/v1/sessions/{name}").json()
+    assert detail["cache_size"] == 220
+    view, messages = detail["streamingllm"], detail["messages"]
+    for field in ("forgotten_tokens", "pinned_tokens", "first_visible_message"):
+        assert view[field] == told[field]
+    assert view["seen_tokens"] == told["seen_tokens"] + messages[-1]["num_tokens"]
+    hidden = [message["visibility"] == "forgotten" for message in messages[1:]]
+    first = told["first_visible_message"]
+    assert hidden == [number < first for number in range(1, len(messages))]
+    assert [message["role"] for message in messages[:2]] == ["system", "user"]
+    assert messages[-1]["id"] == told["message_id"]
+    assert messages[first]["id"] == told["first_visible_message_id"]
+    listed = httpx2.get(f"{address}/v1/sessions").json()["data"]
+    (found,) = (one for one in listed if one["id"] == name)
+    assert found["seen_tokens"] == view["seen_tokens"]
 
 
 def test_what_rolled_out_is_recalled(rolling: str) -> None:

@@ -27,7 +27,7 @@ SHORT = {"max_tokens": 4, "temperature": 0}
 ASKED = {"messages": [{"role": "user", "content": "hello"}], **SHORT}
 
 # Routes that show nothing of anybody.
-OPEN = {"/health", "/ready", "/metrics", "/v1/models", "/v1/models/{model_id}"}
+OPEN = {"/health", "/ready", "/metrics", "/v1/models", "/v1/models/{model_id}", "/v1/capabilities"}
 # Routes that list what is one's own, and those that make something new.
 LISTS = {"/v1/sessions"}
 MAKES = {

@@ -22,7 +22,7 @@ def gateway(
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for a free one.")] = 8081,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the memory; by default the user's data folder.")
+        Path | None, typer.Option(help="Folder of the sessions; by default the user's data folder.")
     ] = None,
     recall_tokens: Annotated[
         int | None,
@@ -59,16 +59,18 @@ def gateway(
     memory_encoder: Annotated[
         str, typer.Option(help="Encoder whose similarity is added, such as minilm.")
     ] = "",
+    page: Annotated[bool, typer.Option(help="Show the page at /.")] = True,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Longest request.")] = 32 << 20,
     json: Annotated[bool, typer.Option(help="Print the address as JSON.")] = False,
 ) -> None:
-    """Answer through another server, with a log of all sessions and recall from it.
+    """Answer through another server, with a log of all sessions, recall from it, and a page at /.
 
     With --context-limit a chat of any length stays within the server's context: the system prompt
     and the latest turns are sent, and each answer says what was left out.
 
-    Requests name their session by the header `x-session-id`, or `metadata.session_id`. Others are
-    passed on unchanged. The key of a client is passed on, unless STREAMINGLLM_UPSTREAM_KEY is set.
+    A request names its session by the header `x-session-id`, or `metadata.session_id`; else the
+    messages that it repeats find it. The key of a client is passed on, unless
+    STREAMINGLLM_UPSTREAM_KEY is set.
 
     Example: `streamingllm gateway --upstream http://127.0.0.1:11434 --port 8081`
     """
@@ -77,8 +79,9 @@ def gateway(
         import uvicorn
 
         from streamingllm.gateway.app import create_gateway
-        from streamingllm.gateway.rollover import Rollover, RolloverSettings, estimated_tokens
-        from streamingllm.gateway.token_count import token_counter
+        from streamingllm.gateway.rollover import Rollover, RolloverSettings
+        from streamingllm.gateway.session_log import SessionLog
+        from streamingllm.gateway.token_count import estimated_tokens, token_counter
         from streamingllm.gateway.turn_memory import TurnMemory
         from streamingllm.gateway.upstream import Upstream
         from streamingllm.memory.encoder import load_encoder
@@ -87,22 +90,24 @@ def gateway(
         raise ConfigError(f"gateway needs {error.name}, which is missing; run {_HINT}") from error
     if recall_tokens is None:
         recall_tokens = context_limit // 5 if context_limit else _RECALL_TOKENS
+    count_tokens = token_counter(tokenizer) if tokenizer else estimated_tokens
     rollover = None
     if context_limit:
         room = context_limit // 4 if answer_tokens is None else answer_tokens
         rollover = Rollover(
             RolloverSettings(context_limit, keep_share, warm_share, room, recall_tokens),
-            token_counter(tokenizer) if tokenizer else estimated_tokens,
+            count_tokens,
         )
     folder = data_dir or Path(platformdirs.user_data_dir("streamingllm"))
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     sends_to = Upstream(upstream, key=os.environ.get(_KEY_VARIABLE, ""))
     encoder = load_encoder(memory_encoder) if memory_encoder else None
-    turns = TurnMemory(folder / "gateway.sqlite", recall_tokens, encoder)
+    log = SessionLog(folder / "gateway.sqlite", count_tokens, encoder)
     app = create_gateway(
         sends_to,
-        turns,
+        TurnMemory(log, recall_tokens),
         rollover,
+        has_page=page,
         hosts=LOOPBACK_NAMES if host in LOOPBACK_NAMES else (),
         max_body_bytes=max_body_bytes,
     )

@@ -8,16 +8,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from streamingllm import __version__
-from streamingllm.gateway.chat import ChatGateway, owner_of, passed_on
+from streamingllm.gateway.chat import ChatGateway, passed_on
 from streamingllm.gateway.rollover import Rollover
+from streamingllm.gateway.session_routes import session_routes
+from streamingllm.gateway.sessions import GatewaySessions
 from streamingllm.gateway.turn_memory import TurnMemory
 from streamingllm.gateway.upstream import Upstream
-from streamingllm.server.errors import ApiError, add_error_handlers
+from streamingllm.server.errors import add_error_handlers
 from streamingllm.server.limits import BodyLimitMiddleware
 from streamingllm.server.origins import OriginMiddleware
+from streamingllm.server.routes import page
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-_SESSIONS = "/v1/sessions/{session_id}"
 
 
 def create_gateway(
@@ -25,18 +27,20 @@ def create_gateway(
     turns: TurnMemory,
     rollover: Rollover | None = None,
     *,
+    has_page: bool = True,
     hosts: Collection[str] = (),
     max_body_bytes: int,
 ) -> FastAPI:
-    """Return an application that adds a memory to a server; it closes both when it ends.
+    """Return an application that adds sessions to a server; it closes both when it ends.
 
-    Chat completions that name a session get what the memory recalls. All other requests are passed
-    on as they come.
+    Chat completions get what the memory of their session recalls. Sessions and the page are the
+    gateway's own. All other requests are passed on as they come.
 
     Args:
         upstream: the server.
         turns: the memory.
         rollover: keeps chat completions within the server's context limit; None to send all.
+        has_page: whether the page of the server is at `/`.
         hosts: names of the gateway; empty for any.
         max_body_bytes: of a request.
     """
@@ -48,7 +52,7 @@ def create_gateway(
         finally:
             await chat.close()
             await upstream.close()
-            turns.close()
+            turns.log.close()
 
     app = FastAPI(
         title="streamingllm gateway",
@@ -68,16 +72,10 @@ def create_gateway(
     async def answer(request: Request) -> Response:
         return await chat.answer(request)
 
-    @app.delete(f"{_SESSIONS}/messages/{{message_id}}")
-    def forget(request: Request, session_id: str, message_id: str) -> dict[str, object]:
-        if not turns.forget(f"{owner_of(request)}:{session_id}", message_id):
-            raise ApiError(404, f"message_id={message_id[:128]!r} is not there; see `recalled`")
-        return {"id": message_id, "object": "message.deleted", "deleted": True}
-
-    @app.delete(_SESSIONS)
-    def forget_session(request: Request, session_id: str) -> dict[str, object]:
-        turns.forget_session(f"{owner_of(request)}:{session_id}")
-        return {"id": session_id, "object": "session.deleted", "deleted": True}
+    limit = 0 if rollover is None else rollover.settings.limit
+    app.include_router(session_routes(GatewaySessions(turns.log), chat, limit))
+    if has_page:
+        app.include_router(page.router)
 
     @app.api_route("/{path:path}", methods=_METHODS)
     async def pass_on(request: Request, path: str) -> Response:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 from weakref import WeakValueDictionary
@@ -17,20 +18,21 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from streamingllm.gateway.chat_body import (
     AnswerReader,
+    Facts,
     Json,
-    facts_of,
     text_of,
     told_in,
-    with_facts,
     with_messages,
     with_recall,
 )
 from streamingllm.gateway.rollover import Rollover, Visible
-from streamingllm.gateway.turn_memory import Turn, TurnMemory
+from streamingllm.gateway.turn_memory import Asked, Turn, TurnMemory
 from streamingllm.gateway.upstream import Upstream, error_of, is_too_long, passed_headers
 from streamingllm.gateway.warmer import Warmer
 from streamingllm.server.errors import ApiError, api_error_of, error_body
-from streamingllm.server.identity import identity_of, without_identity
+from streamingllm.server.forgetting import recall_fields, view_fields, view_headers
+from streamingllm.server.identity import METADATA_FIELD, identity_of, without_identity
+from streamingllm.sessions.session import session_key
 
 _RETRY_HEADER = "x-stainless-retry-count"  # of the clients of OpenAI
 _OWNER_BYTES = 8
@@ -40,10 +42,11 @@ _REFUSED = (400, 413, 422)
 
 
 class ChatGateway:
-    """Answer chat completions of named sessions with what the memory recalls.
+    """Answer chat completions with what the memory of their session recalls.
 
-    Turns of one session run one after the other. A turn is kept when its answer is whole. With a
-    rollover, requests of any kind are kept within the context limit of the server.
+    A session is found by its name, or by the messages that a request repeats. Turns of a named
+    session run one after the other. A turn is kept when its answer is whole. With a rollover,
+    requests are kept within the context limit of the server, side tasks as well.
 
     Args:
         upstream: that answers.
@@ -59,44 +62,60 @@ class ChatGateway:
         self._rollover = rollover
         self._warmer = Warmer(upstream)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._running: Counter[str] = Counter()
 
     async def close(self) -> None:
         """End what runs in the background."""
         await self._warmer.close()
 
+    def is_running(self, owner: str, session_id: str) -> bool:
+        """Return whether a turn of a session runs."""
+        return self._running[session_key(owner, session_id)] > 0
+
     async def answer(self, request: Request) -> Response:
-        """Answer a request; one without a session is passed on, as far as it fits."""
+        """Answer a request; a side task has no session and is passed on, as far as it fits."""
         raw = await request.body()
         body = _object_of(raw)
-        name = session_name(request, body)
-        if name is None and self._rollover is None:
+        asked = turn_asked(request, body)
+        if asked is None and self._rollover is None:
             return await passed_on(self._upstream, request, raw)
-        session = None if name is None else f"{owner_of(request)}:{name}"
         async with AsyncExitStack() as held:
-            if session is not None:
-                lock = self._locks.setdefault(session, asyncio.Lock())
+            if asked is not None and asked.identity.kind == "session":
+                key = session_key(asked.owner, asked.identity.id)
+                lock = self._locks.setdefault(key, asyncio.Lock())
                 await held.enter_async_context(lock)
-            asked = await self._ask(request, body, session, held)
-            answer, headers = asked.answer, passed_headers(asked.answer.headers)
+            sent = await self._send(request, body, asked, held)
+            held.push(sent.running)
+            answer, headers = sent.answer, passed_headers(sent.answer.headers)
             if answer.status_code != 200:
                 failed = error_of(answer.status_code, await answer.aread())
                 return JSONResponse(failed, answer.status_code, headers=without_type(headers))
-            if name is not None:
-                headers["x-session-id"] = name
-            facts = asked.facts(name)
+            if sent.turn is not None:
+                headers |= view_headers(sent.turn.view)
+                sent.running.enter_context(self._counted(sent.turn))
+            facts = sent.facts
             if "text/event-stream" in answer.headers.get("content-type", ""):
-                events = self._events(request, asked, AnswerReader(facts), held.pop_all())
+                events = self._events(request, sent, AnswerReader(facts), held.pop_all())
                 return StreamingResponse(events, headers=headers)
             found, said = completion_of(await answer.aread())
-            await self._end(request, asked, said)
-            return JSONResponse(with_facts(found, facts), headers=without_type(headers))
+            await self._end(request, sent, said)
+            return JSONResponse(facts.added_to(found), headers=without_type(headers))
 
-    async def _ask(
-        self, request: Request, body: Json, session: str | None, held: AsyncExitStack
-    ) -> _Asked:
+    @contextmanager
+    def _counted(self, turn: Turn) -> Iterator[None]:
+        key = session_key(turn.asked.owner, turn.view.session_id)
+        self._running[key] += 1
+        try:
+            yield
+        finally:
+            self._running[key] -= 1
+            if not self._running[key]:
+                del self._running[key]
+
+    async def _send(
+        self, request: Request, body: Json, asked: Asked | None, held: AsyncExitStack
+    ) -> _Sent:
         """Send a request; less of it if the server says that it is too long."""
-        is_retry = request.headers.get(_RETRY_HEADER, "0") != "0"
-        told = told_in(body)
         shares = (1.0,) if self._rollover is None else _SHARES
         for share in shares:
             sent_body, visible = body, None
@@ -104,10 +123,8 @@ class ChatGateway:
                 visible = self._rollover.visible(body, share=share)
                 sent_body = with_messages(body, visible.messages)
             turn = None
-            if session is not None:
-                turn = await asyncio.to_thread(
-                    self._turns.begin, session, told, sent=told_in(sent_body), is_retry=is_retry
-                )
+            if asked is not None:
+                turn = await asyncio.to_thread(self._turns.begin, asked, told_in(sent_body))
                 if self._rollover is not None:
                     turn = self._rollover.fitting(turn)
                 sent_body = with_recall(sent_body, turn)
@@ -120,13 +137,13 @@ class ChatGateway:
                 request.method, request.url.path, request.url.query, headers, raw
             )
             answer = await held.enter_async_context(answering)
-            asked = _Asked(body, answer, turn, visible)
+            sent = _Sent(body, answer, turn, visible)
             if answer.status_code not in _REFUSED or not is_too_long(await answer.aread()):
-                return asked
-        return asked
+                return sent
+        return sent
 
     async def _events(
-        self, request: Request, asked: _Asked, reader: AnswerReader, held: AsyncExitStack
+        self, request: Request, sent: _Sent, reader: AnswerReader, held: AsyncExitStack
     ) -> AsyncIterator[bytes]:
         """Pass the lines of a stream on; a failure is its last event.
 
@@ -135,38 +152,46 @@ class ChatGateway:
         async with held:
             is_kept = False
             try:
-                async for line in asked.answer.aiter_lines():
+                async for line in sent.answer.aiter_lines():
                     told = f"{reader.line(line)}\n".encode()
                     if reader.is_whole and not is_kept:
-                        await self._end(request, asked, reader.text)
+                        await self._end(request, sent, reader.text)
                         is_kept = True
                     yield told
             except httpx2.TransportError as error:
                 failed = error_body("openai", api_error_of(ApiError(502, f"upstream: {error}")))
                 yield f"data: {json.dumps(failed)}\n\n".encode()
 
-    async def _end(self, request: Request, asked: _Asked, said: str) -> None:
+    async def _end(self, request: Request, sent: _Sent, said: str) -> None:
         """Keep a turn, and warm the server for the next rollover if that is near."""
-        if asked.turn is not None:
-            await asyncio.to_thread(self._turns.end, asked.turn, said)
-        if self._rollover is not None and asked.visible is not None and asked.visible.is_long:
-            messages = self._rollover.after_next_rollover(asked.body, said)
-            self._warmer.start(request, with_messages(asked.body, messages))
+        if sent.turn is not None:
+            await asyncio.to_thread(self._turns.end, sent.turn, said)
+            sent.running.close()  # before the client learns of the end, and asks
+        if self._rollover is not None and sent.visible is not None and sent.visible.is_long:
+            messages = self._rollover.after_next_rollover(sent.body, said)
+            self._warmer.start(request, with_messages(sent.body, messages))
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Sent:
     """Hold a request, what was made of it, and the answer, whose body may not be read yet."""
 
     body: Json
     answer: httpx2.Response
     turn: Turn | None
     visible: Visible | None
+    running: ExitStack = field(default_factory=ExitStack)
 
-    def facts(self, session: str | None) -> Json:
-        """Return the field `streamingllm` of the answer."""
-        seen = {} if self.visible is None else self.visible.facts
-        return seen if self.turn is None else {**facts_of(session or "", self.turn), **seen}
+    @property
+    def facts(self) -> Facts:
+        """Fields that the answer says of its session."""
+        if self.turn is None:
+            return Facts({} if self.visible is None else self.visible.facts)
+        counts = view_fields(replace(self.turn.view, recall=None))
+        own = {**recall_fields(self.turn.recall), "message_id": self.turn.answer_id}
+        own["session_id"] = counts.pop("session_id")
+        # What was not cut is left to a server that may evict, and says so.
+        return Facts(own, counts) if self.visible is None else Facts({**counts, **own})
 
 
 def _object_of(raw: bytes) -> Json:
@@ -179,17 +204,25 @@ def _object_of(raw: bytes) -> Json:
     return body
 
 
-def session_name(request: Request, body: Mapping[str, Any]) -> str | None:
-    """Return the session that a request names; None if it names none.
+def turn_asked(request: Request, body: Mapping[str, Any]) -> Asked | None:
+    """Return what a request asks of its session; None for a side task, which has none.
 
     Raises:
-        InputError: the name has characters that no header can carry.
+        InputError: it names a session by characters that no header can carry, or has no messages.
     """
-    metadata = body.get("metadata")
-    identity, is_side_task = identity_of(
-        request.headers, metadata if isinstance(metadata, Mapping) else None
-    )
-    return None if is_side_task or identity.kind == "transcript" else identity.id
+    given = body.get("metadata")
+    metadata = given if isinstance(given, Mapping) else {}
+    identity, is_side_task = identity_of(request.headers, metadata)
+    told = tuple(told_in(body))
+    if is_side_task:
+        return None
+    is_retry = request.headers.get(_RETRY_HEADER, "0") != "0"
+    texts = {
+        name: value
+        for name, value in metadata.items()
+        if isinstance(value, str) and name != METADATA_FIELD
+    }
+    return Asked(owner_of(request), identity, told, is_retry, texts)
 
 
 def completion_of(body: bytes) -> tuple[Json, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamingllm.errors import InputError
@@ -22,7 +23,12 @@ def told_in(body: Mapping[str, Any]) -> list[Told]:
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise InputError("messages: is no list of objects; send the messages of the chat")
-    return [Told(str(one.get("role", "")), text_of(one)) for one in messages]
+    return [Told(str(one.get("role", "")), _storable(text_of(one))) for one in messages]
+
+
+def _storable(text: str) -> str:
+    """Return a text that can be stored: half a surrogate pair becomes a question mark."""
+    return text.encode(errors="replace").decode()
 
 
 def text_of(message: Mapping[str, Any]) -> str:
@@ -58,29 +64,23 @@ def with_messages(body: Mapping[str, Any], messages: Sequence[Json]) -> Json:
     return changed
 
 
-def facts_of(session: str, turn: Turn) -> Json:
-    """Return the field `streamingllm` of an answer."""
-    return {
-        "session_id": session,
-        "recalled": [
-            {
-                "message_id": piece.message_id,
-                "position": piece.position,
-                "text": piece.text,
-                "score": piece.score,
-                "speaker": piece.speaker or piece.role,
-                "said_at": piece.seconds,
-            }
-            for piece in turn.recalled
-        ],
-        "unknown_words": list(turn.unknown_words),
-    }
+@dataclass(frozen=True)
+class Facts:
+    """Hold fields that an answer says of its session, in `streamingllm`.
 
+    Args:
+        told: the gateway's own.
+        assumed: said only where the upstream says nothing.
+    """
 
-def with_facts(answer: Json, facts: Json) -> Json:
-    """Return an answer or a chunk with the field; what the upstream says there stays."""
-    there = answer.get("streamingllm")
-    return {**answer, "streamingllm": {**(there if isinstance(there, dict) else {}), **facts}}
+    told: Json
+    assumed: Json = field(default_factory=dict)
+
+    def added_to(self, answer: Json) -> Json:
+        """Return an answer or a chunk with the fields; others that the upstream says stay."""
+        there = answer.get("streamingllm")
+        said = there if isinstance(there, dict) else {}
+        return {**answer, "streamingllm": {**self.assumed, **said, **self.told}}
 
 
 class AnswerReader:
@@ -93,7 +93,7 @@ class AnswerReader:
         is_whole: whether the answer has ended as it should.
     """
 
-    def __init__(self, facts: Json) -> None:
+    def __init__(self, facts: Facts) -> None:
         self._facts = facts
         self._text = ""
         self._calls: dict[int, Json] = {}
@@ -125,7 +125,7 @@ class AnswerReader:
         is_end = not choices or any(choice.get("finish_reason") for choice in choices)
         if not is_end:
             return line
-        return f"data: {json.dumps(with_facts(chunk, self._facts), ensure_ascii=False)}"
+        return f"data: {json.dumps(self._facts.added_to(chunk), ensure_ascii=False)}"
 
     def _add(self, delta: Json) -> None:
         self._text += delta.get("content") or ""

@@ -11,17 +11,11 @@ from typing import Any
 from streamingllm.checks import check_integer
 from streamingllm.errors import ConfigError, InputError
 from streamingllm.gateway.chat_body import text_of
+from streamingllm.gateway.token_count import estimated_tokens, message_tokens
 from streamingllm.gateway.turn_memory import Turn
 
 Json = dict[str, Any]
 _HEAD_ROLES = ("system", "developer")
-_MESSAGE_TOKENS = 8  # marks of a template around a message
-_BYTES_PER_TOKEN = 3  # fewer than most texts have, so that estimates err on the safe side
-
-
-def estimated_tokens(text: str) -> int:
-    """Return about how many tokens a text has, rather too many than too few."""
-    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
 
 
 @dataclass(frozen=True)
@@ -163,7 +157,7 @@ class Rollover:
         return messages[:num_head] + messages[first:]
 
     def _cost(self, message: Mapping[str, Any]) -> int:
-        return self._count(text_of(message)) + _MESSAGE_TOKENS
+        return message_tokens(self._count, text_of(message))
 
     def _count_of_tools(self, body: Mapping[str, Any]) -> int:
         return self._count(str(body["tools"])) if body.get("tools") else 0

@@ -1,4 +1,4 @@
-"""Count the tokens of texts as a model's tokenizer does."""
+"""Count the tokens of texts: by a model's tokenizer, or by an estimate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,20 @@ from tokenizers import Tokenizer
 
 from streamingllm.errors import ConfigError, first_line
 
+MESSAGE_TOKENS = 8  # marks of a template around a message
+_BYTES_PER_TOKEN = 3  # fewer than most texts have, so that estimates err on the safe side
 _FILE = "tokenizer.json"
 _REMEMBERED_TEXTS = 8192  # a client sends its history again and again
+
+
+def estimated_tokens(text: str) -> int:
+    """Return about how many tokens a text has, rather too many than too few."""
+    return -(-len(text.encode(errors="replace")) // _BYTES_PER_TOKEN)
+
+
+def message_tokens(count_tokens: Callable[[str], int], text: str) -> int:
+    """Return the tokens of a message, the marks around it included."""
+    return count_tokens(text) + MESSAGE_TOKENS
 
 
 def token_counter(name: str) -> Callable[[str], int]:

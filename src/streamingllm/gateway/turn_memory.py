@@ -1,183 +1,232 @@
-"""Remember the turns of sessions that another server answers, each once."""
+"""Keep the turns of sessions that another server answers, each once."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from uuid import uuid4
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from streamingllm.gateway.seen_messages import SeenMessages, Told
-from streamingllm.memory.encoder import Encoder
-from streamingllm.memory.memory import Memory
-from streamingllm.memory.passages import passages, recalled_block
-from streamingllm.memory.records import Recalled
-from streamingllm.memory.words import date_text
-from streamingllm.sessions.sqlite_database import SqliteDatabase
+from streamingllm.gateway.seen_messages import Told
+from streamingllm.gateway.session_log import SessionLog, SessionSettings
+from streamingllm.gateway.token_count import message_tokens
+from streamingllm.gateway.turn_place import Place, PlaceFinder
+from streamingllm.memory.passages import recalled_block, recalled_lines
+from streamingllm.sessions.recall import Recall
+from streamingllm.sessions.session import session_key
+from streamingllm.sessions.session_table import new_session_id
+from streamingllm.sessions.transcript import Message, new_message_id
+from streamingllm.sessions.turn import Identity, SessionView
 
-_HIDDEN_ROLES = ("system", "developer")  # clients send them with every request
-_ANSWER = "assistant"
+_HEAD_ROLES = ("system", "developer")  # clients send them with every request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Describe a request for a turn.
+
+    Args:
+        owner: of the session.
+        identity: of the session; of kind "session", "chat" or "transcript".
+        told: messages of the request.
+        is_retry: the client says that it sends the request again.
+        metadata: of a session that the turn begins.
+    """
+
+    owner: str
+    identity: Identity
+    told: tuple[Told, ...]
+    is_retry: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """Chat that the session is one of; "" for none."""
+        return self.identity.id if self.identity.kind == "chat" else ""
+
+    @property
+    def said(self) -> list[Told]:
+        """Messages without the head."""
+        return _said(self.told)
+
+    @property
+    def system_prompt(self) -> str:
+        """Texts of the head."""
+        return "\n\n".join(one.text for one in self.told if one.role in _HEAD_ROLES)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Describe a request as the memory sees it.
+    """Describe a turn that is to be answered.
 
     Args:
-        session: of the memory.
-        missing: messages that the memory does not have.
-        replaced: id of the answer that the next answer replaces, because the turn is a retry.
-        recalled: pieces that the request does not hold and its last message is about, in order.
-        unknown_words: words of a question that nobody has said in the session, stemmed.
+        asked: the request.
+        place: where it goes on.
+        view: what the server sees of the session, and what was recalled.
+        num_forgotten: first messages of the session that the server does not see.
+        answer_id: of the message that the answer will be.
     """
 
-    session: str
-    missing: tuple[Told, ...]
-    replaced: str | None
-    recalled: tuple[Recalled, ...]
-    unknown_words: tuple[str, ...]
+    asked: Asked
+    place: Place
+    view: SessionView
+    num_forgotten: int
+    answer_id: str
+
+    @property
+    def recall(self) -> Recall:
+        """Texts that the request does not hold and its last message is about."""
+        return self.view.recall or Recall()
 
     @property
     def block(self) -> str:
         """Text that stands before the last message; "" if nothing was recalled."""
-        if not self.recalled:
-            return ""
-        return recalled_block(
-            f"{date_text(piece.seconds)}, {piece.speaker or piece.role}: {piece.text.strip()}"
-            for piece in self.recalled
-        )
+        texts = self.recall.texts
+        return recalled_block(recalled_lines(texts)) if texts else ""
 
     def within(self, most: int, count_tokens: Callable[[str], int]) -> Turn:
         """Return the turn without the worst of what was recalled, so that its block fits."""
         turn = self
-        while turn.recalled and count_tokens(turn.block) > most:
-            worst = min(turn.recalled, key=lambda piece: piece.score)
-            turn = replace(turn, recalled=tuple(one for one in turn.recalled if one is not worst))
+        while turn.recall.texts and count_tokens(turn.block) > most:
+            recall = replace(turn.recall, texts=turn.recall.texts[:-1])
+            turn = replace(turn, view=replace(turn.view, recall=recall))
         return turn
 
 
 class TurnMemory:
     """Find out what is new in a request, recall for it, and keep it once it is answered.
 
-    A request may hold all of a session, a part of it, or its last message only. Messages up to the
-    last answer are known if the memory has as many of the same role and text. Those after it are
-    new, unless the memory ends with them and their answer: then the request is a retry, and its
-    answer replaces the one before. Methods may be called from any thread.
+    Methods may be called from any thread.
 
     Args:
-        path: of the memory's database.
+        log: of the sessions.
         budget_tokens: bound on the recalled texts of a turn, by an estimate.
-        encoder: see `Memory`.
-
-    Raises:
-        SnapshotError: the file cannot be opened, or is no database of this release.
     """
 
-    def __init__(self, path: Path, budget_tokens: int, encoder: Encoder | None = None) -> None:
-        self._database = SqliteDatabase(path, "create", "wal")
+    def __init__(self, log: SessionLog, budget_tokens: int) -> None:
+        self.log = log
         self._budget_tokens = budget_tokens
-        try:
-            self.memory = Memory(self._database, encoder=encoder)
-            with self._database.transaction():
-                self._seen = SeenMessages(self._database.connection)
-        except BaseException:
-            self._database.close()
-            raise
+        self._finder = PlaceFinder(log)
 
-    def close(self) -> None:
-        """Close the database."""
-        self._database.close()
-
-    def begin(
-        self,
-        session: str,
-        messages: Sequence[Told],
-        *,
-        sent: Sequence[Told] | None = None,
-        is_retry: bool = False,
-    ) -> Turn:
-        """Return what a request brings, before it is answered; nothing is written.
+    def begin(self, asked: Asked, sent: Sequence[Told] | None = None) -> Turn:
+        """Return the turn of a request before it is answered; nothing is written.
 
         Args:
-            session: of the memory.
-            messages: of the request.
-            sent: those of them that the server gets; None for all.
-            is_retry: the client says that it sends the request again.
+            asked: the request.
+            sent: those of its messages that the server gets; None for all.
         """
-        said = [one for one in messages if one.role not in _HIDDEN_ROLES and one.text]
-        first_new = max((n for n, one in enumerate(said, 1) if one.role == _ANSWER), default=0)
-        history, new = said[:first_new], said[first_new:]
-        with self._database.reading():
-            replaced = self._replaced(session, history, new, is_retry)
-            counts = Counter(said if replaced else history)
-            known = {one: self._seen.numbers(session, one, n) for one, n in counts.items()}
-        missing = _beyond(said if replaced else history, known)
-        missing += () if replaced else new
-        shown = Counter(messages if sent is None else sent)
-        visible = {number for one, numbers in known.items() for number in numbers[: shown[one]]}
-        asked = messages[-1].text if messages and messages[-1].role == "user" else ""
-        found = self.memory.search(session, asked, self._budget_tokens, visible)
-        recalled = sorted(passages(found), key=lambda piece: piece.number)
-        unknown = self.memory.unknown_words(session, asked) if "?" in asked else []
-        return Turn(session, tuple(missing), replaced, tuple(recalled), tuple(unknown))
+        shown = asked.told if sent is None else sent
+        with self.log.reading():
+            place = self._place(asked, new_session_id())
+            num_messages = place.num_kept + len(place.new)
+            num_forgotten = max(0, num_messages - len(_said(shown)))
+            view = self._view(asked, place, shown, num_forgotten)
+        return Turn(asked, place, view, num_forgotten, new_message_id())
 
-    def end(self, turn: Turn, answer: str) -> None:
-        """Keep the messages of a turn and its answer, all of them or none."""
-        told = [*turn.missing, *([Told(_ANSWER, answer)] if answer else [])]
-        with self._database.transaction():
-            if turn.replaced is not None:
-                self.forget(turn.session, turn.replaced)
-            for one in told:
-                message_id = f"msg_{uuid4().hex}"
-                number = self._seen.add(turn.session, one, message_id)
-                self.memory.append(
-                    turn.session,
-                    one.role,
-                    one.text,
-                    message_id=message_id,
-                    position=number,
-                    source="gateway",
+    def end(self, turn: Turn, answer: str) -> str:
+        """Keep the messages of a turn and its answer, all of them or none.
+
+        Returns:
+            id of the session; another one than before if that one went on meanwhile.
+        """
+        asked, owner = turn.asked, turn.asked.owner
+        message = replace(Told("assistant", answer).message, id=turn.answer_id)
+        with self.log.transaction():
+            is_new = turn.place.source is None or turn.place.is_branch
+            place = self._place(asked, turn.place.session_id if is_new else new_session_id())
+            stored = SessionSettings() if place.source is None else SessionSettings.of(place.source)
+            prompt = asked.system_prompt or stored.system_prompt
+            settings = SessionSettings(prompt, turn.num_forgotten)
+            if place.source is not None and place.is_branch:
+                branch = session_key(owner, place.session_id)
+                self.log.store.fork(
+                    place.source.id, owner, branch, place.num_kept, 0, settings=settings.as_json
                 )
+            self.log.commit(
+                owner,
+                place.session_id,
+                place.num_kept,
+                (*_same(turn.place.new, place.new), message),
+                settings,
+                metadata=asked.metadata,
+                group=asked.group,
+            )
+        return place.session_id
 
-    def forget(self, session: str, message_id: str) -> bool:
-        """Delete a message; tell whether it was there."""
-        with self._database.transaction():
-            self._seen.remove(session, message_id)
-            return bool(self.memory.forget(session, [message_id]))
+    def _place(self, asked: Asked, new_id: str) -> Place:
+        owner, said, is_retry = asked.owner, asked.said, asked.is_retry
+        if asked.identity.kind == "session":
+            name = asked.identity.id
+            source = self.log.find(owner, name)
+            return self._finder.named(owner, name, source, said, is_retry=is_retry)
+        return self._finder.by_history(owner, asked.group, said, new_id, is_retry=is_retry)
 
-    def forget_session(self, session: str) -> None:
-        """Delete all messages of a session."""
-        with self._database.transaction():
-            self._seen.remove_session(session)
-            self.memory.forget_session(session)
+    def _view(
+        self, asked: Asked, place: Place, shown: Sequence[Told], num_forgotten: int
+    ) -> SessionView:
+        """Return what the server sees of a session, and what is recalled for it."""
+        log, key = self.log, "" if place.source is None else place.source.id
+        end = log.seen.at(key, place.num_kept)
+        first = log.seen.at(key, num_forgotten) if num_forgotten < place.num_kept else None
+        pinned = log.num_pinned_tokens(asked.system_prompt)
+        added = (message_tokens(log.count_tokens, message.text) for message in place.new)
+        seen = pinned + log.seen.num_tokens(key, end and end[0]) + sum(added)
+        sent = (message_tokens(log.count_tokens, one.text) for one in _said(shown))
+        num_head = int(bool(asked.system_prompt))
+        new = place.new[max(0, num_forgotten - place.num_kept) :]
+        return SessionView(
+            session_id=place.session_id,
+            num_seen_tokens=seen,
+            num_visible_tokens=min(seen, pinned + sum(sent)),
+            num_pinned_tokens=pinned,
+            first_visible_message=num_head + num_forgotten,
+            first_visible_message_id=first[1] if first else new[0].id if new else None,
+            num_messages=num_head + place.num_kept + len(place.new),
+            recall=self._recall(asked, place, key, self._excluded(place, key, shown), pinned),
+        )
 
-    def _replaced(
-        self, session: str, history: Sequence[Told], new: Sequence[Told], is_retry: bool
-    ) -> str | None:
-        """Return the id of the last answer if the memory ends with the new messages and it.
+    def _excluded(self, place: Place, key: str, shown: Sequence[Told]) -> Container[int]:
+        """Return the rows of messages that the server gets, and of those that the turn drops."""
+        new = Counter(Told(message.role, message.text) for message in place.new)
+        known = self._finder.known_rows(key, [*(Counter(_said(shown)) - new).elements()])
+        dropped = self.log.seen.at(key, place.num_kept)
+        return _Rows({row for rows in known.values() for row in rows}, dropped and dropped[0])
 
-        The message before them must be the last one of the history, unless the client says that it
-        tries again.
-        """
-        last = self._seen.last(session, len(new) + 2)
-        if not new or len(last) < len(new) + 1:
-            return None
-        *told, (_, answer_id) = last
-        digests = [digest for digest, _ in told]
-        if digests[-len(new) :] != [one.digest for one in new]:
-            return None
-        before = digests[: -len(new)]
-        context = [one.digest for one in history[-1:]]
-        return answer_id if is_retry or before == context else None
+    def _recall(
+        self, asked: Asked, place: Place, key: str, excluded: Container[int], pinned: int
+    ) -> Recall:
+        """Recall for the last message, if a user says it; positions are those of tokens."""
+        if not asked.told or asked.told[-1].role != "user":
+            return Recall()
+        seen, query = self.log.seen, asked.told[-1].text
+        recall = self.log.memory.recall(key, query, excluded, self._budget_tokens)
+        texts = tuple(
+            replace(text, position=pinned + seen.num_tokens(key, text.position))
+            for text in recall.texts
+        )
+        if len(place.new) > 1:  # messages that the memory has not read may have the words
+            return Recall(texts)
+        return replace(recall, texts=texts)
 
 
-def _beyond(said: Sequence[Told], known: dict[Told, list[int]]) -> list[Told]:
-    """Return the messages that are said more often than they are known."""
-    counts: Counter[Told] = Counter()
-    found = []
-    for one in said:
-        counts[one] += 1
-        if counts[one] > len(known[one]):
-            found.append(one)
-    return found
+@dataclass(frozen=True)
+class _Rows(Container[int]):
+    """Hold rows of a session: some, and all from one on."""
+
+    some: Collection[int]
+    first: int | None
+
+    def __contains__(self, row: object) -> bool:
+        return row in self.some or (
+            self.first is not None and isinstance(row, int) and row >= self.first
+        )
+
+
+def _same(said: Sequence[Message], again: Sequence[Message]) -> Sequence[Message]:
+    """Return `said`, whose ids a client was told, if `again` says the same."""
+    texts = ([(message.role, message.text) for message in one] for one in (said, again))
+    return said if next(texts) == next(texts) else again
+
+
+def _said(told: Iterable[Told]) -> list[Told]:
+    return [one for one in told if one.role not in _HEAD_ROLES]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from streamingllm.memory.records import Recalled
+from streamingllm.memory.words import date_text
+from streamingllm.sessions.recall import RecalledText
 
 _OPENING = "[From earlier in this conversation, no longer in view:]"
 _CLOSING = "[End of what was recalled.]"
@@ -28,6 +30,14 @@ def passages(found: Sequence[Recalled]) -> list[Recalled]:
         if sum(number - 1 not in numbers for number in numbers) <= _MAX_PASSAGES:
             chosen[piece.number] = piece
     return list(chosen.values())
+
+
+def recalled_lines(texts: Iterable[RecalledText]) -> list[str]:
+    """Return texts as lines in the order of the stream, each with its day and its speaker."""
+    return [
+        f"{date_text(part.seconds)}, {part.speaker}: {part.text.strip()}"
+        for part in sorted(texts, key=lambda part: part.position)
+    ]
 
 
 def recalled_block(lines: Iterable[str]) -> str:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Container, Sequence
 
 from streamingllm.memory.memory import Memory
-from streamingllm.memory.passages import passages, recalled_block
+from streamingllm.memory.passages import passages, recalled_block, recalled_lines
 from streamingllm.memory.records import Recalled
 from streamingllm.memory.support import Guard, Support
-from streamingllm.memory.words import date_text
 from streamingllm.sessions.recall import Recall, RecalledText
 
 _BY_TOOL = "recall it with search_memory"
@@ -52,10 +51,7 @@ class MemoryRecaller:
 
     def listed(self, texts: Sequence[RecalledText]) -> str:
         """Return texts as lines; see `Recaller`."""
-        return "\n".join(
-            f"{date_text(part.seconds)}, {part.speaker}: {part.text.strip()}"
-            for part in sorted(texts, key=lambda part: part.position)
-        )
+        return "\n".join(recalled_lines(texts))
 
     def with_recall(self, recall: Recall, text: str) -> str:
         """Return a message with the recalled texts before it; see `Recaller`."""
@@ -64,7 +60,7 @@ class MemoryRecaller:
             f"[evicted: result of {result.tool or 'a tool'}, {result.num_tokens} tokens; {how}]"
             for result in recall.evicted_results
         ]
-        block = recalled_block([self.listed(recall.texts)]) if recall.texts else ""
+        block = recalled_block(recalled_lines(recall.texts)) if recall.texts else ""
         return "\n".join([*evicted, block, text])
 
     def _shared(self, asked: Sequence[str], piece: Recalled) -> tuple[str, ...]:

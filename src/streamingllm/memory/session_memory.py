@@ -44,7 +44,7 @@ class SessionMemory(MemoryRecaller):
 
     def add(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
         """Append messages; see `MessageIndex`."""
-        for message in _messages(rows):
+        for row, message in _messages(rows):
             if not message.text or message.role in _HIDDEN_ROLES:
                 continue
             with contextlib.suppress(InputError):  # an id that a client has used twice
@@ -53,7 +53,7 @@ class SessionMemory(MemoryRecaller):
                     message.role,
                     message.text,
                     message_id=message.id,
-                    position=message.first,
+                    position=self.position_of(row, message),
                     speaker=message.name or "",
                     time=self._said_seconds(message.id),
                     source="session",
@@ -61,13 +61,17 @@ class SessionMemory(MemoryRecaller):
 
     def remove(self, session_id: str, rows: Iterable[tuple[int, str]]) -> None:
         """Forget messages; see `MessageIndex`."""
-        gone = [message.id for message in _messages(rows)]
+        gone = [message.id for _, message in _messages(rows)]
         for message_id in gone:
             if (seconds := self.memory.seconds_of(message_id)) is not None:
                 self._removed_seconds[message_id] = seconds
         self._store.database.after_commit(self._removed_seconds.clear)
         if self.memory.forget(session_id, gone) and not self.memory.messages(session_id, 1):
             self.memory.forget_session(session_id)
+
+    def position_of(self, row: int, message: Message) -> int:
+        """Return the number by which a search leaves a message out: its stream position."""
+        return message.first
 
     def _said_seconds(self, message_id: str) -> float | None:
         """Return when a message was said that moves within its session or is copied to another."""
@@ -84,10 +88,10 @@ class SessionMemory(MemoryRecaller):
             self.add(session_id, [(row, body)])
 
 
-def _messages(rows: Iterable[tuple[int, str]]) -> list[Message]:
-    """Return the messages of rows; a damaged row is none, and is found when it is read."""
+def _messages(rows: Iterable[tuple[int, str]]) -> list[tuple[int, Message]]:
+    """Return rows and their messages; a damaged one is left out, and is found when it is read."""
     found = []
-    for _, body in rows:
+    for row, body in rows:
         with contextlib.suppress(InputError):
-            found.append(message_from_json(body))
+            found.append((row, message_from_json(body)))
     return found

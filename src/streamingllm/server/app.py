@@ -17,6 +17,7 @@ from streamingllm.server.origins import LOOPBACK_NAMES, OriginMiddleware
 from streamingllm.server.responses.runs import ResponseRuns
 from streamingllm.server.routes import (
     anthropic,
+    capabilities,
     chat,
     completions,
     conversations,
@@ -36,6 +37,7 @@ from streamingllm.server.turn_log import TurnLog
 from streamingllm.sessions.manager import SessionManager
 
 _ROUTES = (
+    capabilities,
     models,
     chat,
     completions,

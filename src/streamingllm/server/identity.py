@@ -12,7 +12,7 @@ from streamingllm.sessions.turn import Identity
 SESSION_HEADER = "x-session-id"
 _CHAT_HEADERS = ("x-openwebui-chat-id", "x-chat-id", "x-conversation-id")
 _TASK_HEADER = "x-openwebui-task"
-_METADATA_FIELD = "session_id"
+METADATA_FIELD = "session_id"
 _ID = re.compile(r"[A-Za-z0-9._:@+=-]{1,128}")
 
 
@@ -73,7 +73,7 @@ def _identity(
     for header in _CHAT_HEADERS:
         if chat := headers.get(header):
             return Identity("chat", _checked(header, chat))
-    if (of_metadata := metadata.get(_METADATA_FIELD)) is not None:
+    if (of_metadata := metadata.get(METADATA_FIELD)) is not None:
         return Identity("session", _checked("metadata.session_id", of_metadata))
     return Identity("transcript")
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from streamingllm.errors import InputError
 from streamingllm.sessions.facts import Fact
@@ -162,13 +163,20 @@ class Erasure:
         await self._shelf.discard(session)
 
     async def _erase_title(self, session: Session, gone: Sequence[Message]) -> None:
-        title = str(session.metadata.get(_TITLE, "")).rstrip("…. ")
-        if len(title) < _MIN_TITLE_CHARACTERS:
+        metadata = without_title(session.metadata, gone)
+        if metadata == session.metadata:
             return
-        if not any(title in " ".join(message.text.split()) for message in gone):
-            return
-        session.metadata = {k: v for k, v in session.metadata.items() if k != _TITLE}
+        session.metadata = metadata
         if session.is_stored:
             await asyncio.to_thread(
                 self._store.update_metadata, session.key, session.owner, session.metadata
             )
+
+
+def without_title(metadata: Mapping[str, Any], gone: Sequence[Message]) -> dict[str, Any]:
+    """Return metadata without a title that was made of one of these messages."""
+    title = str(metadata.get(_TITLE, "")).rstrip("…. ")
+    is_made = len(title) >= _MIN_TITLE_CHARACTERS and any(
+        title in " ".join(message.text.split()) for message in gone
+    )
+    return {k: v for k, v in metadata.items() if not (is_made and k == _TITLE)}

@@ -121,7 +121,7 @@ class SessionAdmin:
             session.eviction,
             self._residency.tier(session),
             session.is_running,
-            tuple(_as_info(summary) for summary in branches),
+            tuple(info_of(summary) for summary in branches),
         )
 
     async def messages(self, owner: str, session_id: str) -> tuple[Message, ...]:
@@ -138,7 +138,7 @@ class SessionAdmin:
             self.store.list, owner, limit=limit + 1, after=after, query=query
         )
         last = found[limit - 1].cursor if len(found) > limit else None
-        return SessionPage(tuple(map(_as_info, found[:limit])), last)
+        return SessionPage(tuple(map(info_of, found[:limit])), last)
 
     async def update(self, owner: str, session_id: str, metadata: Mapping[str, Any]) -> SessionInfo:
         """Replace the metadata of a session."""
@@ -237,7 +237,7 @@ class SessionAdmin:
 
     async def _info(self, session: Session) -> SessionInfo:
         if session.is_stored:
-            return _as_info(await asyncio.to_thread(self.store.summary, session.key, session.owner))
+            return info_of(await asyncio.to_thread(self.store.summary, session.key, session.owner))
         return SessionInfo(
             session.id, 0.0, 0.0, len(session.transcript), len(session.token_log), session.metadata
         )
@@ -258,7 +258,8 @@ def _num_kept(session: Session, message_id: str | None, num_turns: int | None) -
     return session.transcript.turn_start(-num_turns) if num_turns else len(session.transcript)
 
 
-def _as_info(summary: SessionSummary) -> SessionInfo:
+def info_of(summary: SessionSummary) -> SessionInfo:
+    """Describe a stored session as in a list."""
     return SessionInfo(
         summary.id.partition("/")[2],
         summary.created_seconds,

@@ -19,10 +19,11 @@ export class ApiError extends Error {
 /**
  * @param {string} method
  * @param {string} path
- * @param {{body?: unknown, data?: BodyInit, headers?: Record<string, string>}} [options]
+ * @param {{body?: unknown, data?: BodyInit, headers?: Record<string, string>,
+ *   signal?: AbortSignal}} [options]
  * @returns {Promise<Response>} a success
  */
-export async function request(method, path, { body, data, headers = {} } = {}) {
+export async function request(method, path, { body, data, headers = {}, signal } = {}) {
   const all = { ...headers };
   if (settings.value.apiKey) all.authorization = `Bearer ${settings.value.apiKey}`;
   if (body !== undefined) all["content-type"] = "application/json";
@@ -32,6 +33,7 @@ export async function request(method, path, { body, data, headers = {} } = {}) {
       method,
       headers: all,
       body: body === undefined ? data : JSON.stringify(body),
+      signal,
     });
   } catch {
     throw new ApiError(0, "The server cannot be reached.", null);

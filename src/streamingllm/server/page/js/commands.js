@@ -1,5 +1,6 @@
 /** The page's commands by key: what the keyboard map lists and the keyboard runs. */
 
+import { can } from "./capabilities.js";
 import { startNew, open, fork, rewind } from "./session_actions.js";
 import { change, nextTheme, settings } from "./settings.js";
 import * as state from "./state.js";
@@ -9,6 +10,7 @@ import { regenerate, stop } from "./turn.js";
  * @typedef {object} Command
  * @property {string} key as the browser names it.
  * @property {string} label
+ * @property {import("./capabilities.js").Capability} [needs]
  * @property {() => void} run
  */
 
@@ -16,7 +18,7 @@ import { regenerate, stop } from "./turn.js";
 const focus = (selector) => /** @type {HTMLElement | null} */ (document.querySelector(selector))?.focus();
 
 /** @type {Command[]} */
-export const COMMANDS = [
+const COMMANDS = [
   { key: "?", label: "Show this map", run: () => show("help") },
   { key: "n", label: "New session", run: () => { startNew(); focus("#composer"); } },
   { key: "c", label: "Write a message", run: () => focus("#composer") },
@@ -25,15 +27,18 @@ export const COMMANDS = [
   { key: "]", label: "Next session", run: () => openNeighbour(1) },
   { key: "j", label: "Next message", run: () => focusMessage(1) },
   { key: "k", label: "Previous message", run: () => focusMessage(-1) },
-  { key: "e", label: "Edit the message, or the last one of yours", run: edit },
-  { key: "r", label: "Regenerate the answer, or the last one", run: again },
-  { key: "f", label: "Fork at the message", run: () => atMessage(fork) },
-  { key: "w", label: "Rewind to the message", run: () => atMessage(rewind) },
-  { key: "m", label: "Switch streaming mode", run: switchMode },
+  { key: "e", label: "Edit the message, or the last one of yours", needs: "fork", run: edit },
+  { key: "r", label: "Regenerate the answer, or the last one", needs: "fork", run: again },
+  { key: "f", label: "Fork at the message", needs: "fork", run: () => atMessage(fork) },
+  { key: "w", label: "Rewind to the message", needs: "rewind", run: () => atMessage(rewind) },
+  { key: "m", label: "Switch streaming mode", needs: "truncation", run: switchMode },
   { key: "t", label: "Change the colours", run: nextTheme },
   { key: ",", label: "Settings", run: () => show("settings") },
   { key: "Escape", label: "Stop the answer; leave a field", run: () => void stop() },
 ];
+
+/** Commands that can be done here. */
+export const commands = () => COMMANDS.filter(({ needs }) => !needs || can(needs));
 
 /** @param {"help" | "settings"} name */
 function show(name) {

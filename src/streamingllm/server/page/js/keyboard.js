@@ -1,6 +1,6 @@
 /** Runs commands by single keys, while no field is written in and no dialog is open. */
 
-import { COMMANDS } from "./commands.js";
+import { commands } from "./commands.js";
 import { settings } from "./settings.js";
 import { isSidebarOpen, dialog, editedId } from "./state.js";
 
@@ -12,7 +12,7 @@ export function listenToKeys() {
     const isWriting = target.matches("input, textarea, select, [contenteditable]");
     if (event.key === "Escape" && leave(target, isWriting)) return;
     if (isWriting || !(settings.value.hasShortcuts || event.key === "Escape")) return;
-    const command = COMMANDS.find(({ key }) => key === event.key);
+    const command = commands().find(({ key }) => key === event.key);
     if (!command) return;
     event.preventDefault();
     command.run();

@@ -1,6 +1,7 @@
 /** Starts the page: shows it, loads the sessions, opens the one of the address. */
 
 import { render } from "preact";
+import { loadCapabilities } from "./capabilities.js";
 import { App } from "./components/app.js";
 import { html } from "./html.js";
 import { sessionIdOfPage } from "./location.js";
@@ -15,11 +16,15 @@ import { resume } from "./turn.js";
 /** Loads all that the page shows first; called again when the key has changed. */
 export async function start() {
   try {
-    model.value = (await listModels())[0]?.id ?? "";
-    await Promise.all([refreshList(), openFromAddress()]);
+    await loadCapabilities();
+    await Promise.all([loadModel(), refreshList(), openFromAddress()]);
   } catch (error) {
     explain(error);
   }
+}
+
+async function loadModel() {
+  model.value = (await listModels())[0]?.id ?? "";
 }
 
 async function openFromAddress() {

@@ -1,6 +1,7 @@
 /** Explains errors to people, with what to do next. */
 
 import { ApiError } from "./api.js";
+import { can } from "./capabilities.js";
 import { change } from "./settings.js";
 import { announcement, dialog, problem } from "./state.js";
 
@@ -14,6 +15,12 @@ const LIMIT = {
     "Switch streaming mode on, and the model goes on: it forgets the oldest messages and says " +
     "which. Or rewind to an earlier message.",
   action: { label: "Switch streaming mode on", run: () => change({ isStreaming: true }) },
+};
+
+/** @type {Problem} */
+const OTHERS_LIMIT = {
+  title: "The context of the server is full.",
+  text: "The gateway leaves out the oldest messages if it is started with --context-limit. Or begin a new session.",
 };
 
 /** @param {unknown} error */
@@ -30,7 +37,7 @@ export function explanation(error) {
   const code = /** @type {any} */ (error)?.code ?? null;
   const message = /** @type {any} */ (error)?.message ?? String(error);
   if (code === "context_length_exceeded") {
-    return { ...LIMIT, detail: message };
+    return { ...(can("truncation") ? LIMIT : OTHERS_LIMIT), detail: message };
   }
   if (!(error instanceof ApiError)) return { title: "The answer failed.", text: message };
   if (error.status === 401) {

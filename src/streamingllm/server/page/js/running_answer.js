@@ -10,13 +10,15 @@ export class RunningAnswer {
    * @param {string} sessionId
    * @param {string} question text of the user, not stored yet; "" if it is.
    * @param {View | null} view before the turn.
-   * @param {number} cacheSize
+   * @param {number} cacheSize 0 if it is not known.
    */
   constructor(sessionId, question, view, cacheSize) {
     this.sessionId = sessionId;
     this.question = question;
     this.cacheSize = cacheSize;
     this.responseId = "";
+    /** @type {AbortController | null} that ends an answer which ends with this page. */
+    this.controller = null;
     this.sequenceNumber = -1;
     this.text = signal("");
     this.reasoning = signal("");
@@ -125,7 +127,7 @@ export class RunningAnswer {
  * @returns {View}
  */
 function oneTokenLater(view, cacheSize) {
-  const isFull = view.visible_tokens >= cacheSize;
+  const isFull = cacheSize > 0 && view.visible_tokens >= cacheSize;
   return {
     ...view,
     seen_tokens: view.seen_tokens + 1,

@@ -2,6 +2,8 @@
 
 import { ApiError } from "./api.js";
 import { remember } from "./answer_stats.js";
+import { can, isGateway } from "./capabilities.js";
+import { startChat } from "./chat_api.js";
 import { titleOf } from "./format.js";
 import { open as openAt } from "./location.js";
 import { explain } from "./problems.js";
@@ -25,23 +27,36 @@ const WATCH_MS = 1500;
 export async function send(text) {
   if (state.answer.value) return false;
   state.problem.value = null;
+  /** @type {RunningAnswer | undefined} */
+  let answer;
   try {
     if (!state.session.value) await beginSession(text);
-    const { id, streamingllm, cache_size: cacheSize } = /** @type {any} */ (state.session.value);
-    const answer = new RunningAnswer(id, text, streamingllm, cacheSize);
+    const session = /** @type {import("./sessions_api.js").SessionDetail} */ (state.session.value);
+    answer = new RunningAnswer(session.id, text, session.streamingllm, session.cache_size);
     show(answer);
     try {
-      const stream = await startResponse({ model: state.model.value, sessionId: id, text });
-      listen(answer, stream);
+      listen(answer, await start(answer, session, text));
       return true;
     } catch (error) {
       hide(answer);
       throw error;
     }
   } catch (error) {
-    explain(error);
+    if (!answer?.controller?.signal.aborted) explain(error);
     return false;
   }
+}
+
+/**
+ * @param {RunningAnswer} answer
+ * @param {import("./sessions_api.js").SessionDetail} session
+ * @param {string} text
+ */
+function start(answer, session, text) {
+  const model = state.model.value;
+  if (!isGateway()) return startResponse({ model, sessionId: session.id, text });
+  answer.controller = new AbortController();
+  return startChat({ model, session, text, signal: answer.controller.signal });
 }
 
 /**
@@ -66,11 +81,15 @@ export async function regenerate(number) {
   }
 }
 
-/** Ends the running answer; what has come so far stays. */
+/** Ends the running answer. What has come so far stays, except behind a gateway. */
 export async function stop() {
   const answer = state.answer.value;
   if (!answer) {
-    if (state.session.value?.is_running) await stopSession(state.session.value.id);
+    if (state.session.value?.is_running && can("stop")) await stopSession(state.session.value.id);
+    return;
+  }
+  if (answer.controller) {
+    answer.controller.abort();
     return;
   }
   try {
@@ -170,8 +189,10 @@ async function settle(answer) {
   try {
     const detail = await actions.reload(answer.sessionId);
     const last = detail.messages.at(-1);
-    if (last?.role === "assistant" && answer.firstTokenAt) remember(last.id, statsOf(answer));
     const isWhole = ["completed", "incomplete"].includes(answer.status);
+    const isKept = isWhole || !answer.controller;
+    if (!isKept) state.draft.value ||= answer.question;
+    else if (last?.role === "assistant" && answer.firstTokenAt) remember(last.id, statsOf(answer));
     state.announcement.value = isWhole ? `Answer: ${last?.text ?? ""}` : "The answer was stopped.";
     await actions.refreshList();
   } catch (error) {

@@ -1,6 +1,7 @@
 /** The field in which a message is written, with the switch of streaming mode. */
 
 import { useLayoutEffect, useRef } from "preact/hooks";
+import { can } from "../capabilities.js";
 import { html } from "../html.js";
 import { count, speed } from "../format.js";
 import { change, settings } from "../settings.js";
@@ -14,6 +15,7 @@ export function Composer() {
   const field = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
   useLayoutEffect(() => fitToText(field.current), [draft.value]);
   const isRunning = Boolean(answer.value) || Boolean(session.value?.is_running);
+  const canStop = Boolean(answer.value) || can("stop");
 
   async function submit(event) {
     event?.preventDefault();
@@ -45,7 +47,7 @@ export function Composer() {
           onKeyDown=${onKeyDown}
         ></textarea>
         ${isRunning
-          ? html`<button type="button" class="send" aria-label="Stop" title="Stop (Esc)" onClick=${stop}>
+          ? html`<button type="button" class="send" aria-label="Stop" title="Stop (Esc)" disabled=${!canStop} onClick=${stop}>
               <${Icon} name="stop" />
             </button>`
           : html`<button type="submit" class="send" aria-label="Send" title="Send (Enter)" disabled=${!draft.value.trim()}>
@@ -53,7 +55,7 @@ export function Composer() {
             </button>`}
       </div>
       <div class="composer-row">
-        <${StreamingSwitch} />
+        ${can("truncation") && html`<${StreamingSwitch} />`}
         <${Progress} />
       </div>
     </form>

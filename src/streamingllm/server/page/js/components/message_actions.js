@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { answerStats } from "../answer_stats.js";
+import { can } from "../capabilities.js";
 import { copy } from "../clipboard.js";
 import { html } from "../html.js";
 import { fork, rewind } from "../session_actions.js";
@@ -28,18 +29,24 @@ export function MessageActions({ message, number, isLast, onForm }) {
   return html`
     <span class="actions">
       <${IconButton} icon=${isCopied ? "check" : "copy"} label="Copy" onClick=${copyText} />
-      ${role === "user" && html`
+      ${role === "user" && can("fork") && html`
         <${IconButton} icon="edit" label="Edit on a branch" disabled=${isBusy} onClick=${() => { editedId.value = id; }} />
       `}
-      ${role === "assistant" && html`
+      ${role === "assistant" && can("fork") && html`
         <${IconButton} icon="redo" label="Regenerate on a branch" disabled=${isBusy} onClick=${() => regenerate(number)} />
       `}
-      <${IconButton} icon="fork" label="Fork here" disabled=${isBusy} onClick=${() => fork(id)} />
-      ${!isLast && html`
+      ${can("fork") && html`
+        <${IconButton} icon="fork" label="Fork here" disabled=${isBusy} onClick=${() => fork(id)} />
+      `}
+      ${!isLast && can("rewind") && html`
         <${IconButton} icon="rewind" label="Rewind to here" disabled=${isBusy} onClick=${() => rewind(id)} />
       `}
-      <${IconButton} icon="pin" label="Pin as a fact" disabled=${isBusy} onClick=${() => onForm("pin")} />
-      <${IconButton} icon="trash" label="Forget for good" disabled=${isBusy} onClick=${() => onForm("forget")} />
+      ${can("facts") && html`
+        <${IconButton} icon="pin" label="Pin as a fact" disabled=${isBusy} onClick=${() => onForm("pin")} />
+      `}
+      ${can("forget") && html`
+        <${IconButton} icon="trash" label="Forget for good" disabled=${isBusy} onClick=${() => onForm("forget")} />
+      `}
       ${isCutShort && html`
         <button type="button" class="button" disabled=${isBusy} onClick=${() => send("Continue.")}>Continue</button>
       `}

@@ -1,6 +1,7 @@
 /** A session in the list: opened, renamed, exported, deleted from here. */
 
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import { can } from "../capabilities.js";
 import { clock, count } from "../format.js";
 import { html } from "../html.js";
 import { download, open, remove, rename } from "../session_actions.js";
@@ -28,7 +29,9 @@ export function SessionItem({ info, isOpen }) {
       </button>
       <span class="session-actions">
         <${IconButton} icon="edit" label=${`Rename ${title}`} onClick=${() => setMode("rename")} />
-        <${IconButton} icon="download" label=${`Export ${title}`} onClick=${() => download(info)} />
+        ${can("export") && html`
+          <${IconButton} icon="download" label=${`Export ${title}`} onClick=${() => download(info)} />
+        `}
         <${IconButton} icon="trash" label=${`Delete ${title}`} onClick=${() => setMode("delete")} />
       </span>
     </li>

@@ -1,6 +1,7 @@
 /** The list of sessions, with search and import. */
 
 import { useRef } from "preact/hooks";
+import { can } from "../capabilities.js";
 import { html } from "../html.js";
 import { loadMore, search, startNew, upload } from "../session_actions.js";
 import { isListLoaded, nextPage, query, session, sessions } from "../state.js";
@@ -17,7 +18,7 @@ export function Sidebar() {
         <button type="button" class="button button-main new" onClick=${startNew}>
           <${Icon} name="plus" /> New session
         </button>
-        <${Import} />
+        ${can("export") && html`<${Import} />`}
       </div>
       <${Search} />
       <${List} />

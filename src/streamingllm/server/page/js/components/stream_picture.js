@@ -13,12 +13,10 @@ export function StreamPicture() {
   if (!seen || !session.value) return null;
   const { cache_size: cacheSize, messages } = session.value;
   const parts = partsOf(seen, cacheSize);
-  const room = Math.max(0, cacheSize - seen.visible_tokens);
   const text =
     `${count(seen.seen_tokens)} tokens seen. ${count(parts.pinned.tokens)} pinned, ` +
     `${count(seen.forgotten_tokens)} forgotten, ` +
-    `${count(parts.visible.tokens)} visible in the window. Room for ${count(room)} more ` +
-    `before the oldest are forgotten.`;
+    `${count(parts.visible.tokens)} visible in the window.${roomOf(seen, cacheSize)}`;
   return html`
     <figure class="stream" aria-label="The stream">
       <svg
@@ -48,10 +46,20 @@ export function StreamPicture() {
         <${Entry} name="pinned" tokens=${parts.pinned.tokens} hint="The system prompt and the first tokens. They stay for ever." />
         <${Entry} name="forgotten" tokens=${seen.forgotten_tokens} hint="The model no longer sees these. They are stored, and you can read them." />
         <${Entry} name="visible" tokens=${parts.visible.tokens} hint="The window: what the model sees now." />
-        <${Gauge} used=${seen.visible_tokens} size=${cacheSize} />
+        ${cacheSize > 0 && html`<${Gauge} used=${seen.visible_tokens} size=${cacheSize} />`}
       </figcaption>
     </figure>
   `;
+}
+
+/**
+ * @param {import("../sessions_api.js").View} seen
+ * @param {number} cacheSize 0 if it is not known.
+ */
+function roomOf(seen, cacheSize) {
+  if (!cacheSize) return "";
+  const room = Math.max(0, cacheSize - seen.visible_tokens);
+  return ` Room for ${count(room)} more before the oldest are forgotten.`;
 }
 
 /** @param {{name: string, tokens: number, hint: string}} properties */

@@ -2,6 +2,7 @@
 
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { branchArrows } from "../branches.js";
+import { can } from "../capabilities.js";
 import { counted } from "../format.js";
 import { html } from "../html.js";
 import { answer, session, view } from "../state.js";
@@ -55,11 +56,12 @@ export function Thread() {
 
 function ForgettingLine() {
   const forgotten = view.value?.forgotten_tokens ?? 0;
+  const uses = ["read", "search", can("rewind") && "rewind", can("fork") && "fork"].filter(Boolean);
   return html`
     <div class="forgetting" role="separator" aria-label="What is above is forgotten">
       <span>
         Above this line the model sees only what is pinned; it no longer sees
-        ${" "}${counted(forgotten, "token")}. All of it is stored: read, search, rewind or fork it.
+        ${" "}${counted(forgotten, "token")}. All of it is stored: ${uses.slice(0, -1).join(", ")} or ${uses.at(-1)} it.
       </span>
     </div>
   `;
