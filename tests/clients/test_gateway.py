@@ -110,8 +110,14 @@ def test_an_error_of_the_server_is_the_client_s_exception(client: OpenAI) -> Non
     assert recalled(ask(client, "wrong", "Hi?")) == []
 
 
-def test_a_request_that_names_no_session_has_no_memory(client: OpenAI) -> None:
-    messages: Any = [{"role": "user", "content": "Hi."}]
-    answer = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4)
-    assert "recalled" not in (getattr(answer, "streamingllm", None) or {})
+def test_a_request_that_names_no_session_is_found_by_its_transcript(client: OpenAI) -> None:
+    said = "Hi, I am somebody new."
+    messages: Any = [{"role": "user", "content": said}]
+    answer: Any = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4)
+    messages += [
+        {"role": "assistant", "content": answer.choices[0].message.content},
+        {"role": "user", "content": "Who am I?"},
+    ]
+    again: Any = client.chat.completions.create(model=MODEL, messages=messages, max_tokens=4)
+    assert answer.streamingllm["session_id"] == again.streamingllm["session_id"]
     assert [model.id for model in client.models.list()]
