@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 from starlette.types import Message
 
+from streamingllm.server.encoders.common import to_json
 from streamingllm.server.sse import PING, SseResponse, sse_event
 
 pytestmark = pytest.mark.anyio
@@ -18,6 +20,13 @@ def test_an_event_has_line_feeds_only_and_ends_with_a_blank_line() -> None:
     assert sse_event("[DONE]") == b"data: [DONE]\n\n"
     assert sse_event("{}", "ping") == b"event: ping\ndata: {}\n\n"
     assert sse_event("a\nb") == b"data: a\ndata: b\n\n"
+
+
+def test_json_is_one_line_however_lines_are_told_apart() -> None:
+    said = {"content": "a\x85b\u2028c\u2029d\ne\x0cf\x1cg"}
+    text = to_json(said)
+    assert text.splitlines() == [text]
+    assert json.loads(text) == said
 
 
 class Client:

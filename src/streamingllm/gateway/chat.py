@@ -27,7 +27,13 @@ from streamingllm.gateway.chat_body import (
 )
 from streamingllm.gateway.rollover import Rollover, Visible
 from streamingllm.gateway.turn_memory import Asked, Turn, TurnMemory
-from streamingllm.gateway.upstream import Upstream, error_of, is_too_long, passed_headers
+from streamingllm.gateway.upstream import (
+    Upstream,
+    error_of,
+    event_lines,
+    is_too_long,
+    passed_headers,
+)
 from streamingllm.gateway.warmer import Warmer
 from streamingllm.server.errors import ApiError, api_error_of, error_body
 from streamingllm.server.forgetting import recall_fields, view_fields, view_headers
@@ -152,7 +158,7 @@ class ChatGateway:
         async with held:
             is_kept = False
             try:
-                async for line in sent.answer.aiter_lines():
+                async for line in event_lines(sent.answer):
                     told = f"{reader.line(line)}\n".encode()
                     if reader.is_whole and not is_kept:
                         await self._end(request, sent, reader.text)

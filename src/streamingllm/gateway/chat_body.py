@@ -10,6 +10,7 @@ from typing import Any
 from streamingllm.errors import InputError
 from streamingllm.gateway.seen_messages import Told
 from streamingllm.gateway.turn_memory import Turn
+from streamingllm.server.encoders.common import to_json
 
 Json = dict[str, Any]
 
@@ -125,7 +126,7 @@ class AnswerReader:
         is_end = not choices or any(choice.get("finish_reason") for choice in choices)
         if not is_end:
             return line
-        return f"data: {json.dumps(self._facts.added_to(chunk), ensure_ascii=False)}"
+        return f"data: {to_json(self._facts.added_to(chunk))}"
 
     def _add(self, delta: Json) -> None:
         self._text += delta.get("content") or ""

@@ -104,3 +104,17 @@ def is_too_long(body: bytes) -> bool:
     """Return whether an error says that a request does not fit into the context."""
     text = body.decode(errors="replace").lower()
     return any(words in text for words in _TOO_LONG)
+
+
+async def event_lines(answer: httpx2.Response) -> AsyncIterator[str]:
+    """Yield the lines of a stream of events, which end with LF, or with CR and LF.
+
+    `aiter_lines` also ends lines at characters such as U+2028, which may stand in JSON.
+    """
+    rest = b""
+    async for part in answer.aiter_bytes():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r").decode(errors="replace")
+    if rest:
+        yield rest.decode(errors="replace")
