@@ -98,7 +98,7 @@ class Turn:
 
     @property
     def question(self) -> str:
-        """What the user says; recalled text may stand before it in what was sent."""
+        """The words of the user; recalled text may stand before them in what was sent."""
         return str(self.history[-1]["content"])
 
     @property

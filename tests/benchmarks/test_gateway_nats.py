@@ -1,4 +1,4 @@
-"""What a gateway's requests are noted as, and how they are compared with a stream."""
+"""Requests of a gateway as they are noted, and as they are compared with a stream."""
 
 from __future__ import annotations
 

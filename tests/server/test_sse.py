@@ -22,11 +22,11 @@ def test_an_event_has_line_feeds_only_and_ends_with_a_blank_line() -> None:
     assert sse_event("a\nb") == b"data: a\ndata: b\n\n"
 
 
-def test_json_is_one_line_however_lines_are_told_apart() -> None:
+def test_an_event_is_one_line_however_lines_are_told_apart() -> None:
     said = {"content": "a\x85b\u2028c\u2029d\ne\x0cf\x1cg"}
-    text = to_json(said)
-    assert text.splitlines() == [text]
-    assert json.loads(text) == said
+    data, *rest = sse_event(to_json(said)).decode().splitlines()
+    assert rest == [""]
+    assert json.loads(data.removeprefix("data: ")) == said
 
 
 class Client:

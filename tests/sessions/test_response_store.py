@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from streamingllm.errors import ConfigError, ResponseNotFoundError, SessionConflictError
+from streamingllm.server.encoders.common import to_json
 from streamingllm.sessions.response_store import ResponseRecord, ResponseStore
 from streamingllm.sessions.sql_store import SqlStore
 from tests.sessions.test_sqlite_store import turn
@@ -131,3 +132,12 @@ def test_a_turn_and_its_response_are_durable_together(
     other = open_store()
     assert ResponseStore(other.database).get("ada", "r") == record("r")
     assert other.summary("s").epoch == 1
+
+
+@pytest.mark.parametrize("said", ["plain", "é", "a\u2028b", "é\u2028\x85\nb", 'a "b" \\'])
+def test_words_are_found_however_they_are_written(store: SqlStore, said: str) -> None:
+    responses = ResponseStore(store.database)
+    responses.put(replace(record("r"), body=to_json({"text": f"I said: {said}."})))
+    responses.put(replace(record("other"), body=to_json({"text": "I said nothing."})))
+    assert responses.erase("ada", "s", [said]) == 1
+    assert ids_of(responses, "ada", "r", "other") == ["other"]

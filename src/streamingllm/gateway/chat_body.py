@@ -11,6 +11,7 @@ from streamingllm.errors import InputError
 from streamingllm.gateway.seen_messages import Told
 from streamingllm.gateway.turn_memory import Turn
 from streamingllm.server.encoders.common import to_json
+from streamingllm.server.sse import in_one_line
 
 Json = dict[str, Any]
 
@@ -126,7 +127,7 @@ class AnswerReader:
         is_end = not choices or any(choice.get("finish_reason") for choice in choices)
         if not is_end:
             return line
-        return f"data: {to_json(self._facts.added_to(chunk))}"
+        return f"data: {in_one_line(to_json(self._facts.added_to(chunk)))}"
 
     def _add(self, delta: Json) -> None:
         self._text += delta.get("content") or ""

@@ -12,12 +12,24 @@ from starlette.types import Message, Receive, Scope, Send
 
 PING = b": ping\n\n"
 DEFAULT_PING_SECONDS = 15.0
+# `str.splitlines`, by which some clients read events, ends a line at these characters too.
+_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
+
+def in_one_line(json: str) -> str:
+    """Return JSON without characters in its strings at which a reader may end a line."""
+    return json.translate(_LINE_ENDS)
 
 
 def sse_event(data: str, event: str | None = None) -> bytes:
-    """Return an event as bytes, the blank line included; lines end with LF only."""
+    """Return an event as bytes, the blank line included; lines end with LF only.
+
+    Args:
+        data: JSON, or a mark such as `[DONE]`.
+        event: its name.
+    """
     name = "" if event is None else f"event: {event}\n"
-    lines = "".join(f"data: {line}\n" for line in data.split("\n"))
+    lines = "".join(f"data: {line}\n" for line in in_one_line(data).split("\n"))
     return f"{name}{lines}\n".encode()
 
 

@@ -20,9 +20,6 @@ from streamingllm.sessions.turn import (
 )
 from streamingllm.stream.next_token import TokenLogprobs
 
-# `str.splitlines`, by which some clients read events, ends a line at these characters too.
-_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
-
 
 @dataclass
 class TurnOutcome:
@@ -80,6 +77,5 @@ def forgetting(event: TurnStarted | TurnEnded, **fields: Any) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> str:
-    """Return JSON without spaces, in one line by any reader's notion of a line."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.translate(_LINE_ENDS)
+    """Return JSON without spaces."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
