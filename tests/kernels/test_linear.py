@@ -159,13 +159,18 @@ def test_what_is_not_a_number_does_not_become_one(num_bits: int, broken: float) 
 @pytest.mark.parametrize("num_bits", [4, 8])
 @pytest.mark.parametrize("has_minimums", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_many_rows_meet_the_weights_to_the_bit(
+def test_many_rows_meet_the_weights(
     num_threads: int, num_bits: int, has_minimums: bool, dtype: torch.dtype
 ) -> None:
     parts = random_weight(5, 3, num_bits, has_minimums).tensors
     out = quantized_linear(torch.eye(96, dtype=dtype), *parts)
     assert out.dtype is dtype
-    assert torch.equal(out, unpack_weight(*parts).mT.to(dtype))
+    whole = unpack_weight(*parts).mT.to(dtype)
+    if dtype is torch.bfloat16:  # weights are unpacked
+        assert torch.equal(out, whole)
+    else:  # where products of bytes are used, one is 32,639 times a float near its inverse
+        close = max(torch.finfo(dtype).eps, 4e-7)
+        torch.testing.assert_close(out, whole, rtol=close, atol=close)
 
 
 @examples

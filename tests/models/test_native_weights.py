@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from streamingllm import Stream, StreamConfig, load_model
@@ -24,6 +23,7 @@ from streamingllm.models.weight_types import num_parameters, weight_types
 from tests.models.tiny_package import write_gguf
 from tests.reference.family_gguf import GGUF_CASES, write_family_gguf
 from tests.reference.quantised_gguf import write_quantised
+from tests.reference.rounding import assert_same_logits
 
 SMALL = ("Q4_0", "Q8_0", "Q5_0", "Q4_1", "Q5_1", "IQ4_NL", "MXFP4")  # blocks of 32 columns
 CONFIG = StreamConfig(num_sink_tokens=2, window_size=6)
@@ -34,13 +34,6 @@ def read_both(path: Path) -> tuple[PreTrainedModel, PreTrainedModel]:
     checkpoint = Checkpoint(path.parent, path.name, source="test")
     native = checkpoint.read_native(torch.float32, ignore_progress)
     return native, checkpoint.read_model(torch.float32).eval()
-
-
-def assert_same_logits(found: Tensor, expected: Tensor) -> None:
-    relative = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
-    # Activations have 16 bits; a random model makes much of that for some tokens.
-    assert float(relative.median()) < 1e-3
-    assert float(relative.max()) < 0.03
 
 
 @pytest.mark.parametrize("case", GGUF_CASES)

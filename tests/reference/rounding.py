@@ -1,4 +1,4 @@
-"""What eight-bit rows may change in logits, and a control that must change them more."""
+"""What rounded rows and activations may change in logits, and a control that must change more."""
 
 from __future__ import annotations
 
@@ -19,3 +19,13 @@ def assert_rounded_alike(found: Tensor, expected: Tensor, broken: Tensor) -> Non
     """
     torch.testing.assert_close(found, expected, **ROUNDED)
     assert float((broken - expected).abs().max()) > 3 * ROUNDED["atol"]
+
+
+def assert_same_logits(found: Tensor, expected: Tensor) -> None:
+    """Check logits [..., vocab] of packed weights, whose products take activations in 16 bits.
+
+    One product loses 2e-5. A random model makes much of that for some tokens.
+    """
+    relative = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert float(relative.median()) < 1e-3
+    assert float(relative.max()) < 0.03

@@ -44,12 +44,12 @@ at::Tensor block_linear(const at::Tensor& x, const at::Tensor& blocks, int64_t f
   const auto unpack = [&](const MatmulKernels& matmul, int64_t i, int32_t* panel) {
     matmul.unpack_blocks(format, data + i * tile_bytes, dim / kGroup, panel);
   };
-  if (x.numel() >= kManyRows * dim) return multiply_many_tiles(x, num_rows, unpack);
+  if (unpacks_weights(x, dim)) return multiply_many_tiles(x, num_rows, unpack);
   int low_bits = 0;
   with_format(format, [&]<typename F>() { low_bits = F::kLow; });
   const QuantizedActivations activations(x, dim, low_bits);
-  const auto multiply = [&](int64_t i, float* out, int64_t stride) {
-    kernels().multiply_blocks(format, data + i * tile_bytes, activations.get(), out, stride);
+  const auto multiply = [&](int64_t i, const Activations& rows, float* out, int64_t stride) {
+    kernels().multiply_blocks(format, data + i * tile_bytes, rows, out, stride);
   };
   return multiply_tiles(x, activations.get(), num_rows, multiply);
 }

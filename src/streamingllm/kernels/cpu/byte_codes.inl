@@ -11,19 +11,19 @@ class ByteCodes {
   static constexpr bool kIsMoved = F::kLow == 8 || F::kValues != Values::kCodes;
   static constexpr int kCentre = kIsMoved ? 128 : F::kCentre;
 
-  explicit ByteCodes(const BlockCodes<F>& block) : low_(block.low) {
-    for (int i = 0; i < F::kHigh; ++i) high_[i] = by_steps(block.high[i]);
+  ByteCodes(const BlockTile<F>& w, int64_t group, int lane) : block_(w, group, lane) {
+    for (int i = 0; i < F::kHigh; ++i) block_.high[i] = by_steps(block_.high[i]);
   }
 
   Integers step(int s) const {
     constexpr int kSteps = 8 / F::kLow;  // in a lane
-    if constexpr (F::kLow == 8) return differing(low_[s], broadcast_lane(kTop));
-    const Integers moved = shifted_right(low_[s / kSteps], F::kLow * (s % kSteps));
+    if constexpr (F::kLow == 8) return differing(block_.low[s], broadcast_lane(kTop));
+    const Integers moved = shifted_right(block_.low[s / kSteps], F::kLow * (s % kSteps));
     Integers codes = both(moved, ones<F::kLow>(0));
     if constexpr (F::kHigh > 0) {
       constexpr int kHighSteps = 8 / F::kHigh;
       const int from = F::kHigh * (s % kHighSteps);
-      const Integers x = high_[s / kHighSteps];
+      const Integers x = block_.high[s / kHighSteps];
       codes = either_of_masked(
           codes, from >= F::kLow ? shifted_right(x, from - F::kLow) : shifted_left(x, F::kLow - from),
           ones<F::kHigh>(F::kLow));
@@ -57,8 +57,7 @@ class ByteCodes {
     return differing(x, differing(differ, shifted_left(differ, kDistance)));
   }
 
-  const Integers (&low_)[F::kLow];
-  Integers high_[F::kHigh + 1];
+  BlockCodes<F> block_;
 };
 
 // Codes as bytes, in the order in which ByteCodes takes those of weights with `low_bits`:

@@ -19,6 +19,8 @@ namespace {
 
 #include "blocks.inl"
 
+#include "code_dots.inl"
+
 #include "block_products.inl"
 
 #include "windowed.inl"

@@ -21,6 +21,8 @@ namespace {
 
 #include "byte_codes.inl"
 
+#include "code_dots.inl"
+
 #include "block_products.inl"
 
 #include "windowed.inl"

@@ -73,10 +73,10 @@ at::Tensor quantized_linear(const at::Tensor& x, const at::Tensor& codes, const 
   const auto unpack = [&](const MatmulKernels& matmul, int64_t i, int32_t* panel) {
     matmul.unpack_tile(tiles[i], tiles.num_groups, panel);
   };
-  if (x.numel() >= kManyRows * dim) return multiply_many_tiles(x, num_rows, unpack);
+  if (unpacks_weights(x, dim)) return multiply_many_tiles(x, num_rows, unpack);
   const QuantizedActivations activations(x, dim, tiles.bits);
-  const auto multiply = [&](int64_t i, float* out, int64_t stride) {
-    kernels().multiply_quantized(tiles[i], activations.get(), out, stride);
+  const auto multiply = [&](int64_t i, const Activations& rows, float* out, int64_t stride) {
+    kernels().multiply_quantized(tiles[i], rows, out, stride);
   };
   return multiply_tiles(x, activations.get(), num_rows, multiply);
 }

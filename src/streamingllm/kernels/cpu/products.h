@@ -14,7 +14,15 @@ namespace streamingllm {
 
 // Unpacking pays from this batch on: at 16 rows it was 10 % slower, at 24 it was 15 % faster.
 constexpr int64_t kManyRows = 20;
+
+// Whether activations [..., dim] are multiplied by weights that were unpacked to their dtype.
+// Products of bytes are faster than those of floats for any number of rows, and no less exact.
+inline bool unpacks_weights(const at::Tensor& x, int64_t dim) {
+  const bool has_bytes = kernels().split_codes != nullptr && x.scalar_type() == at::kFloat;
+  return x.numel() >= kManyRows * dim && !has_bytes;
+}
 constexpr int64_t kTasksPerThread = 3;
+constexpr int64_t kCachedBytes = 1 << 18;  // of activations that are multiplied with many tiles
 
 // Activations [..., dim].
 inline void check_activations(const at::Tensor& x, int64_t dim) {
@@ -34,18 +42,21 @@ inline at::Tensor empty_for(const at::Tensor& x, int64_t num_rows) {
 // A result [batch][num_rows] in the dtype of x, of which threads write runs of rows as floats.
 class Product {
  public:
-  // Rows are written in whole tiles; what the last has too many is left out.
+  // Rows are written in whole tiles; what the last has too many is left out. Whole tiles of floats
+  // are written to the result itself.
   Product(const at::Tensor& x, int64_t batch, int64_t num_rows)
       : stride((num_rows + kRowTile - 1) / kRowTile * kRowTile), batch_(batch), rows_(num_rows) {
     out = empty_for(x, num_rows);
     element_ = element_of(out);
-    floats_.resize(batch * stride);
-    numbers = floats_.data();
     bytes_ = static_cast<char*>(out.mutable_data_ptr());
+    is_direct_ = element_ == Element::kFloat32 && stride == num_rows;
+    if (!is_direct_) floats_.resize(batch * stride);
+    numbers = is_direct_ ? reinterpret_cast<float*>(bytes_) : floats_.data();
   }
 
   // Round rows [first, last), which are finished.
   void round(int64_t first, int64_t last) const {
+    if (is_direct_) return;
     const int64_t size = element_ == Element::kFloat32 ? 4 : 2, end = std::min(last, rows_);
     for (int64_t b = 0; b < batch_; ++b)
       kernels().from_floats(numbers + b * stride + first, end - first,
@@ -60,6 +71,7 @@ class Product {
   int64_t batch_, rows_;
   Element element_;
   char* bytes_;
+  bool is_direct_;
   inline static thread_local std::vector<float> floats_;  // kept from step to step
 };
 
@@ -74,15 +86,26 @@ class QuantizedActivations {
     scales_.resize(count);
     half_sums_.resize(2 * count);
     code_sums_.resize(2 * count);
-    kernels().quantize_activations(as_floats(x, 1.0, floats_), count, codes_.data(),
-                                   scales_.data(), half_sums_.data(), code_sums_.data());
-    const bool is_split = kernels().split_codes != nullptr;
-    if (is_split) {
-      bytes_.resize(2 * count * kGroup);
-      kernels().split_codes(codes_.data(), count, low_bits, bytes_.data());
-    }
-    activations_ = {codes_.data(),     scales_.data(), half_sums_.data(),
-                    code_sums_.data(), is_split ? bytes_.data() : nullptr, batch_, num_groups_};
+    const SplitCodes split = kernels().split_codes;
+    if (split != nullptr) bytes_.resize(2 * count * kGroup);
+    // These buffers belong to this thread, so other threads take their addresses.
+    int8_t* bytes = split == nullptr ? nullptr : bytes_.data();
+    int16_t* codes = codes_.data();
+    int32_t* code_sums = code_sums_.data();
+    float *scales = scales_.data(), *half_sums = half_sums_.data();
+    const float* numbers = as_floats(x, 1.0, floats_);
+    const auto quantize = [=](int64_t first, int64_t last) {  // groups
+      kernels().quantize_activations(numbers + first * kGroup, last - first,
+                                     codes + first * kGroup, scales + first,
+                                     half_sums + 2 * first, code_sums + 2 * first);
+      if (split != nullptr)
+        split(codes + first * kGroup, last - first, low_bits, bytes + 2 * first * kGroup);
+    };
+    if (batch_ < kManyRows)
+      quantize(0, count);  // so little work is done before another thread is awake
+    else
+      parallel_for_ranges(count, quantize, Threads::kTorch);
+    activations_ = {codes, scales, half_sums, code_sums, bytes, batch_, num_groups_};
   }
 
   const Activations& get() const { return activations_; }
@@ -96,16 +119,37 @@ class QuantizedActivations {
   inline static thread_local std::vector<int8_t> bytes_;
 };
 
-// Call multiply(i, out, stride) for each tile i: it writes kRowTile columns of `out`.
+// At most `count` rows of activations, from row `first` on.
+inline Activations rows_of(const Activations& x, int64_t first, int64_t count) {
+  const int64_t group = first * x.num_groups;
+  return {x.codes + group * kGroup,
+          x.scales + group,
+          x.half_sums + 2 * group,
+          x.code_sums + 2 * group,
+          x.bytes == nullptr ? nullptr : x.bytes + 2 * group * kGroup,
+          std::min(count, x.batch - first),
+          x.num_groups};
+}
+
+// Call multiply(i, x, out, stride) for each tile i and some rows x of the activations: it writes
+// kRowTile columns of `out`. The rows of a call stay in the second-level cache for many tiles.
 template <typename Multiply>
 at::Tensor multiply_tiles(const at::Tensor& x, const Activations& activations, int64_t num_rows,
                           const Multiply& multiply) {
   const Product product(x, activations.batch, num_rows);
-  parallel_for_ranges(product.stride / kRowTile, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i)
-      multiply(i, product.numbers + i * kRowTile, product.stride);
+  const int64_t row_bytes = activations.num_groups * kGroup * 2;
+  const int64_t rows_at_once = std::max<int64_t>(1, kCachedBytes / row_bytes / 8) * 8;
+  const auto multiply_run = [&](int64_t first, int64_t last) {
+    for (int64_t b = 0; b < activations.batch; b += rows_at_once) {
+      const Activations rows = rows_of(activations, b, rows_at_once);
+      for (int64_t i = first; i < last; ++i)
+        multiply(i, rows, product.numbers + b * product.stride + i * kRowTile, product.stride);
+    }
     product.round(first * kRowTile, last * kRowTile);
-  });
+  };
+  // Many rows are a prefill, between whose products torch's own threads work and spin.
+  const Threads threads = activations.batch < kManyRows ? Threads::kOwn : Threads::kTorch;
+  parallel_for_ranges(product.stride / kRowTile, multiply_run, threads);
   return product.out;
 }
 

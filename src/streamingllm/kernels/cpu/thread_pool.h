@@ -28,14 +28,6 @@ void parallel_for(int64_t count, const Work& work) {
   thread_pool::parallel_for(count, at::get_num_threads(), task, &work);
 }
 
-// Call work(first, last) for runs of neighbours that cover all i < count, several for each thread.
-template <typename Work>
-void parallel_for_ranges(int64_t count, const Work& work) {
-  constexpr int64_t kRunsPerThread = 8;
-  const int64_t runs = std::min(count, kRunsPerThread * at::get_num_threads());
-  parallel_for(runs, [&](int64_t i) { work(i * count / runs, (i + 1) * count / runs); });
-}
-
 // Call work(i) for all i < count on torch's own threads, which still spin after torch's products.
 template <typename Work>
 void parallel_for_torch(int64_t count, const Work& work) {
@@ -43,6 +35,17 @@ void parallel_for_torch(int64_t count, const Work& work) {
   at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), count), 1, [&](int64_t, int64_t) {
     for (int64_t i = next++; i < count; i = next++) work(i);
   });
+}
+
+enum class Threads { kOwn, kTorch };
+
+// Call work(first, last) for runs of neighbours that cover all i < count, several for each thread.
+template <typename Work>
+void parallel_for_ranges(int64_t count, const Work& work, Threads threads = Threads::kOwn) {
+  constexpr int64_t kRunsPerThread = 8;
+  const int64_t runs = std::min(count, kRunsPerThread * at::get_num_threads());
+  const auto run = [&](int64_t i) { work(i * count / runs, (i + 1) * count / runs); };
+  threads == Threads::kOwn ? parallel_for(runs, run) : parallel_for_torch(runs, run);
 }
 
 }  // namespace streamingllm
