@@ -4,7 +4,7 @@ The rules (ABCD's guidelines, about 22,000 tokens) stand in the memory and are n
 A customer comes back after many other lines, and asks about the chat before. Without `--data`, some
 rules and chats made here.
 
-Example: python examples/applications/support_desk.py --turns 40 --cache-size 1024
+Example: python examples/applications/support_desk.py --turns 150 --cache-size 1024
 Source: Chen et al., Action-Based Conversations Dataset, NAACL 2021.
 """
 
@@ -96,13 +96,17 @@ def serve(desk: Listener, chat: Chat, *, recalls: bool) -> dict[str, list[float]
     return found
 
 
-def ask_back(desk: Listener, facts: Mapping[str, str], *, recalls: bool) -> list[float]:
-    """Ask what the customer told in the chat before."""
-    answers = []
+def ask_back(desk: Listener, facts: Mapping[str, str], *, recalls: bool) -> dict[str, list[float]]:
+    """Ask what the customer told in the chat before: is it in view, and does the desk say it?"""
+    found = defaultdict(list)
+    visible = [m.text for m in desk.memory.messages("customer") if m.position >= desk.first_visible]
     for name, value in facts.items():
         asked = desk.ask(f"What is my {name.replace('_', ' ')}?", recalls=recalls)
-        answers.append(float(value.lower() in "".join(asked.answer(24)).lower()))
-    return answers
+        in_view = " ".join([*visible, *(piece.text for piece in asked.recalled)])
+        found["facts of the chat before in view"].append(float(value in in_view))
+        told = "".join(asked.answer(24)).lower()
+        found["the same, told again"].append(float(value.lower() in told))
+    return found
 
 
 def run(lm: Any, rules: Mapping[str, str], chat: Chat, chosen: Any, *, recalls: bool) -> Any:
@@ -111,25 +115,19 @@ def run(lm: Any, rules: Mapping[str, str], chat: Chat, chosen: Any, *, recalls: 
         with memory.transaction():
             for name, text in rules.items():
                 memory.append("rules", "document", text, source="guidelines", rule=name)
+        settings = {"cache_size": chosen.cache_size, "recall_share": 0.4}
         desk = Listener(
-            lm,
-            memory,
-            "customer",
-            system_prompt=SYSTEM,
-            documents=["rules"],
-            cache_size=chosen.cache_size,
-            recall_share=0.4,
+            lm, memory, "customer", system_prompt=SYSTEM, documents=["rules"], **settings
         )
         found = serve(desk, chat, recalls=recalls)
         for number in range(chosen.turns):  # other matters pass over the desk
             desk.hear(f"Parcel {number} went to shelf {number % 9}.", speaker="stock")
-        found["facts of the chat before told again"] += ask_back(desk, chat.facts, recalls=recalls)
-        return found
+        return found | ask_back(desk, chat.facts, recalls=recalls)
 
 
 def main() -> None:
     """Serve each customer with and without the memory."""
-    chosen = options("Run a support desk.", turns=30, cache_size=512, chats=3)
+    chosen = options("Run a support desk.", turns=60, cache_size=512, chats=3)
     lm = load_model(chosen.model, quantize=chosen.quantize)
     folder = chosen.data / "abcd"
     rules, chats = desk_of(folder) if folder.is_dir() else made_desk()
