@@ -60,22 +60,24 @@ class Agent:
         )
         self.stream = Stream(lm, config)
         self.stream.feed(prefix, logits="none")
+        self.stream.compile()  # in the background
+        self._unread = ""  # the last result, read together with the next task
 
     def step(self, task: str) -> str:
         """Return the call that the model writes for a task; the stream keeps task and call."""
         recalled = self._recalled(task)
         before = self.stream.num_seen_tokens
-        self._feed(f"{recalled}Task: {task}\nCall:")
+        self._feed(f"{self._unread}{recalled}Task: {task}\nCall:")
         text = "".join(generate_text(self.stream, self.lm, 24, stop_strings=["\n"]))
         if recalled:  # the step is fed again, as if nothing had been recalled
             self.stream.rewind(self.stream.num_seen_tokens - before)
-            self._feed(f"Task: {task}\nCall:{text}\n")
+            self._feed(f"{self._unread}Task: {task}\nCall:{text}\n")
         return text
 
     def read(self, task: str, result: str) -> None:
-        """Read the result of a call, and remember the task."""
+        """Take the result of a call, and remember the task."""
         position = self.stream.num_seen_tokens
-        self._feed(f"Result: {result}\n")
+        self._unread = f"Result: {result}\n"
         if self.memory is not None:
             self.memory.append("agent", "tool", task, position=position)
 
