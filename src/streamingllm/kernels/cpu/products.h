@@ -14,15 +14,16 @@ namespace streamingllm {
 
 // Unpacking pays from this batch on: at 16 rows it was 10 % slower, at 24 it was 15 % faster.
 constexpr int64_t kManyRows = 20;
+constexpr int64_t kTasksPerThread = 3;
+constexpr int64_t kCachedBytes = 1 << 18;  // of activations that are multiplied with many tiles
 
-// Whether activations [..., dim] are multiplied by weights that were unpacked to their dtype.
-// Products of bytes are faster than those of floats for any number of rows, and no less exact.
+// Whether activations [..., dim] meet weights that were unpacked to their dtype.
+// Products of bytes are faster for any number of float rows. Their activations have 16 bits, as in
+// a decode step, so that a prompt and a step round alike.
 inline bool unpacks_weights(const at::Tensor& x, int64_t dim) {
   const bool has_bytes = kernels().split_codes != nullptr && x.scalar_type() == at::kFloat;
   return x.numel() >= kManyRows * dim && !has_bytes;
 }
-constexpr int64_t kTasksPerThread = 3;
-constexpr int64_t kCachedBytes = 1 << 18;  // of activations that are multiplied with many tiles
 
 // Activations [..., dim].
 inline void check_activations(const at::Tensor& x, int64_t dim) {
