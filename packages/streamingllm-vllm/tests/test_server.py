@@ -123,7 +123,7 @@ def test_mla_is_refused_at_the_start(tmp_path: Path) -> None:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
-        n_routed_experts=None,
+        n_routed_experts=4,
         first_k_dense_replace=2,
         max_position_embeddings=256,
     ).save_pretrained(tmp_path)
