@@ -1,6 +1,6 @@
 """Run a support desk: rules too long to pin are documents, and past chats are the memory.
 
-The rules (ABCD's guidelines, about 22,000 tokens) stand in the memory and are never fed as a whole.
+The rules (ABCD's guidelines, about 16,000 tokens) stand in the memory and are never fed as a whole.
 A customer comes back after many other lines, and asks about the chat before. Without `--data`, some
 rules and chats made here.
 

@@ -1,4 +1,4 @@
-"""What rounded rows and activations may change in logits, and a control that must change more."""
+"""Bounds on what rounding changes in logits, with a control that must change them more."""
 
 from __future__ import annotations
 
