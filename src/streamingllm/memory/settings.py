@@ -40,7 +40,7 @@ class MemorySettings:
     own_weight: float = 0.3
     encoder_weight: float = 12.0
     max_query_words: int = 32
-    max_postings: int = 4096
+    max_postings: int = 8192
     max_windows: int = 64
 
     def __post_init__(self) -> None:

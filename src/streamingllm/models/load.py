@@ -89,8 +89,8 @@ def load_model(
         model = _read(checkpoint, str(name_or_path), wanted_dtype, wanted_device, progress)
     if error:
         _log.warning(
-            "quantize=%s changes the weights of %s by %.1f %% of their size (root mean square)",
-            quantize, checkpoint.path, 100 * error,
+            "quantize=%s changes the weights of %s by %.2g %% of their size (root mean square)",
+            quantize, name_or_path, 100 * error,
         )  # fmt: skip
     tokenizer = checkpoint.read_tokenizer(model.config)
     model.eval().requires_grad_(False)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from streamingllm.errors import ConfigError, SnapshotError, first_line
 from streamingllm.sessions.postgres_schema import create_tables
+from streamingllm.sessions.sql_transactions import SqlTransactions
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -19,7 +19,7 @@ _HINT = "pip install 'streamingllm[cluster]'"
 _PASSWORD = re.compile(r"(?<=://)([^:@/]*):[^@/]*(?=@)")
 
 
-class PostgresDatabase:
+class PostgresDatabase(SqlTransactions["_Connection"]):
     """Run transactions of any thread, one at a time; a `Database`.
 
     A connection that the server has closed is made again for the next transaction.
@@ -33,18 +33,16 @@ class PostgresDatabase:
     """
 
     words_of_json = "json_array_elements_text(CAST(? AS json)) AS word (value)"
+    _begin_writing = "BEGIN"
+    _begin_reading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
     def __init__(self, url: str) -> None:
         try:
             import psycopg
         except ImportError as error:
             raise ConfigError(f"store={url_without_password(url)!r} needs {_HINT}") from error
+        super().__init__(url_without_password(url), psycopg.Error, (ValueError, TypeError))
         self._url = url
-        self._error: type[Exception] = psycopg.Error
-        self._lock = threading.RLock()
-        self._is_open = False  # whether a transaction is
-        self._after_commit: list[Callable[[], object]] = []
-        self.name = url_without_password(url)
         self.connection = _Connection(self._connected())
         with self.transaction():
             create_tables(self)
@@ -53,10 +51,6 @@ class PostgresDatabase:
         """Close the connection."""
         with self._lock:
             self.connection.connection.close()
-
-    def run(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement within a transaction and return its rows."""
-        return [*self.connection.execute(statement, values)]
 
     def seconds(self) -> float:
         """Return the time since 1970 of the database's machine."""
@@ -67,52 +61,8 @@ class PostgresDatabase:
         """Bar transactions that lock the same name until the end of this one."""
         self.run("SELECT pg_advisory_xact_lock(hashtextextended(CAST(? AS text), 0))", name)
 
-    def after_commit(self, action: Callable[[], object]) -> None:
-        """Do something once the open transaction is durable; not at all if it is not."""
-        self._after_commit.append(action)
-
     def wipe_log(self) -> None:
         """Do nothing: what was deleted leaves the files when the server recycles them."""
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Make all changes in the body durable together, or none of them; see `Database`."""
-        with self._within("BEGIN"):
-            yield
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Read one state of the database; see `Database`."""
-        with self._within("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"):
-            try:
-                yield
-            except (ValueError, TypeError) as error:
-                reason = " ".join(str(error).split())
-                raise SnapshotError(
-                    f"{self.name}: is damaged ({reason}); restore a backup"
-                ) from error
-
-    @contextmanager
-    def _within(self, begin: str) -> Iterator[None]:
-        """Run the body in a transaction, or in the one that is open."""
-        with self._lock:
-            if self._is_open:
-                yield
-                return
-            try:
-                self._begin(begin)
-                self._is_open = True
-                yield
-                self.connection.execute("COMMIT")
-                actions, self._after_commit = self._after_commit, []
-                for action in actions:
-                    action()
-            except self._error as error:
-                raise self._unusable(error) from error
-            finally:
-                self._is_open = False
-                self._after_commit = []
-                self._roll_back()
 
     def _begin(self, begin: str) -> None:
         """Begin a transaction, on a new connection if the server has closed the old one."""
@@ -121,6 +71,9 @@ class PostgresDatabase:
         if self.connection.connection.closed:
             self.connection = _Connection(self._connected())
             self.connection.execute(begin)
+
+    def _committed(self) -> None:
+        """Do nothing."""
 
     def _roll_back(self) -> None:
         from psycopg.pq import TransactionStatus

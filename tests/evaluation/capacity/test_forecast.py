@@ -173,6 +173,25 @@ def test_the_committed_figures_of_many_streams_agree_within_a_fifth() -> None:
         assert speed.decode(int(streams), 1024) == pytest.approx(seconds, rel=0.2), streams
 
 
+@pytest.mark.parametrize("streams", [1, 64])
+def test_the_figures_of_a_gpu_are_those_of_its_run(streams: int) -> None:
+    run = json.loads((RESULTS / "gpu.json").read_text())
+    measured = run["decode"][f"batch_{streams}"]["sinks"]
+    entries = run["num_sink_tokens"] + run["window_size"]
+    costs = ModelCosts(
+        weight_bytes=run["weight_bytes"],
+        operations_per_token=run["weight_bytes"],  # two of each weight, which has two bytes
+        operations_per_entry=0.0,
+        bytes_per_entry=measured["cache_bytes"] // (streams * entries),
+        cache_bytes=measured["cache_bytes"] // streams,
+        cache_size=entries,
+        trained_length=4096,
+    )
+    seconds = measured["milliseconds_per_token"]["median"] / 1e3
+    found = speed_of(HARDWARE["h200"], costs).decode(streams, entries)
+    assert found == pytest.approx(seconds, rel=0.05)
+
+
 def test_the_speed_of_an_engine_is_measured_with_the_given_clock() -> None:
     ticks = iter(range(10**6))
     speed = measure_speed(

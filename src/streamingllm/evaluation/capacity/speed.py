@@ -53,7 +53,16 @@ HARDWARE = {
         _of_sheet("a6000", 48, 0.768e12, 155e12),
         _of_sheet("a100", 80, 2.04e12, 312e12),
         _of_sheet("h100", 80, 3.35e12, 989e12),
-        _of_sheet("h200", 141, 4.8e12, 989e12),
+        Hardware(
+            "h200",
+            141e9,
+            4.37e12,
+            470e12,
+            1.85e-3,
+            20e9,
+            "one H200, a model of Llama-2-7B's shape in bfloat16: benchmarks/results/gpu.json; "
+            "20 GB/s between device and host are not measured",
+        ),
     )
 }
 
