@@ -146,7 +146,7 @@ class Checkpoint:
         Raises:
             ModelLoadError: the architecture is unknown, or weights are missing or damaged.
         """
-        from streamingllm.models.native_weights import read_native_weights
+        from streamingllm.models.gguf.native_weights import read_native_weights
 
         with failing_as_load_error(f"{self.path}: cannot be read as a decoder"), quiet_libraries():
             header = self._header

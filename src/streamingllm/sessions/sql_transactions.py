@@ -1,4 +1,4 @@
-"""Transactions of one connection, whichever database it leads to."""
+"""Run transactions on one connection, whichever database it leads to."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.ggml_types import GgmlType
+from streamingllm.models.gguf.ggml_types import GgmlType
 from streamingllm.models.gguf.reader import RawHeader, UnreadArray, read_array, read_raw_header
 
 _ARCHITECTURE = re.compile(r"[\w.-]{1,64}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from streamingllm.errors import ModelLoadError
-from streamingllm.models.ggml_types import GGML_TYPES, GgmlType
+from streamingllm.models.gguf.ggml_types import GGML_TYPES, GgmlType
 
 _VERSIONS = (2, 3)
 _BIG_ENDIAN = 1 << 16  # a version this large is a small one whose bytes are in the other order
