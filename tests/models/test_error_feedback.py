@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from streamingllm import load_model
-from streamingllm.errors import ConfigError
+from streamingllm.errors import ConfigError, InputError
 from streamingllm.kernels.packing import unpack_codes, unpack_weight
-from streamingllm.models.calibration import calibration_ids
+from streamingllm.models.calibration import Calibration
 from streamingllm.models.error_feedback import Groups, fit_groups, round_with_feedback
 from streamingllm.models.quantize import quantize_weight
 from tests.models.test_formats import packed_layers
@@ -95,11 +95,46 @@ def test_equal_weights_and_dead_columns_are_no_trouble() -> None:
 
 
 def test_calibration_text_has_whole_sequences_and_their_beginning() -> None:
-    ids = calibration_ids(byte_tokenizer(beginning=True), 2048)
+    ids = Calibration(2048).ids(byte_tokenizer(beginning=True))
     assert ids.shape == (4, 512)
     assert ids[:, 0].tolist() == [0] * 4
     assert len({tuple(row.tolist()) for row in ids}) == 4
-    assert calibration_ids(byte_tokenizer(), 100).shape == (0, 512)
+    assert Calibration(100).ids(byte_tokenizer()).shape == (0, 512)
+
+
+def test_sequences_come_from_all_over_a_text() -> None:
+    text = "".join(chr(97 + i) * 1000 for i in range(8))
+    ids = Calibration(2048, text).ids(byte_tokenizer(beginning=True))
+    letters = [byte_tokenizer().decode(row[1:3].tolist()) for row in ids]
+    assert letters == ["aa", "cc", "ee", "gg"]
+    assert Calibration(2048, text[:600]).ids(byte_tokenizer()).shape == (1, 512)
+    with pytest.raises(InputError, match="calibration_text has less than 512 tokens"):
+        Calibration(2048, text[:500]).ids(byte_tokenizer())
+
+
+def test_a_text_has_weights_of_its_own(tmp_path: Path) -> None:
+    folder = write_tiny_folder(
+        tmp_path / "tiny", vocab_size=272, hidden_size=64, intermediate_size=128
+    )
+    for name in ("one", "other"):
+        (tmp_path / name).write_text(name * 2000)
+
+    def weight(file: str | None) -> torch.Tensor:
+        text = None if file is None else tmp_path / file
+        lm = load_model(
+            folder,
+            device="cpu",
+            quantize="int4",
+            calibration_text=text,
+            cache_dir=tmp_path / "cache",
+        )
+        return torch.cat([x.weight.flatten() for x in packed_layers(lm.model).values()])
+
+    weights = [weight(file) for file in (None, "one", "other", "one")]
+    assert torch.equal(weights[1], weights[3])
+    assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    with pytest.raises(InputError, match="calibration_text='nowhere' cannot be read"):
+        load_model(folder, calibration_text="nowhere")
 
 
 def test_a_calibrated_model_is_nearer_to_its_original(tmp_path: Path) -> None:
@@ -135,7 +170,7 @@ def test_a_calibrated_model_is_nearer_to_its_original(tmp_path: Path) -> None:
     stages.clear()
     again = load(2048)
     assert stages == {"read"}
-    ids = calibration_ids(original.tokenizer, 2048, 64)[:, 32:]
+    ids = Calibration(2048).ids(original.tokenizer, 64)[:, 32:]
     with torch.no_grad():
         truth = original.model(ids).logits
         changes = [(m(ids).logits - truth).square().mean() for m in (plain, calibrated)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from streamingllm.errors import InputError
 from streamingllm.kernels.packing import PackedWeight
 from streamingllm.models.error_feedback import round_with_feedback
 from streamingllm.models.quantize import QuantizedLinear, install_layer
@@ -23,37 +26,67 @@ class _AllSeenError(Exception):
     """End a pass when every layer of interest has met its activations."""
 
 
-def calibration_ids(
-    tokenizer: PreTrainedTokenizerBase, num_tokens: int, sequence_tokens: int = _SEQUENCE_TOKENS
-) -> Tensor:
-    """Return sequences of Python's own reference.
-
-    Topics are taken alternately from all over the reference. If the tokenizer begins a text with a
-    token of its own, each sequence has it.
+@dataclass(frozen=True)
+class Calibration:
+    """Say in view of which tokens a model is rounded.
 
     Args:
-        tokenizer: the model's.
-        num_tokens: of all sequences, at most.
-        sequence_tokens: of each; less than 512 for a model that was trained on less.
-
-    Returns:
-        int64, [sequences, sequence_tokens].
+        num_tokens: at most; 0 rounds each weight by itself.
+        text: that they come from, all over it; None for Python's own reference.
     """
-    from pydoc_data import topics
 
-    texts = [topics.topics[name] for name in sorted(topics.topics)]
-    count = num_tokens // sequence_tokens
-    begin = tokenizer("", verbose=False)["input_ids"]
-    assert isinstance(begin, list)
-    kept = sequence_tokens - len(begin)
-    rows = []
-    for i in range(count):
-        text = "\n".join(texts[i::count])[: kept * _CHARACTERS_PER_TOKEN]
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        assert isinstance(ids, list)
-        rows.append([*begin, *ids[:kept]])
-    whole = [row for row in rows if len(row) == sequence_tokens]
-    return torch.tensor(whole, dtype=torch.long).view(-1, sequence_tokens)
+    num_tokens: int
+    text: str | None = None
+
+    @property
+    def label(self) -> str:
+        """A name that another choice of tokens does not have, for files."""
+        if self.text is None:
+            return str(self.num_tokens)
+        return f"{self.num_tokens}-{sha256(self.text.encode()).hexdigest()[:16]}"
+
+    def ids(
+        self, tokenizer: PreTrainedTokenizerBase, sequence_tokens: int = _SEQUENCE_TOKENS
+    ) -> Tensor:
+        """Return sequences of the text.
+
+        If the tokenizer begins a text with a token of its own, each sequence has it.
+
+        Args:
+            tokenizer: the model's.
+            sequence_tokens: of each; less than 512 for a model that was trained on less.
+
+        Returns:
+            int64, [sequences, sequence_tokens].
+
+        Raises:
+            InputError: the text is shorter than a sequence.
+        """
+        count = self.num_tokens // sequence_tokens
+        begin = tokenizer("", verbose=False)["input_ids"]
+        assert isinstance(begin, list)
+        kept = sequence_tokens - len(begin)
+        rows = []
+        for part in self._parts(count):
+            text = part[: kept * _CHARACTERS_PER_TOKEN]
+            ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            assert isinstance(ids, list)
+            rows.append([*begin, *ids[:kept]])
+        whole = [row for row in rows if len(row) == sequence_tokens]
+        if rows and not whole:
+            raise InputError(
+                f"calibration_text has less than {sequence_tokens} tokens; name a longer text"
+            )
+        return torch.tensor(whole, dtype=torch.long).view(-1, sequence_tokens)
+
+    def _parts(self, count: int) -> list[str]:
+        """Return a text for each sequence; of Python's reference, topics from all over it."""
+        if self.text is not None:
+            return [self.text[len(self.text) * i // count :] for i in range(count)]
+        from pydoc_data import topics
+
+        texts = [topics.topics[name] for name in sorted(topics.topics)]
+        return ["\n".join(texts[i::count]) for i in range(count)]
 
 
 def sequence_length(config: PreTrainedConfig) -> int:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from streamingllm.cache_folder import cache_folder
 from streamingllm.checks import check_integer
 from streamingllm.errors import ConfigError
+from streamingllm.models.calibration import Calibration
 from streamingllm.models.catalog import DEFAULT_MODEL
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
@@ -24,6 +25,7 @@ from streamingllm.models.placement import dtype_in_memory, resolve_device, resol
 from streamingllm.models.progress import Progress, ignore_progress
 from streamingllm.models.quantize import check_quantization
 from streamingllm.models.tuned_config import read_tuned_config
+from streamingllm.text_files import read_text_file
 
 DEFAULT_CALIBRATION_TOKENS = 2048
 _log = logging.getLogger("streamingllm")
@@ -36,6 +38,7 @@ def load_model(
     device: str | torch.device = "auto",
     quantize: str = "auto",
     calibration_tokens: int = DEFAULT_CALIBRATION_TOKENS,
+    calibration_text: str | Path | None = None,
     tuned: bool = False,
     cache_dir: str | Path | None = None,
     progress: Progress = ignore_progress,
@@ -51,8 +54,10 @@ def load_model(
             are. `int8` and `int4` round weights in groups of 32, which lose nothing of GGUF's
             Q8_0, Q4_0 and Q4_1. All else is then bfloat16 for dtype `auto`. `none` dequantises.
             `auto` is native for weights that are quantised already on a CPU, else none.
-        calibration_tokens: of Python's own reference, in view of which `int4` rounds safetensors;
-            0 rounds each weight by itself, in a fraction of the time.
+        calibration_tokens: in view of which `int4` rounds safetensors; 0 rounds each weight by
+            itself, in a fraction of the time.
+        calibration_text: file in UTF-8 that these tokens come from; best is text of the kind that
+            the model is for. None takes Python's own reference.
         device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.
         tuned: give the result the sinks and the window that `streamingllm tune --save` found for
             these weights, as `stream_config`.
@@ -65,6 +70,7 @@ def load_model(
     Raises:
         ConfigError: `dtype`, `device` or `quantize` is not among those there are, or
             `calibration_tokens` is negative; or `tuned`, and nothing was saved.
+        InputError: `calibration_text` cannot be read.
         ModelLoadError: the model cannot be found, fetched or read.
     """
     wanted_dtype, wanted_device = resolve_dtype(dtype), resolve_device(device)
@@ -72,6 +78,7 @@ def load_model(
         raise ConfigError("dtype='float64' does not exist on mps; choose another one")
     check_quantization(quantize)
     check_integer("calibration_tokens", calibration_tokens, 0)
+    calibration = _calibration(calibration_tokens, calibration_text)
     if quantize not in ("auto", "none") and wanted_device.type != "cpu":
         raise ConfigError(
             f"quantize={quantize!r} has kernels for CPUs alone; choose none on {wanted_device}"
@@ -83,7 +90,7 @@ def load_model(
     if quantize == "native" and checkpoint.gguf_file is not None:
         model = checkpoint.read_native(wanted_dtype or torch.float32, progress)
     elif quantize != "none":
-        store = PackedStore(cache_folder(cache_dir), progress, calibration_tokens)
+        store = PackedStore(cache_folder(cache_dir), progress, calibration)
         model, error = store.read_model(checkpoint, quantize, wanted_dtype or torch.bfloat16)
     else:
         model = _read(checkpoint, str(name_or_path), wanted_dtype, wanted_device, progress)
@@ -103,6 +110,13 @@ def load_model(
         rounding_error=error,
         stream_config=config,
     )
+
+
+def _calibration(num_tokens: int, file: str | Path | None) -> Calibration:
+    if file is None:
+        return Calibration(num_tokens)
+    text = read_text_file("calibration_text", str(file), "name a text file")
+    return Calibration(num_tokens, text)
 
 
 def _resolve_quantization(quantize: str, checkpoint: Checkpoint, device: torch.device) -> str:

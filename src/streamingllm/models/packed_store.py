@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from streamingllm.errors import ModelLoadError, first_line
 from streamingllm.kernels.packing import PackedWeight
+from streamingllm.models.calibration import Calibration, round_calibrated, sequence_length
 from streamingllm.models.checkpoint import Checkpoint
 from streamingllm.models.failures import failing_as_load_error
 from streamingllm.models.formats.registry import quantization_settings, stored_weights
@@ -60,12 +61,12 @@ class PackedStore:
     Args:
         cache: the cache folder; packed weights go to its `quantized`.
         progress: told about the stages "quantize", "calibrate" and "read".
-        calibration_tokens: that "int4" is rounded in view of; 0 rounds each weight by itself.
+        calibration: in view of which "int4" rounds safetensors.
     """
 
     cache: Path
     progress: Progress
-    calibration_tokens: int = 0
+    calibration: Calibration
 
     def read_model(
         self, checkpoint: Checkpoint, quantization: str, dtype: torch.dtype
@@ -86,8 +87,9 @@ class PackedStore:
         Raises:
             ModelLoadError: the checkpoint cannot be read, or no layout holds its own bits.
         """
-        is_calibrated = checkpoint.has_shards and quantization == "int4" and self.calibration_tokens
-        kind = f"{quantization}-{self.calibration_tokens}" if is_calibrated else quantization
+        is_calibrated = checkpoint.has_shards and quantization == "int4"
+        is_calibrated = is_calibrated and self.calibration.num_tokens > 0
+        kind = f"{quantization}-{self.calibration.label}" if is_calibrated else quantization
         name = f"{checkpoint.fingerprint}-{kind}-{_FORMAT}.safetensors"
         path = self.cache / "quantized" / name
         if checkpoint.has_shards:
@@ -114,7 +116,7 @@ class PackedStore:
         kept = _load(path)
         rounding = None
         if quantization != "native":
-            is_provisional = quantization == "int4" and self.calibration_tokens > 0
+            is_provisional = quantization == "int4" and self.calibration.num_tokens > 0
             rounding = Rounding(int(quantization.removeprefix("int")), is_provisional)
         stage = "quantize" if kept is None else "read"
         reading = start_reading(checkpoint, dtype, self.progress, stage)
@@ -138,15 +140,9 @@ class PackedStore:
         rounding: Rounding,
     ) -> None:
         """Round the layers that have eight bits for now."""
-        from streamingllm.models.calibration import (
-            calibration_ids,
-            round_calibrated,
-            sequence_length,
-        )
-
         paths = [path for path in rounding.provisional if reading.has_original(path)]
         tokenizer, length = checkpoint.read_tokenizer(model.config), sequence_length(model.config)
-        ids = calibration_ids(tokenizer, self.calibration_tokens, length)
+        ids = self.calibration.ids(tokenizer, length)
         model.eval()
         progress = partial(self.progress, "calibrate")
         for path, packed, weight in round_calibrated(model, reading.original, paths, ids, progress):
