@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from streamingllm.models.quantize import QuantizedLinear, install_layer
 _SEQUENCE_TOKENS = 512
 _MAX_MOMENT_BYTES = 1 << 30
 _CHARACTERS_PER_TOKEN = 8  # more than any tokenizer needs for English
+# Pages of Middlemarch by George Eliot (1871), in the public domain.
+_NOVEL = Path(__file__).with_name("calibration.txt")
 
 
 class _AllSeenError(Exception):
@@ -32,7 +35,7 @@ class Calibration:
 
     Args:
         num_tokens: at most; 0 rounds each weight by itself.
-        text: that they come from, all over it; None for Python's own reference.
+        text: that they come from, all over it; None for Python's own reference and a novel.
     """
 
     num_tokens: int
@@ -42,7 +45,7 @@ class Calibration:
     def label(self) -> str:
         """A name that another choice of tokens does not have, for files."""
         if self.text is None:
-            return str(self.num_tokens)
+            return f"{self.num_tokens}-reference-and-novel"
         return f"{self.num_tokens}-{sha256(self.text.encode()).hexdigest()[:16]}"
 
     def ids(
@@ -73,20 +76,31 @@ class Calibration:
             assert isinstance(ids, list)
             rows.append([*begin, *ids[:kept]])
         whole = [row for row in rows if len(row) == sequence_tokens]
-        if rows and not whole:
+        if self.text is not None and rows and not whole:
             raise InputError(
                 f"calibration_text has less than {sequence_tokens} tokens; name a longer text"
             )
         return torch.tensor(whole, dtype=torch.long).view(-1, sequence_tokens)
 
     def _parts(self, count: int) -> list[str]:
-        """Return a text for each sequence; of Python's reference, topics from all over it."""
+        """Return a text for each sequence."""
         if self.text is not None:
-            return [self.text[len(self.text) * i // count :] for i in range(count)]
-        from pydoc_data import topics
+            return _stretches(self.text, count)
+        half = count // 2
+        return [*_topics(count - half), *_stretches(_NOVEL.read_text(encoding="utf-8"), half)]
 
-        texts = [topics.topics[name] for name in sorted(topics.topics)]
-        return ["\n".join(texts[i::count]) for i in range(count)]
+
+def _stretches(text: str, count: int) -> list[str]:
+    """Return the rest of a text from evenly spread places on."""
+    return [text[len(text) * i // count :] for i in range(count)]
+
+
+def _topics(count: int) -> list[str]:
+    """Return topics of Python's reference, each time from all over it."""
+    from pydoc_data import topics
+
+    texts = [topics.topics[name] for name in sorted(topics.topics)]
+    return ["\n".join(texts[i::count]) for i in range(count)]
 
 
 def sequence_length(config: PreTrainedConfig) -> int:

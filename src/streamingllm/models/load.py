@@ -27,7 +27,7 @@ from streamingllm.models.quantize import check_quantization
 from streamingllm.models.tuned_config import read_tuned_config
 from streamingllm.text_files import read_text_file
 
-DEFAULT_CALIBRATION_TOKENS = 2048
+DEFAULT_CALIBRATION_TOKENS = 4096
 _log = logging.getLogger("streamingllm")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from streamingllm.config import StreamConfig
@@ -31,6 +32,9 @@ def measure_speed(
 ) -> Speed:
     """Time prompts, decode steps and moves of an engine.
 
+    A prompt takes what it adds to the steps of the other streams, because a busy engine reads it in
+    small parts between and within them.
+
     Args:
         lm: model and tokenizer.
         config: cache of each stream.
@@ -43,7 +47,7 @@ def measure_speed(
         if compile:
             engine.compile(wait=True)
         meter = _Meter(engine, config, clock, steps)
-        short, long = (meter.prompt_seconds(tokens) for tokens in _PROMPTS)
+        short, long = meter.prompt_seconds(_PROMPTS, num_streams - 1)
         each = max(0.0, (long - short) / (_PROMPTS[1] - _PROMPTS[0]))
         one = meter.step_seconds(1, 1)
         many = meter.step_seconds(num_streams, 1)
@@ -70,18 +74,23 @@ class _Meter:
     ) -> None:
         self._engine, self._config, self._clock, self._steps = engine, config, clock, steps
 
-    def prompt_seconds(self, tokens: int) -> float:
-        """Return the median seconds of a prompt and its first token."""
-        seconds = []
-        for _ in range(_REPEATS + 1):
-            stream_id = self._engine.open_stream()
-            self._engine.submit(stream_id, _ids(tokens), SamplingParams(max_new_tokens=1))
-            seconds.append(self._timed(self._run))
-            self._engine.close_stream(stream_id)
-        return statistics.median(seconds[1:])
+    def prompt_seconds(self, lengths: Sequence[int], num_others: int) -> list[float]:
+        """Return the median seconds that a prompt and its first token add to others' steps."""
+        with self._decoding(num_others, 1):
+            step = self._median_step() if num_others else 0.0
+            return [
+                statistics.median([self._added(tokens, step) for _ in range(_REPEATS + 1)][1:])
+                for tokens in lengths
+            ]
 
     def step_seconds(self, num_streams: int, entries: int) -> float:
         """Return the median seconds of a step of streams with this number of entries each."""
+        with self._decoding(num_streams, entries):
+            return self._median_step()
+
+    @contextmanager
+    def _decoding(self, num_streams: int, entries: int) -> Iterator[None]:
+        """Let streams with this number of entries decode until the body ends."""
         # No stream may end while the prompts of others are prefilled, however slowly.
         params = SamplingParams(max_new_tokens=_WITHOUT_END, ignore_eos=True)
         stream_ids = [self._engine.open_stream() for _ in range(num_streams)]
@@ -89,11 +98,26 @@ class _Meter:
             self._engine.submit(stream_id, _ids(entries), params)
         while any(self._engine.state(stream_id) != "decoding" for stream_id in stream_ids):
             self._engine.step()
-        self._engine.step()
-        seconds = [self._timed(self._engine.step) for _ in range(self._steps)]
+        yield
         for stream_id in stream_ids:
             self._engine.close_stream(stream_id)
-        return statistics.median(seconds)
+
+    def _median_step(self) -> float:
+        self._engine.step()
+        return statistics.median([self._timed(self._engine.step) for _ in range(self._steps)])
+
+    def _added(self, tokens: int, step: float) -> float:
+        """Return the seconds of a prompt and its first token, less those of steps without it."""
+        stream_id = self._engine.open_stream()
+        self._engine.submit(stream_id, _ids(tokens), SamplingParams(max_new_tokens=1))
+        start, added, has_ended = self._clock(), 0.0, False
+        while not has_ended:
+            outputs = self._engine.step()
+            added -= step
+            has_ended = any(x.stream_id == stream_id and x.finish_reason for x in outputs)
+        added += self._clock() - start
+        self._engine.close_stream(stream_id)
+        return added
 
     def copy_bytes_per_second(self) -> float:
         """Return the rate at which a full state is exported and imported, each way on its own."""
