@@ -57,7 +57,7 @@ def load_model(
         calibration_tokens: in view of which `int4` rounds safetensors; 0 rounds each weight by
             itself, in a fraction of the time.
         calibration_text: file in UTF-8 that these tokens come from; best is text of the kind that
-            the model is for. None takes Python's own reference.
+            the model is for. None takes Python's own reference and pages of a novel.
         device: `cpu`, `cuda`, `cuda:0`, `mps`, or `auto`: the first accelerator there is.
         tuned: give the result the sinks and the window that `streamingllm tune --save` found for
             these weights, as `stream_config`.
@@ -70,7 +70,7 @@ def load_model(
     Raises:
         ConfigError: `dtype`, `device` or `quantize` is not among those there are, or
             `calibration_tokens` is negative; or `tuned`, and nothing was saved.
-        InputError: `calibration_text` cannot be read.
+        InputError: `calibration_text` cannot be read, or is shorter than a sequence of tokens.
         ModelLoadError: the model cannot be found, fetched or read.
     """
     wanted_dtype, wanted_device = resolve_dtype(dtype), resolve_device(device)

@@ -87,9 +87,9 @@ class PackedStore:
         Raises:
             ModelLoadError: the checkpoint cannot be read, or no layout holds its own bits.
         """
-        is_calibrated = checkpoint.has_shards and quantization == "int4"
-        is_calibrated = is_calibrated and self.calibration.num_tokens > 0
-        kind = f"{quantization}-{self.calibration.label}" if is_calibrated else quantization
+        kind = quantization
+        if checkpoint.has_shards and quantization == "int4" and self.calibration.num_tokens:
+            kind += f"-{self.calibration.label}"
         name = f"{checkpoint.fingerprint}-{kind}-{_FORMAT}.safetensors"
         path = self.cache / "quantized" / name
         if checkpoint.has_shards:
