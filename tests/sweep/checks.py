@@ -2,7 +2,8 @@
 
 - dense: nothing is evicted, so a stream is the model's own pass
 - banded: without sinks, the model's own attention under an explicit mask of the window
-- one layer: with sinks, one layer reads the same from a stream as from the cached tokens alone
+- one layer: with sinks, one layer reads the same from a stream as from the cached tokens alone;
+  not of hybrids, whose states remember all tokens
 - splits: the same stream in one pass, in chunks and token by token, in both precisions
 - far: the same tokens after four million others
 - generate: tokens that transformers' own loop generates, how many of them differ
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 
 from streamingllm import SinkCache, Stream, StreamConfig
 from streamingllm.errors import UnsupportedModelError
+from streamingllm.integration.attach import attachment_of
 from tests.sweep.fields import MANY_PASSES, NO_CUSTOM_MASK, NO_GENERATE
 from tests.sweep.small_models import OWN_WINDOW, layer_kinds, small_model
 
@@ -61,7 +63,7 @@ def differences(model_type: str, model: PreTrainedModel) -> dict[str, float]:
         found["banded"] = _from_banded(model)
     if model_type not in NO_GENERATE:
         found["generate"] = _from_generate(model)
-    if model_type not in MANY_PASSES:
+    if model_type not in MANY_PASSES and attachment_of(model).hybrid is None:
         kinds = layer_kinds(model_type)
         found["one layer"] = max(_from_cached_tokens(model_type, kind) for kind in kinds)
     steps = _stream(model.float(), NUM_SINKS, WINDOW, [1] * NUM_TOKENS)
@@ -129,7 +131,8 @@ def _from_generate(model: PreTrainedModel) -> float:
         )
     stream = Stream(model, StreamConfig(num_sink_tokens=NUM_SINKS, window_size=WINDOW))
     expected = torch.cat((stream.feed(prompt)[-1:], stream.feed(ids[0, len(prompt) : -1])))
-    expected[:, model.generation_config.eos_token_id or 0] = -torch.inf
+    if model.generation_config.eos_token_id is not None:
+        expected[:, model.generation_config.eos_token_id] = -torch.inf
     return float((expected.argmax(-1) != ids[0, len(prompt) :]).sum())
 
 

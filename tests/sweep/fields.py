@@ -127,7 +127,11 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "recurrent_gemma": {"num_hidden_layers": 3, "attention_window_size": 10},
     "nemotron": {"num_key_value_heads": 2, "head_dim": 16},
     "zamba": ZAMBA,
-    "zamba2": ZAMBA | {"layer_types": ["hybrid"] * 3},
+    "zamba2": {
+        "num_hidden_layers": 5,
+        "layers_block_type": [LINEAR, "hybrid", LINEAR, "hybrid", LINEAR],
+        "num_mem_blocks": 1,
+    },
     "step3p7": {"text_config": {"sliding_window": 10}},
     "whisper": ENCODER | DECODER,
     "xlnet": {"n_layer": 2},

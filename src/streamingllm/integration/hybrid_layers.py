@@ -21,7 +21,7 @@ from transformers.cache_utils import (
 from streamingllm.cache.ring import RingLayer
 from streamingllm.cache.state_layer import NUM_CHECKPOINTS, RingAndStateLayer, StateLayer
 from streamingllm.cache.stateless_layer import StatelessLayer
-from streamingllm.errors import UnsupportedModelError
+from streamingllm.errors import UnsupportedModelError, first_line
 from streamingllm.integration.support import refusal
 
 CacheLayer = RingLayer | StateLayer | StatelessLayer
@@ -114,7 +114,8 @@ def check_states(model: PreTrainedModel, decoder: nn.Module) -> None:
     """Refuse a hybrid model that keeps its states elsewhere than in the cache it is given.
 
     Raises:
-        UnsupportedModelError: a layer left its state in itself, or takes no other cache.
+        UnsupportedModelError: a layer left its state in itself, or takes no other cache; or the
+            model cannot compute one token.
     """
     family, cache = model.config.model_type, DynamicCache(config=model.config)
     token = torch.ones((1, 1), dtype=torch.int64, device=model.device)
@@ -123,6 +124,9 @@ def check_states(model: PreTrainedModel, decoder: nn.Module) -> None:
             decoder(input_ids=token, past_key_values=cache, use_cache=True)
     except (ValueError, TypeError, AttributeError) as error:
         reason = "it takes no cache except one of its own class"
+        raise UnsupportedModelError(refusal(family, reason)) from error
+    except RuntimeError as error:  # such as a router in another dtype
+        reason = f"its own pass over one token fails ({first_line(error)})"
         raise UnsupportedModelError(refusal(family, reason)) from error
     types = model.config.get_text_config().layer_types
     for index, (kind, layer) in enumerate(zip(types, cache.layers, strict=True)):

@@ -153,7 +153,8 @@ def _position_table(model: PreTrainedModel) -> tuple[str, bool] | None:
 
     Tables of other parts, such as a vision tower, place what is no token of the stream.
     """
-    decoder = model.get_decoder()
+    found = model.get_decoder()
+    decoder = found if hasattr(found, "config") else model  # in some it is the head
     families = {decoder.config.model_type, decoder.config.get_text_config().model_type}
     towers = [
         part
