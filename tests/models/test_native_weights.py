@@ -62,6 +62,21 @@ def test_every_type_streams(tmp_path: Path, kind: str) -> None:
     assert_same_logits(torch.cat([stream.feed(part) for part in ids.split([9, 1, 20])]), expected)
 
 
+def test_a_stream_unpacks_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them would take longer to unpack than the file takes to load."""
+    write_family_gguf(tmp_path / "plain.gguf", "llama-bias")
+    write_quantised(tmp_path / "plain.gguf", tmp_path / "blocks.gguf", SMALL)
+    native, _ = read_both(tmp_path / "blocks.gguf")
+    unpacked: list[str] = []
+    for kind in (BlockLinear, BlockEmbedding):
+        whole = property(lambda self: unpacked.append(type(self).__name__))
+        monkeypatch.setattr(kind, "weight", whole)
+    stream = Stream(native, CONFIG)
+    for part in (torch.arange(9), torch.arange(1), torch.arange(1)):
+        stream.feed(part + 3)
+    assert not unpacked
+
+
 @pytest.mark.parametrize(
     ("case", "name", "kind"),
     [

@@ -110,7 +110,8 @@ def _rotated(
 
 
 def _is_rms_norm(module: Any) -> bool:
-    (dim,), epsilon = module.weight.shape, module.variance_epsilon
+    epsilon = module.variance_epsilon  # before the weight, which packed layers unpack to show it
+    (dim,) = module.weight.shape
     if dim % ROW_MULTIPLE:
         return False
     # With other weights than its own, which may all be 1.
