@@ -20,10 +20,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from streamingllm.errors import StreamingLLMError, UnsupportedModelError
+from streamingllm.errors import (
+    StreamingLLMError,
+    UnsupportedFeatureError,
+    UnsupportedModelError,
+    first_line,
+)
 from streamingllm.integration.checked_cache import AttentionFacts, CheckedCache
 from streamingllm.integration.position_check import first_scaled_position
-from streamingllm.integration.support import SCALED, configs_of
+from streamingllm.integration.support import SCALED, configs_of, refusal
 from streamingllm.integration.trained_sinks import plain_implementation
 
 if TYPE_CHECKING:
@@ -65,6 +70,9 @@ def check_model(model: PreTrainedModel, attachment: Attachment) -> AttentionFact
             with CheckedCache(model, NUM_SINK_TOKENS, window_size, compares=True) as batch:
                 _run_batch(attachment.decoder, ids, batch)
     except (AttributeError, TypeError, RuntimeError, StreamingLLMError) as error:
+        if attachment.hybrid is not None and isinstance(error, UnsupportedFeatureError):
+            reason = f"a check of it needs what hybrids cannot do ({first_line(error)})"
+            raise UnsupportedModelError(refusal(model.config.model_type, reason)) from error
         raise check_failed(model) from error
     if first_scaled is not None and first_scaled < MIN_CACHE_SIZE:
         raise _scales_by_position(model)
