@@ -133,6 +133,9 @@ def test_a_text_has_weights_of_its_own(tmp_path: Path) -> None:
     weights = [weight(file) for file in (None, "one", "other", "one")]
     assert torch.equal(weights[1], weights[3])
     assert not any(torch.equal(weights[i], weights[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    for other in ({"quantize": "int8"}, {"quantize": "int4", "calibration_tokens": 0}):
+        with pytest.raises(ConfigError, match="calibration_text has no effect with quantize='int"):
+            load_model(folder, device="cpu", calibration_text=tmp_path / "one", **other)
     with pytest.raises(InputError, match="calibration_text='nowhere' cannot be read"):
         load_model(folder, calibration_text="nowhere")
 

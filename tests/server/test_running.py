@@ -1,4 +1,4 @@
-"""How a server begins to listen."""
+"""Start of a server."""
 
 from __future__ import annotations
 

@@ -31,18 +31,25 @@ QUICK = (
     "gpt_neox_japanese",
     "granitemoehybrid, attention only",
     "llava",
+    "minicpmv4_6",
     "ministral3, scaled from 64",
+    "molmo2",
     "nanochat",
     "phi4_multimodal",
+    "qwen3_next",
+    "zamba2",
 )
 QUICK_REFUSALS = (
     "beam",
     "deepseek_v4",
     "diffusion_gemma",
+    "inkling2_text",
     "llama4_text, no chunks",
     "marian",
     "minimax_m3_vl_text, sparse",
     "mistral_large4",
+    "modernbert-decoder",
+    "nemotron_h_omni",
     "paligemma",
 )
 ALL = (*CAUSAL, *MULTIMODAL, *VARIANTS)

@@ -125,6 +125,8 @@ def check_states(model: PreTrainedModel, decoder: nn.Module) -> None:
     except (ValueError, TypeError, AttributeError) as error:
         reason = "it takes no cache except one of its own class"
         raise UnsupportedModelError(refusal(family, reason)) from error
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # such as a router in another dtype
         reason = f"its own pass over one token fails ({first_line(error)})"
         raise UnsupportedModelError(refusal(family, reason)) from error

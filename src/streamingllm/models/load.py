@@ -69,7 +69,8 @@ def load_model(
 
     Raises:
         ConfigError: `dtype`, `device` or `quantize` is not among those there are, or
-            `calibration_tokens` is negative; or `tuned`, and nothing was saved.
+            `calibration_tokens` is negative; `calibration_text` would have no effect; or `tuned`,
+            and nothing was saved.
         InputError: `calibration_text` cannot be read, or is shorter than a sequence of tokens.
         ModelLoadError: the model cannot be found, fetched or read.
     """
@@ -86,6 +87,8 @@ def load_model(
     checkpoint = locate_checkpoint(name_or_path, cache_dir=cache_dir, progress=progress)
     config = read_tuned_config(checkpoint.source, cache_folder(cache_dir)) if tuned else None
     quantize = _resolve_quantization(quantize, checkpoint, wanted_device)
+    if calibration_text is not None:
+        _check_calibrates(calibration, quantize, checkpoint)
     error = None
     if quantize == "native" and checkpoint.gguf_file is not None:
         model = checkpoint.read_native(wanted_dtype or torch.float32, progress)
@@ -117,6 +120,15 @@ def _calibration(num_tokens: int, file: str | Path | None) -> Calibration:
         return Calibration(num_tokens)
     text = read_text_file("calibration_text", str(file), "name a text file")
     return Calibration(num_tokens, text)
+
+
+def _check_calibrates(calibration: Calibration, quantize: str, checkpoint: Checkpoint) -> None:
+    if quantize != "int4" or not checkpoint.has_shards or not calibration.num_tokens:
+        raise ConfigError(
+            f"calibration_text has no effect with quantize={quantize!r}, calibration_tokens="
+            f"{calibration.num_tokens} and {checkpoint.path}; leave it out, or round safetensors "
+            "to int4"
+        )
 
 
 def _resolve_quantization(quantize: str, checkpoint: Checkpoint, device: torch.device) -> str:

@@ -197,7 +197,7 @@ def test_the_speed_of_an_engine_is_measured_with_the_given_clock() -> None:
     speed = measure_speed(
         tiny_lm(), StreamConfig(4, 28), 3, steps=4, clock=lambda: float(next(ticks))
     )
-    # Each piece of work takes one tick, whatever it does, and prompts join steps.
+    # Each piece of work takes one tick, whatever it does: a prompt adds none to others' steps.
     assert speed.step_seconds == 1
     assert (speed.token_seconds, speed.entry_seconds, speed.prefill_seconds) == (0, 0, 0)
     assert speed.pass_seconds == 0
